@@ -1,0 +1,176 @@
+"""What every block of a manifest shares: strictness, camelCase, and rules that are written once.
+
+A `Rule` carries both forms of a cross-field check: the CEL that the API server evaluates and the Python that
+`anneal validate`, the operator and the trainer evaluate. They stand side by side so that a change cannot
+touch one alone, and a test on a real API server holds that they refuse the same manifests with the same words.
+
+Deliberately not here: single-field limits (pydantic's `Field` gives both forms by itself).
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Self
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    GetJsonSchemaHandler,
+    StringConstraints,
+    model_validator,
+)
+from pydantic.alias_generators import to_camel
+from pydantic.json_schema import JsonSchemaValue, WithJsonSchema
+from pydantic_core import CoreSchema, PydanticCustomError
+
+RULES_BROKEN = "anneal_rules"
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One cross-field check of a block.
+
+    `cel` and `holds` must say the same; `field` is the path below the block that the error points at.
+    A `transition` rule compares with the stored object: only the API server can check it.
+    """
+
+    cel: str
+    message: str
+    holds: Callable[[Any], bool] = lambda _block: True
+    field: str = ""
+    transition: bool = False
+
+    def as_validation(self) -> dict[str, Any]:
+        """The entry of `x-kubernetes-validations`."""
+        entry: dict[str, Any] = {"rule": self.cel, "message": self.message}
+        if self.field:
+            entry["fieldPath"] = self.field if self.field.startswith(".") else f".{self.field}"
+        return entry
+
+
+class Block(BaseModel):
+    """A strict, immutable piece of a manifest: unknown keys and wrong types are errors, never ignored."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        strict=True,
+        alias_generator=to_camel,
+        # Not by name: `micro_batch_size` in a manifest must be refused as kubectl refuses it.
+        validate_by_name=False,
+        validate_by_alias=True,
+        serialize_by_alias=True,
+        allow_inf_nan=False,
+    )
+    rules: ClassVar[tuple[Rule, ...]] = ()
+
+    @model_validator(mode="after")
+    def _check_rules(self) -> Self:
+        broken = [(rule.field.lstrip("."), rule.message) for rule in self.rules if not rule.holds(self)]
+        if broken:
+            raise PydanticCustomError(RULES_BROKEN, "broken rules", {"broken": broken})
+        return self
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        schema = handler.resolve_ref_schema(handler(core))
+        if cls.rules:
+            schema["x-kubernetes-validations"] = [rule.as_validation() for rule in cls.rules]
+        for info in cls.model_fields.values():
+            # An absent block takes the defaults inside it, at the API server as in Python.
+            if isinstance(info.default_factory, type) and issubclass(info.default_factory, Block):
+                schema["properties"][info.alias]["default"] = {}
+        return schema
+
+    def dump(self) -> dict[str, Any]:
+        """The block as a manifest holds it: camelCase, absent fields left out."""
+        return self.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+
+class Record(BaseModel):
+    """What Anneal itself writes (status, reports): camelCase, immutable, and tolerant of newer fields.
+
+    Readers may be older than writers during an upgrade, so unknown keys are ignored here and only here.
+    """
+
+    model_config = ConfigDict(
+        extra="ignore",
+        frozen=True,
+        alias_generator=to_camel,
+        validate_by_name=True,
+        validate_by_alias=True,
+        serialize_by_alias=True,
+    )
+
+    def dump(self) -> dict[str, Any]:
+        """Camel-cased JSON, absent fields left out."""
+        return self.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+
+def exactly_one(*values: object) -> bool:
+    """Whether exactly one of the values is given."""
+    return sum(value is not None for value in values) == 1
+
+
+def at_most_one(*values: object) -> bool:
+    """Whether no two of the values are given."""
+    return sum(value is not None for value in values) <= 1
+
+
+DNS_1123_SUBDOMAIN = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$"
+DNS_1123_LABEL = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
+QUANTITY = r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|P|Ki|Mi|Gi|Ti|Pi)?$"
+# A path below a volume: no leading slash and no `..`, so that a manifest cannot leave its claim.
+RELATIVE_PATH = r"^[A-Za-z0-9_][A-Za-z0-9._=+@-]*(/[A-Za-z0-9_][A-Za-z0-9._=+@-]*)*$"
+
+ObjectName = Annotated[str, StringConstraints(pattern=DNS_1123_SUBDOMAIN, min_length=1, max_length=253)]
+LabelName = Annotated[str, StringConstraints(pattern=DNS_1123_LABEL, min_length=1, max_length=63)]
+RelativePath = Annotated[str, StringConstraints(pattern=RELATIVE_PATH, min_length=1, max_length=512)]
+ShortText = Annotated[str, StringConstraints(min_length=1, max_length=256)]
+
+_QUANTITY_SCHEMA = {"x-kubernetes-int-or-string": True, "pattern": QUANTITY, "maxLength": 20}
+
+
+def _quantity_text(value: object) -> object:
+    """`4` and `"4"` are the same quantity; a float is not one (0.5 cpu is written 500m)."""
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+Quantity = Annotated[
+    Annotated[str, StringConstraints(pattern=QUANTITY, max_length=20)],
+    BeforeValidator(_quantity_text),
+    WithJsonSchema(_QUANTITY_SCHEMA),
+]
+
+_UNITS = {"": 1.0, "m": 1e-3, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15}
+_UNITS |= {f"{prefix}i": 1024.0**power for power, prefix in enumerate("KMGTP", start=1)}
+
+
+def quantity_value(quantity: str) -> float:
+    """A Kubernetes quantity as a number: bytes for memory, cores for CPU.
+
+    >>> quantity_value("1500m"), quantity_value("2Gi")
+    (1.5, 2147483648.0)
+    """
+    number = quantity.rstrip("mkMGTPi")
+    return float(number) * _UNITS[quantity[len(number) :]]
+
+
+def walk_blocks(block: Block, path: str = "") -> Iterator[tuple[str, Block]]:
+    """Every block below and including `block`, with its path (`spec.datasets[0]`)."""
+    yield path, block
+    for name, info in type(block).model_fields.items():
+        value = getattr(block, name)
+        here = f"{path}.{info.alias}" if path else str(info.alias)
+        if isinstance(value, Block):
+            yield from walk_blocks(value, here)
+        elif isinstance(value, list):
+            for index, item in enumerate(value):
+                if isinstance(item, Block):
+                    yield from walk_blocks(item, f"{here}[{index}]")
+
+
+def bounded(description: str, *, most: int, least: int = 0) -> Any:
+    """An absent-by-default list field with the bound that keeps CEL's cost estimate finite."""
+    return Field(default_factory=list, min_length=least, max_length=most, description=description)

@@ -1,0 +1,90 @@
+"""Condition types and reasons: the only place where they are spelled.
+
+A condition's `type` and `reason` are API: people alert on them and GitOps tools read them. Messages are for people
+and are written where the fact is known. `Ready`, `Reconciling` and `Stalled` follow kstatus; the others are Anneal's own.
+No code branches on `phase`, which is derived from conditions for people.
+"""
+
+from enum import StrEnum
+
+
+class ConditionType(StrEnum):
+    """What is asserted, each owned by one step of the reconcile."""
+
+    ACCEPTED = "Accepted"
+    DATA_READY = "DataReady"
+    RUNNING = "Running"
+    SUCCEEDED = "Succeeded"
+    FAILED = "Failed"
+    READY = "Ready"
+    RECONCILING = "Reconciling"
+    STALLED = "Stalled"
+
+
+class Reason(StrEnum):
+    """Why a condition is what it is. Grouped by the condition that uses it first."""
+
+    # Accepted
+    VALID = "Valid"
+    INVALID_SPEC = "InvalidSpec"
+    UNKNOWN_POOL = "UnknownPool"
+    NO_STORAGE = "NoStorage"
+    STORAGE_NOT_SHARED = "StorageNotShared"
+    OUTPUT_IN_USE = "OutputInUse"
+    # DataReady
+    PREPARING = "Preparing"
+    PREPARED = "Prepared"
+    PREPARED_BY_ANOTHER = "PreparedByAnother"
+    PREPARE_FAILED = "PrepareFailed"
+    PREPARED_DATA_STALE = "PreparedDataStale"
+    # waiting, for either kind of pod
+    WAITING_FOR_CLAIM = "WaitingForClaim"
+    WAITING_FOR_SECRET = "WaitingForSecret"
+    WAITING_FOR_CONFIG_MAP = "WaitingForConfigMap"
+    WAITING_FOR_IMAGE = "WaitingForImage"
+    WAITING_FOR_NODE = "WaitingForNode"
+    WAITING_FOR_ENGINE = "WaitingForEngine"
+    NAME_TAKEN = "NameTaken"
+    POD_REJECTED = "PodRejected"
+    # Running
+    STARTING = "Starting"
+    TRAINING = "Training"
+    PROGRESS_UNKNOWN = "ProgressUnknown"
+    SUSPENDED = "Suspended"
+    SUSPENDING = "Suspending"
+    RETRYING = "Retrying"
+    NOT_STARTED = "NotStarted"
+    ENDED = "Ended"
+    # Failed, Succeeded
+    COMPLETED = "Completed"
+    USER_ERROR = "UserError"
+    OUT_OF_MEMORY = "OutOfMemory"
+    RETRIES_EXHAUSTED = "RetriesExhausted"
+    DEADLINE_EXCEEDED = "DeadlineExceeded"
+    IN_PROGRESS = "InProgress"
+
+
+class Phase(StrEnum):
+    """One word for people, derived from the conditions."""
+
+    PENDING = "Pending"
+    PREPARING = "Preparing"
+    STARTING = "Starting"
+    RUNNING = "Running"
+    SUSPENDED = "Suspended"
+    SUCCEEDED = "Succeeded"
+    FAILED = "Failed"
+
+
+class Outcome(StrEnum):
+    """How an attempt ended; which of them cost a retry is the operator's policy."""
+
+    SUCCEEDED = "Succeeded"
+    USER_ERROR = "UserError"
+    OUT_OF_MEMORY = "OutOfMemory"
+    PREEMPTED = "Preempted"
+    NODE_LOST = "NodeLost"
+    INFRASTRUCTURE = "Infrastructure"
+    SUSPENDED = "Suspended"
+    DEADLINE_EXCEEDED = "DeadlineExceeded"
+    PREPARED_DATA_STALE = "PreparedDataStale"

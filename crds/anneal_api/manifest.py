@@ -1,0 +1,138 @@
+"""Reading manifests: YAML as kubectl reads it, then the models. Every problem at once, with its place.
+
+PyYAML alone differs from kubectl: it reads `1e-5` as text, `12:30` as a number of seconds, dates as objects, and
+keeps the last of two equal keys in silence. A wrong learning rate that way is a lost week; so the differences are
+removed here, and a test compares the two readers. Not here: resolving defaults.
+"""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from anneal_api.finetunejob import KIND, FineTuneJob
+from anneal_api.meta import API_VERSION
+from anneal_api.problems import ManifestError, Problem, problems_of
+
+KINDS = {KIND: FineTuneJob}
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.1 as Kubernetes reads it."""
+
+
+_NUMBERS = re.compile(
+    r"^[-+]?(?:[0-9][0-9_]*\.[0-9_]*(?:[eE][-+]?[0-9]+)?|[0-9][0-9_]*[eE][-+]?[0-9]+|\.[0-9][0-9_]*(?:[eE][-+]?[0-9]+)?|\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$"
+)
+_INTEGERS = re.compile(r"^[-+]?(?:0b[01_]+|0o?[0-7_]+|0x[0-9a-fA-F_]+|0|[1-9][0-9_]*)$")
+
+
+def _without(resolvers: dict[str, list[tuple[str, Any]]], *tags: str) -> dict[str, list[tuple[str, Any]]]:
+    return {first: [(tag, rule) for tag, rule in rules if tag not in tags] for first, rules in resolvers.items()}
+
+
+_Loader.yaml_implicit_resolvers = _without(
+    _Loader.yaml_implicit_resolvers, "tag:yaml.org,2002:float", "tag:yaml.org,2002:int", "tag:yaml.org,2002:timestamp"
+)
+_Loader.add_implicit_resolver("tag:yaml.org,2002:int", _INTEGERS, list("-+0123456789"))
+_Loader.add_implicit_resolver("tag:yaml.org,2002:float", _NUMBERS, list("-+.0123456789"))
+
+
+def _integer(loader: _Loader, node: yaml.ScalarNode) -> int:
+    text = loader.construct_scalar(node).replace("_", "")
+    octal = re.fullmatch(r"([-+]?)0([0-7]+)", text)
+    return int(f"{octal[1]}0o{octal[2]}", 0) if octal else int(text, 0)
+
+
+def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
+    """A mapping in which a key occurs once."""
+    seen: set[str] = set()
+    for key, _value in node.value:
+        if key.value in seen:
+            mark = key.start_mark
+            raise ManifestError(
+                [Problem(f"line {mark.line + 1}", f"the key {key.value!r} is written twice: remove one")]
+            )
+        if key.tag != "tag:yaml.org,2002:merge":
+            seen.add(key.value)
+    loader.flatten_mapping(node)
+    return loader.construct_mapping(node, deep=True)
+
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _integer)
+_Loader.add_constructor("tag:yaml.org,2002:map", _mapping)
+
+
+def documents(text: str) -> list[Any]:
+    """The documents of a YAML (or JSON) text, empty ones left out; ManifestError says where it breaks."""
+    try:
+        # The loader subclasses SafeLoader: no tag constructs anything but plain data.
+        found = [document for document in yaml.load_all(text, Loader=_Loader) if document is not None]
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        place = f"line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        raise ManifestError([Problem(place, f"not YAML: {error.problem or error.context}")]) from error
+    except yaml.YAMLError as error:
+        raise ManifestError([Problem("", f"not YAML: {error}")]) from error
+    if not found:
+        raise ManifestError(
+            [Problem("", f"the file is empty; write a {KIND}: apiVersion, kind, metadata.name and spec")]
+        )
+    return found
+
+
+def parse_job(document: Any) -> FineTuneJob:
+    """One document as a job; ManifestError holds every problem."""
+    if not isinstance(document, dict):
+        raise ManifestError(
+            [
+                Problem(
+                    "",
+                    f"a manifest is a mapping with apiVersion, kind, metadata and spec, got {type(document).__name__}",
+                )
+            ]
+        )
+    problems = list(_identity_problems(document))
+    if document.get("kind") not in KINDS or document.get("apiVersion") != API_VERSION:
+        raise ManifestError(problems)
+    try:
+        job = KINDS[document["kind"]].model_validate(document)
+    except ValidationError as error:
+        raise ManifestError(sorted({*problems, *problems_of(error, KINDS[document["kind"]])})) from error
+    if problems:
+        raise ManifestError(problems)
+    return job
+
+
+def _identity_problems(document: dict[str, Any]) -> Iterator[Problem]:
+    version, kind, metadata = document.get("apiVersion"), document.get("kind"), document.get("metadata")
+    if version != API_VERSION:
+        yield Problem("apiVersion", f"{version!r} is not accepted; write {API_VERSION}")
+    if kind not in KINDS:
+        yield Problem("kind", f"{kind!r} is not accepted; write one of: {', '.join(KINDS)}")
+    if not isinstance(metadata, dict) or not (metadata.get("name") or metadata.get("generateName")):
+        yield Problem("metadata.name", "is required")
+
+
+def load_jobs(path: Path) -> list[FineTuneJob]:
+    """The jobs of a file; ManifestError holds every problem of every document."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ManifestError([Problem("", f"not UTF-8 text (byte {error.start})")]) from error
+    except OSError as error:
+        raise ManifestError([Problem("", f"cannot be read: {error.strerror}")]) from error
+    jobs, problems = [], []
+    found = documents(text)
+    for index, document in enumerate(found):
+        try:
+            jobs.append(parse_job(document))
+        except ManifestError as error:
+            prefix = f"document {index + 1}: " if len(found) > 1 else ""
+            problems += [Problem(f"{prefix}{problem.path}", problem.message) for problem in error.problems]
+    if problems:
+        raise ManifestError(problems)
+    return jobs

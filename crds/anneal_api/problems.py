@@ -1,0 +1,117 @@
+"""From pydantic's errors to lines that a person can act on: path, value, what is accepted, remedy.
+
+All problems of a document are reported at once, in the order of their paths. Not here: where the document came from.
+"""
+
+import difflib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, get_args
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from anneal_api.base import RULES_BROKEN
+
+_SHOWN = 60
+
+
+@dataclass(frozen=True, order=True)
+class Problem:
+    """One thing to change: where, and what is wrong with it."""
+
+    path: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.message}" if self.path else self.message
+
+
+class ManifestError(ValueError):
+    """A document that is not a valid job; `problems` holds every reason."""
+
+    def __init__(self, problems: Iterable[Problem]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("; ".join(map(str, self.problems)))
+
+
+def problems_of(error: ValidationError, model: type[BaseModel]) -> list[Problem]:
+    """Every problem in a validation error of `model`, sorted by path."""
+    return sorted(set(_expand(error, model)))
+
+
+def _expand(error: ValidationError, model: type[BaseModel]) -> Iterator[Problem]:
+    for detail in error.errors(include_url=False):
+        path = path_text(detail["loc"])
+        if detail["type"] == RULES_BROKEN:
+            for field, message in detail["ctx"]["broken"]:
+                yield Problem(".".join(filter(None, (path, field))), message)
+        else:
+            yield Problem(path, _message(detail, model))
+
+
+def path_text(loc: Iterable[str | int]) -> str:
+    """A location as people write it.
+
+    >>> path_text(("spec", "datasets", 0, "type"))
+    'spec.datasets[0].type'
+    """
+    text = ""
+    for part in loc:
+        text += f"[{part}]" if isinstance(part, int) else (f".{part}" if text else str(part))
+    return text.removesuffix(".[key]")
+
+
+def _message(detail: ErrorDetails, model: type[BaseModel]) -> str:
+    kind, value, ctx = detail["type"], detail.get("input"), detail.get("ctx", {})
+    if kind == "missing":
+        return "is required"
+    if kind == "extra_forbidden":
+        return _unknown_key(detail["loc"], model)
+    if kind == "literal_error":
+        return _not_one_of(value, ctx["expected"])
+    if kind == "value_error":
+        return str(ctx["error"])
+    if kind == "string_pattern_mismatch":
+        return f"{_shown(value)} does not match {ctx['pattern']}"
+    text = detail["msg"][0].lower() + detail["msg"][1:]
+    return f"{text}, got {_shown(value)}"
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    kind = f" ({type(value).__name__})" if isinstance(value, str | bool) else ""
+    return (text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…") + kind
+
+
+def _not_one_of(value: Any, expected: str) -> str:
+    accepted = expected.replace("'", "").replace(" or ", ", ").split(", ")
+    return f"{value!r} is not accepted; write one of: {', '.join(accepted)}{_did_you_mean(value, accepted)}"
+
+
+def _unknown_key(loc: tuple[str | int, ...], model: type[BaseModel]) -> str:
+    known = _keys_at(loc[:-1], model)
+    return f"unknown key{_did_you_mean(loc[-1], known)}; accepted here: {', '.join(known)}"
+
+
+def _did_you_mean(word: Any, known: list[str]) -> str:
+    lowered = {name.lower(): name for name in known}
+    close = difflib.get_close_matches(str(word).replace("_", "").lower(), lowered, n=1, cutoff=0.6)
+    return f" (did you mean {lowered[close[0]]}?)" if close else ""
+
+
+def _keys_at(loc: Iterable[str | int], model: type[BaseModel]) -> list[str]:
+    """The keys that the model at `loc` accepts."""
+    current: type[BaseModel] | None = model
+    for part in loc:
+        if isinstance(part, int) or current is None:
+            continue
+        fields = {info.alias: info.annotation for info in current.model_fields.values()}
+        current = _model_in(fields.get(part))
+    return [] if current is None else sorted(str(info.alias) for info in current.model_fields.values())
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next(filter(None, map(_model_in, get_args(annotation))), None)

@@ -1,0 +1,94 @@
+"""What pods tell the operator: the live report of `/progress` and the termination message.
+
+Both are written by the trainer and read by the operator with these same classes. A pod holds no Kubernetes
+credential, so these two, and files on the storage, are all it can say.
+"""
+
+import json
+from typing import Literal
+
+from pydantic import Field
+
+from anneal_api.base import Record
+from anneal_api.conditions import Outcome
+from anneal_api.meta import TERMINATION_MESSAGE_LIMIT
+from anneal_api.status import DatasetReport, Output
+
+TrainerPhase = Literal["starting", "fetching", "preparing", "loading", "training", "evaluating", "saving", "done"]
+
+
+class ProgressReport(Record):
+    """The answer of `GET /progress`. `time` is seconds since the epoch at the pod; absent fields are not known yet."""
+
+    role: Literal["prepare", "trainer"] = "trainer"
+    phase: TrainerPhase = "starting"
+    attempt: int = 1
+    step: int = 0
+    total_steps: int = 0
+    resumed_from_step: int | None = None
+    epoch: float | None = None
+    loss: float | None = None
+    eval_loss: float | None = None
+    learning_rate: float | None = None
+    grad_norm: float | None = None
+    tokens_per_second: float | None = None
+    eta_seconds: float | None = None
+    rows: int | None = Field(default=None, description="prepare: rows read so far.")
+    world_size: int = 1
+    micro_batch_size: int | None = None
+    device: str | None = None
+    peak_memory_bytes: int | None = None
+    time: float = 0.0
+
+
+class TerminationMessage(Record):
+    """The last words of a container, at most 4096 bytes: its outcome and the one sentence that a person needs."""
+
+    outcome: Outcome
+    message: str = ""
+    exit_code: int = 0
+    step: int | None = None
+    total_steps: int | None = None
+    resumed_from_step: int | None = None
+    loss: float | None = None
+    first_loss: float | None = None
+    eval_loss: float | None = None
+    tokens_per_second: float | None = None
+    device: str | None = None
+    peak_memory_bytes: int | None = None
+    dataset: DatasetReport | None = None
+    outputs: list[Output] = Field(default_factory=list)
+    log: str | None = None
+
+    def encode(self, limit: int = TERMINATION_MESSAGE_LIMIT) -> str:
+        """JSON of at most `limit` bytes: warnings go first, then the end of the message."""
+        record = self
+        text = _json(record)
+        if len(text.encode()) > limit and record.dataset:
+            record = record.model_copy(update={"dataset": record.dataset.model_copy(update={"warnings": []})})
+            text = _json(record)
+        excess = len(text.encode()) - limit
+        if excess > 0:
+            record = record.model_copy(update={"message": _shortened(record.message, excess)})
+            text = _json(record)
+        return text
+
+    @classmethod
+    def decode(cls, text: str) -> "TerminationMessage | None":
+        """The message, or None where the text is not one (a container that died without a word)."""
+        try:
+            return cls.model_validate_json(text)
+        except ValueError:
+            return None
+
+
+def _json(record: Record) -> str:
+    return json.dumps(record.dump(), separators=(",", ":"))
+
+
+def _shortened(message: str, excess: int) -> str:
+    """`message` without at least `excess` bytes of its JSON form; JSON escapes take up to 6 bytes a character."""
+    kept = message
+    while kept and len(json.dumps(message)) - len(json.dumps(kept)) < excess + 8:
+        kept = kept[: -max(1, excess // 8)]
+    return f"{kept}…"

@@ -1,0 +1,115 @@
+"""Defaults that depend on other fields, filled by one pure function; and the digest of what shapes prepared data.
+
+Defaults that depend on nothing are in the schema, so that `kubectl get -o yaml` shows them. These are not: they would
+be wrong as soon as another field changed. `anneal validate --resolved` and the job's ConfigMap show them filled.
+Not here: anything that depends on the machine (precision `auto`) or on the data (the number of steps).
+"""
+
+import hashlib
+import json
+import math
+from typing import Any
+
+from anneal_api.base import Block
+from anneal_api.finetunejob import FineTuneSpec
+from anneal_api.model import AdapterSpec
+from anneal_api.training import TrainingSpec
+
+DEFAULT_GLOBAL_BATCH_SIZE = 16
+LARGEST_DEFAULT_MICRO_BATCH = 8
+LORA_LEARNING_RATE = 2e-4
+FULL_LEARNING_RATE = 2e-5
+DEFAULT_WARMUP_RATIO = 0.03
+
+# Raised when the meaning of prepared data changes, so that older directories are not reused.
+DATA_FORMAT_VERSION = 1
+
+
+def resolve(spec: FineTuneSpec) -> FineTuneSpec:
+    """`spec` with every default filled. Idempotent: resolving twice changes nothing."""
+    resolved: FineTuneSpec = _with(
+        spec,
+        adapter=spec.adapter and _adapter(spec.adapter),
+        training=_training(spec),
+        compute=_compute(spec),
+    )
+    return resolved
+
+
+def _with(block: Any, **values: Any) -> Any:
+    """A copy with `values` set where the block has none."""
+    missing = {name: value for name, value in values.items() if value is not None}
+    return block.model_copy(update=missing)
+
+
+def _adapter(adapter: AdapterSpec) -> AdapterSpec:
+    filled: AdapterSpec = _with(adapter, alpha=adapter.alpha or 2 * adapter.r)
+    return filled
+
+
+def _training(spec: FineTuneSpec) -> TrainingSpec:
+    training, world = spec.training, spec.compute.world_size
+    batch = training.global_batch_size or _default_batch(world, training.micro_batch_size)
+    filled: TrainingSpec = _with(
+        training,
+        epochs=training.epochs if training.epochs or training.max_steps else 1.0,
+        global_batch_size=batch,
+        micro_batch_size=training.micro_batch_size or _largest_divisor(batch // world, LARGEST_DEFAULT_MICRO_BATCH),
+        learning_rate=training.learning_rate or (LORA_LEARNING_RATE if spec.adapter else FULL_LEARNING_RATE),
+        warmup_ratio=_warmup_ratio(training),
+    )
+    return filled
+
+
+def _default_batch(world: int, micro: int | None) -> int:
+    """16, or the next multiple of what one pass over all devices holds."""
+    unit = world * (micro or 1)
+    return unit * math.ceil(DEFAULT_GLOBAL_BATCH_SIZE / unit)
+
+
+def _largest_divisor(number: int, most: int) -> int:
+    return next(size for size in range(min(number, most), 0, -1) if number % size == 0)
+
+
+def _warmup_ratio(training: TrainingSpec) -> float | None:
+    if training.warmup_steps is not None:
+        return None
+    return DEFAULT_WARMUP_RATIO if training.warmup_ratio is None else training.warmup_ratio
+
+
+def _compute(spec: FineTuneSpec) -> Block:
+    compute, gpus = spec.compute, spec.compute.gpus_per_node
+    filled: Block = _with(
+        compute,
+        cpu=compute.cpu or (str(4 * gpus) if gpus else "1"),
+        memory=compute.memory or (f"{64 * gpus}Gi" if gpus else "4Gi"),
+        shared_memory=compute.shared_memory or (f"{2 * gpus}Gi" if gpus else "256Mi"),
+    )
+    return filled
+
+
+def prepare_inputs(spec: FineTuneSpec) -> dict[str, Any]:
+    """Everything in a spec that shapes the prepared data, and nothing else (a learning rate does not)."""
+    evaluation = spec.evaluation
+    return {
+        "version": DATA_FORMAT_VERSION,
+        "method": spec.method,
+        "model": spec.model.source,
+        "revision": spec.model.revision,
+        "chatTemplate": spec.model.chat_template,
+        "addSpecialTokens": spec.model.add_special_tokens,
+        "datasets": [dataset.dump() for dataset in spec.datasets],
+        "holdout": evaluation.holdout.dump() if evaluation and evaluation.holdout else None,
+        "seed": spec.training.seed,
+        "sequenceLength": spec.training.sequence_length,
+    }
+
+
+def digest(value: Any) -> str:
+    """A short, stable digest of a JSON value (16 hex digits: 64 bits)."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()[:16]
+
+
+def prepare_key(spec: FineTuneSpec, claim: str) -> str:
+    """Equal for two jobs of a namespace whose prepared data, on the claim `claim`, is the same."""
+    return digest({"claim": claim, "inputs": prepare_inputs(spec)})

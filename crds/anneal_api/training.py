@@ -1,0 +1,96 @@
+"""`spec.training`: the optimization itself. Sizes are in sequences and optimizer steps, never per device.
+
+`globalBatchSize` never changes with the number of GPUs, a retry or a shortage of memory; what adapts is the
+micro batch and with it the number of accumulated passes.
+"""
+
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from anneal_api.base import Block, Rule, at_most_one
+
+
+class TrainingSpec(Block):
+    """The optimizer, its schedule, the batch and the length of the run."""
+
+    epochs: float | None = Field(
+        default=None, gt=0, le=1000, description="Passes over the training rows. Default, if maxSteps is absent: 1."
+    )
+    max_steps: int | None = Field(default=None, ge=1, le=10_000_000, description="Optimizer steps, instead of epochs.")
+    global_batch_size: int | None = Field(
+        default=None,
+        ge=1,
+        le=65536,
+        description="Sequences per optimizer step over all GPUs: a multiple of nodes x gpusPerNode. Default: 16, rounded up to such a multiple.",
+    )
+    micro_batch_size: int | None = Field(
+        default=None,
+        ge=1,
+        le=1024,
+        description="Sequences per forward pass per GPU; must divide the GPU's share of the global batch. Default: the largest divisor of that share up to 8.",
+    )
+    sequence_length: int = Field(
+        default=2048,
+        ge=8,
+        le=1_048_576,
+        description="The most tokens of a row; longer rows are truncated at the end, counted and reported.",
+    )
+    learning_rate: float | None = Field(
+        default=None,
+        gt=0,
+        le=1,
+        description="Peak learning rate. Default: 2e-4 with an adapter (QLoRA, table 9), 2e-5 for full fine-tuning (Alpaca, LIMA: 1e-5 to 2e-5).",
+    )
+    optimizer: Literal["adamw", "adamw_8bit", "paged_adamw_8bit", "adafactor"] = Field(
+        default="adamw",
+        description="adamw keeps 8 bytes a trained weight; the 8-bit forms (bitsandbytes) 2, adafactor less.",
+    )
+    lr_scheduler: Literal["cosine", "linear", "constant"] = Field(
+        default="cosine", description="The decay after warm-up: cosine or linear to zero, or none."
+    )
+    warmup_ratio: float | None = Field(
+        default=None,
+        ge=0,
+        lt=1,
+        description="The share of steps with a rising learning rate. Default: 0.03, if warmupSteps is absent.",
+    )
+    warmup_steps: int | None = Field(
+        default=None, ge=0, le=1_000_000, description="Steps with a rising learning rate, instead of warmupRatio."
+    )
+    weight_decay: float = Field(
+        default=0.0, ge=0, le=1, description="Decoupled weight decay; fine-tuning commonly uses none."
+    )
+    max_grad_norm: float = Field(default=1.0, gt=0, le=1000, description="Gradients are scaled down to this norm.")
+    precision: Literal["auto", "bf16", "fp32"] = Field(
+        default="auto",
+        description="auto is bf16 on a GPU that has it, else fp32. Adapters and optimizer state are kept in fp32.",
+    )
+    gradient_checkpointing: bool = Field(
+        default=True,
+        description="Recompute activations in the backward pass: far less memory, about a quarter more time.",
+    )
+    seed: int = Field(
+        default=42, ge=0, le=2_147_483_647, description="Decides the data order, the holdout, dropout and new weights."
+    )
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            cel="!(has(self.epochs) && has(self.maxSteps))",
+            message="epochs and maxSteps both give the length of the run: write one of them",
+            holds=lambda t: at_most_one(t.epochs, t.max_steps),
+        ),
+        Rule(
+            cel="!(has(self.warmupRatio) && has(self.warmupSteps))",
+            message="warmupRatio and warmupSteps both give the warm-up: write one of them",
+            holds=lambda t: at_most_one(t.warmup_ratio, t.warmup_steps),
+        ),
+        Rule(
+            cel="!(has(self.globalBatchSize) && has(self.microBatchSize)) || self.globalBatchSize % self.microBatchSize == 0",
+            message="microBatchSize must divide globalBatchSize",
+            holds=lambda t: (
+                not (t.global_batch_size and t.micro_batch_size) or t.global_batch_size % t.micro_batch_size == 0
+            ),
+            field="microBatchSize",
+        ),
+    )
