@@ -1,0 +1,74 @@
+"""The job as a pod sees it: the resolved manifest and what only the operator knows, in one JSON file.
+
+The operator writes it into the job's ConfigMap, mounted at `meta.CONFIG_DIR`/`meta.JOB_FILE`; the trainer parses it with
+the same models that the API server's schema was made from. `anneal run` builds the same object in memory, with an empty
+UID. Not here: paths on disk beyond the layout, and anything that changes between attempts (that is in the environment).
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from anneal_api.base import Record
+from anneal_api.finetunejob import FineTuneJob
+from anneal_api.layout import Layout
+from anneal_api.names import owner_label, run_directory
+from anneal_api.resolve import prepare_key
+
+RUNTIME_KEY = "runtime"
+
+
+class Runtime(Record):
+    """What the operator decided beside the spec: the claim that everything is kept on, and where the result goes."""
+
+    storage_claim: str
+    output_path: str | None = None
+
+
+class JobFile(Record):
+    """A job with every default filled, and the claim that is its storage."""
+
+    job: FineTuneJob
+    storage_claim: str
+
+    @property
+    def uid(self) -> str:
+        """The object's UID; empty without a cluster."""
+        return str(self.job.metadata.get("uid", ""))
+
+    @property
+    def namespace(self) -> str:
+        """The object's namespace; empty without a cluster."""
+        return str(self.job.metadata.get("namespace", ""))
+
+    @property
+    def run_directory(self) -> str:
+        """The job's own directory below its storage; without a cluster no UID tells equal names apart."""
+        return run_directory(self.job.name, self.uid) if self.uid else f"runs/{owner_label(self.job.name)}"
+
+    @property
+    def prepare_key(self) -> str:
+        """What this job's prepared data is found by, on this claim."""
+        return prepare_key(self.job.spec, self.storage_claim)
+
+    def layout(self, volumes: dict[str, Path]) -> Layout:
+        """Where everything is; `volumes` maps each claim to its directory here."""
+        return Layout(volumes[self.storage_claim], self.run_directory, self.job.spec.output.path)
+
+    def encode(self) -> str:
+        """The text of the file: stable, so that an unchanged job applies as no change."""
+        document = {
+            "apiVersion": self.job.api_version,
+            "kind": self.job.kind,
+            "metadata": {key: self.job.metadata.get(key, "") for key in ("name", "namespace", "uid")},
+            "spec": self.job.spec.dump(),
+            RUNTIME_KEY: Runtime(storage_claim=self.storage_claim, output_path=self.job.spec.output.path).dump(),
+        }
+        return json.dumps(document, sort_keys=True, indent=1, ensure_ascii=False)
+
+    @classmethod
+    def decode(cls, text: str) -> "JobFile":
+        """The file's content; ValueError where it is not one."""
+        document: dict[str, Any] = json.loads(text)
+        runtime = Runtime.model_validate(document.pop(RUNTIME_KEY, None))
+        return cls(job=FineTuneJob.model_validate(document), storage_claim=runtime.storage_claim)
