@@ -16,7 +16,7 @@ class VolumeStorage(Block):
 class StorageSpec(Block):
     """Where fetched models, prepared data, checkpoints, logs and results are."""
 
-    volume: VolumeStorage = Field(description="A claim.")
+    volume: VolumeStorage = Field(description="A PersistentVolumeClaim.")
 
 
 class CheckpointSpec(Block):

@@ -27,7 +27,7 @@ class EnvVar(Block):
     """A plain environment variable. Secret values come through `spec.secrets`."""
 
     name: EnvName = Field(description="The variable's name.")
-    value: Annotated[str, StringConstraints(max_length=8192)] = Field(description="Its value.")
+    value: Annotated[str, StringConstraints(max_length=8192)] = Field(description="The value of the variable.")
 
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(
@@ -62,19 +62,19 @@ class Toleration(Block):
 class NamedSource(Block):
     """A ConfigMap of the job's namespace."""
 
-    name: ObjectName = Field(description="Its name.")
+    name: ObjectName = Field(description="The name of that object.")
 
 
 class SecretSource(Block):
     """A Secret of the job's namespace, mounted by the kubelet; the operator never reads it."""
 
-    secret_name: ObjectName = Field(description="Its name.")
+    secret_name: ObjectName = Field(description="The name of that object.")
 
 
 class ClaimSource(Block):
     """A PersistentVolumeClaim of the job's namespace."""
 
-    claim_name: ObjectName = Field(description="Its name.")
+    claim_name: ObjectName = Field(description="The name of that object.")
 
 
 class EmptyDirSource(Block):
@@ -90,8 +90,8 @@ class ExtraVolume(Block):
     mount_path: MountPath = Field(description="Where it is mounted.")
     read_only: bool = Field(default=True, description="Mounted read-only.")
     config_map: NamedSource | None = Field(default=None, description="A ConfigMap.")
-    secret: SecretSource | None = Field(default=None, description="A Secret.")
-    persistent_volume_claim: ClaimSource | None = Field(default=None, description="A claim.")
+    secret: SecretSource | None = Field(default=None, description="A Secret, mounted as files.")
+    persistent_volume_claim: ClaimSource | None = Field(default=None, description="A claim, mounted as a directory.")
     empty_dir: EmptyDirSource | None = Field(default=None, description="Scratch space; set readOnly: false.")
 
     rules: ClassVar[tuple[Rule, ...]] = (

@@ -4,6 +4,7 @@ Both are written by the trainer and read by the operator with these same classes
 credential, so these two, and files on the storage, are all it can say.
 """
 
+import bisect
 import json
 from typing import Literal
 
@@ -87,8 +88,7 @@ def _json(record: Record) -> str:
 
 
 def _shortened(message: str, excess: int) -> str:
-    """`message` without at least `excess` bytes of its JSON form; JSON escapes take up to 6 bytes a character."""
-    kept = message
-    while kept and len(json.dumps(message)) - len(json.dumps(kept)) < excess + 8:
-        kept = kept[: -max(1, excess // 8)]
-    return f"{kept}…"
+    """The longest start of `message` that is `excess` bytes shorter in JSON, where a character takes up to 12."""
+    allowed = len(json.dumps(message)) - excess - len(json.dumps("…"))
+    kept = bisect.bisect_right(range(len(message)), allowed, key=lambda end: len(json.dumps(message[:end])))
+    return f"{message[: max(0, kept - 1)]}…"

@@ -1,0 +1,80 @@
+"""Names, paths and termination messages hold for every input people bring."""
+
+import re
+
+import pytest
+
+from anneal_api import Outcome, TerminationMessage
+from anneal_api.base import quantity_value
+from anneal_api.names import attempt_name, base_name, owner_label, prepare_name, run_directory, sanitized
+from anneal_api.sources import local_path, parse_source
+from anneal_api.status import DatasetReport
+
+DNS_1035 = re.compile(r"^[a-z]([-a-z0-9]*[a-z0-9])?$")
+
+
+@pytest.mark.parametrize("name", ["a", "llama.3.1-8b", "8b", "x" * 253, "a." * 100 + "b", "---"], ids=lambda n: n[:12])
+def test_child_names_are_legal_whatever_the_job_is_called(name: str) -> None:
+    """Dots, digits in front and 253 characters all give DNS-1035 labels short enough for pod suffixes."""
+    for child in (base_name(name, "uid"), attempt_name(name, "uid", 128), prepare_name(name, "uid", "abcdef0123")):
+        assert DNS_1035.match(child)
+        assert len(f"{child}-worker-999") <= 63
+    assert len(owner_label(name)) <= 63
+    assert DNS_1035.match(sanitized(name))
+
+
+def test_a_job_created_again_shares_nothing() -> None:
+    """Another UID gives another name and run directory."""
+    assert base_name("a", "uid-1") != base_name("a", "uid-2")
+    assert run_directory("a", "uid-1") != run_directory("a", "uid-2")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "volume://runs/../etc/passwd",
+        "volume://runs/",
+        "volume://runs",
+        "hf://",
+        "hf://a//b",
+        "s3://b/k",
+        "data.jsonl",
+        "",
+    ],
+)
+def test_sources_that_leave_their_place_are_refused(text: str) -> None:
+    """The grammar has no `..`, so a manifest cannot read beside its claim."""
+    with pytest.raises(ValueError, match="is not a source"):
+        parse_source(text)
+
+
+def test_a_volume_source_is_a_path_below_its_claim(tmp_path: object) -> None:
+    """The same manifest reads a claim in a pod and a directory here."""
+    assert str(local_path("volume://runs/a/b.jsonl", {"runs": tmp_path})) == f"{tmp_path}/a/b.jsonl"  # type: ignore[dict-item]
+    with pytest.raises(LookupError, match="add --volume other=DIR"):
+        local_path("volume://other/a", {})
+
+
+@pytest.mark.parametrize(("text", "value"), [("1", 1), ("500m", 0.5), ("2Gi", 2**31), ("1.5G", 1.5e9)])
+def test_quantities_are_read_as_kubernetes_reads_them(text: str, value: float) -> None:
+    """Suffixes are decimal without and binary with an i."""
+    assert quantity_value(text) == pytest.approx(value)
+
+
+@pytest.mark.parametrize("filler", ["x", "é", "\u4e16", "\n", '"'], ids=["ascii", "latin", "cjk", "newline", "quote"])
+def test_a_termination_message_always_fits(filler: str) -> None:
+    """The kubelet cuts at 4096 bytes, which would leave no JSON at all; the start of the sentence survives."""
+    report = DatasetReport(rows=5, warnings=[filler * 1000] * 10)
+    text = TerminationMessage(outcome=Outcome.USER_ERROR, message="row 7: " + filler * 9000, dataset=report).encode()
+    assert len(text.encode()) <= 4096
+    decoded = TerminationMessage.decode(text)
+    assert decoded is not None
+    assert decoded.message.startswith(f"row 7: {filler}")
+    assert decoded.dataset is not None
+    assert decoded.dataset.rows == 5
+
+
+def test_garbage_is_not_a_termination_message() -> None:
+    """A container that died without a word has none."""
+    assert TerminationMessage.decode("Killed") is None
+    assert TerminationMessage.decode("") is None
