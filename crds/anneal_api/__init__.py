@@ -3,7 +3,7 @@
 from anneal_api.conditions import ConditionType, Outcome, Phase, Reason
 from anneal_api.finetunejob import FineTuneJob, FineTuneSpec
 from anneal_api.layout import Layout
-from anneal_api.manifest import documents, load_jobs, parse_job
+from anneal_api.manifest import documents, jobs_in, load_jobs, parse_job
 from anneal_api.problems import ManifestError, Problem
 from anneal_api.progress import ProgressReport, TerminationMessage
 from anneal_api.resolve import prepare_inputs, prepare_key, resolve
@@ -23,6 +23,7 @@ __all__ = [
     "Reason",
     "TerminationMessage",
     "documents",
+    "jobs_in",
     "load_jobs",
     "parse_job",
     "prepare_inputs",

@@ -125,6 +125,11 @@ def load_jobs(path: Path) -> list[FineTuneJob]:
         raise ManifestError([Problem("", f"not UTF-8 text (byte {error.start})")]) from error
     except OSError as error:
         raise ManifestError([Problem("", f"cannot be read: {error.strerror}")]) from error
+    return jobs_in(text)
+
+
+def jobs_in(text: str) -> list[FineTuneJob]:
+    """The jobs of a text; ManifestError holds every problem of every document."""
     jobs, problems = [], []
     found = documents(text)
     for index, document in enumerate(found):
