@@ -1,1 +1,1 @@
-"""Placeholder."""
+"""What runs in Anneal's trainer pods and behind `anneal run`."""

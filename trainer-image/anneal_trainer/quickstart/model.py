@@ -1,0 +1,75 @@
+"""A small causal language model with random weights, and a tokenizer trained on the quickstart's own data.
+
+The architecture is Qwen3's at a few million parameters, so everything a real model goes through (chat template,
+LoRA targets, quantization) is gone through here too. Deterministic: the same data gives the same files.
+Not here: a download. That is the point of it.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+VOCABULARY = 4096
+SEED = 20240229
+END_OF_TEXT, START_OF_TURN, END_OF_TURN = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
+CHATML = (
+    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>\\n' }}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
+)
+
+
+def build(texts: Iterable[str], path: Path) -> None:
+    """Write tokenizer and model to `path`."""
+    _save_tokenizer(texts, path)
+    _save_model(path)
+
+
+def _save_tokenizer(texts: Iterable[str], path: Path) -> None:
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCABULARY,
+        special_tokens=[END_OF_TEXT, START_OF_TURN, END_OF_TURN],
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        eos_token=END_OF_TURN,
+        pad_token=END_OF_TEXT,
+        additional_special_tokens=[START_OF_TURN],
+        model_max_length=2048,
+        clean_up_tokenization_spaces=False,
+    )
+    fast.chat_template = CHATML
+    fast.save_pretrained(path)
+
+
+def _save_model(path: Path) -> None:
+    import torch
+    from transformers import Qwen3Config, Qwen3ForCausalLM
+
+    width = 256
+    config = Qwen3Config(
+        vocab_size=VOCABULARY,
+        hidden_size=width,
+        intermediate_size=3 * width,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=64,
+        max_position_embeddings=2048,
+        # The output head is the embedding and stays frozen under LoRA: with rows of length one, a hidden state can
+        # reach any next-token distribution; with the usual 0.02 the loss could hardly fall.
+        tie_word_embeddings=True,
+        initializer_range=width**-0.5,
+        eos_token_id=2,
+        pad_token_id=0,
+        dtype="float32",
+    )
+    torch.manual_seed(SEED)
+    Qwen3ForCausalLM(config).save_pretrained(path)
