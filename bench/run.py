@@ -1,0 +1,25 @@
+"""`make bench`: every measurement, one after the other, each with its table and JSON.
+
+run.py [trainer] [operator]
+"""
+
+import sys
+from pathlib import Path
+
+sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "tests")]
+
+
+def main(chosen: list[str]) -> None:
+    """Run the chosen measurements, or all of them."""
+    if not chosen or "trainer" in chosen:
+        import trainer_pairs
+
+        trainer_pairs.main()
+    if not chosen or "operator" in chosen:
+        import operator_load
+
+        operator_load.main()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

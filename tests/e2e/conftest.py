@@ -1,0 +1,139 @@
+"""The session's cluster, with the chart installed, and a *restricted* namespace for each test.
+
+ANNEAL_E2E_CLUSTER=NAME uses (and keeps) a cluster of that name, for work by hand; by default a cluster `e2e` is started
+and removed at the end. A person's current context is never looked at.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cluster.containers import kill_container as kill_main_container
+
+from cluster import lifecycle
+from e2e.harness import Kube, Storage, claim_manifests
+from e2e.install import SYSTEM, install, make_namespace
+from e2e.tiny import make_tiny
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[lifecycle.Cluster]:
+    """A real cluster with both images; removed again unless it was named."""
+    kept = os.environ.get("ANNEAL_E2E_CLUSTER")
+    name = kept or "e2e"
+    yield lifecycle.up(name)
+    if not kept:
+        lifecycle.down(name)
+
+
+@pytest.fixture(scope="session")
+def system(cluster: lifecycle.Cluster) -> Kube:
+    """The operator, installed by the chart as a user would."""
+    return install(cluster, {"progressIntervalSeconds": 1})
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with `tiny/model` and `tiny/train.jsonl`."""
+    root = tmp_path_factory.mktemp("seed")
+    make_tiny(root / "tiny")
+    return root
+
+
+@pytest.fixture
+def kube(system: Kube, cluster: lifecycle.Cluster, request: pytest.FixtureRequest, runs: Storage) -> Kube:
+    """Kubectl in the test's own namespace, in which the claim `runs` is already seeded."""
+    del system, runs
+    return Kube(cluster.kubectl, cluster.kubeconfig, namespace_of(request))
+
+
+def namespace_of(request: pytest.FixtureRequest) -> str:
+    """A namespace named for the test."""
+    return "e2e-" + re.sub(r"[^a-z0-9]+", "-", request.node.name.removeprefix("test_").lower())[:40].strip("-")
+
+
+@pytest.fixture
+def storage_directory(cluster: lifecycle.Cluster, request: pytest.FixtureRequest) -> Iterator[Callable[[str], Path]]:
+    """Makes directories on the node for volumes; they go with the test."""
+    root = cluster.node.paths.volumes / namespace_of(request)
+
+    def make(claim: str) -> Path:
+        directory = root / claim
+        shutil.copytree(request.getfixturevalue("tiny"), directory)
+        subprocess.run(["chown", "-R", "1000:1000", str(directory)], check=True)
+        return directory
+
+    yield make
+    shutil.rmtree(root, ignore_errors=True)
+
+
+@pytest.fixture
+def runs(
+    system: Kube, cluster: lifecycle.Cluster, request: pytest.FixtureRequest, storage_directory: Callable[[str], Path]
+) -> Iterator[Storage]:
+    """The namespace and its seeded claim `runs`; everything is deleted after the test."""
+    namespace = namespace_of(request)
+    make_namespace(system, namespace)
+    directory = storage_directory("runs")
+    system.apply(*claim_manifests(namespace=namespace, claim="runs", directory=directory, node=cluster.node_name))
+    yield Storage("runs", directory)
+    # Jobs first, so that their pods end at once instead of being given their grace period as orphans.
+    system.run("delete", "namespace", namespace, "--wait=false")
+    system.run("delete", "pods", "--all", "-n", namespace, "--grace-period=0", "--force", check=False)
+    system.run("wait", "--for=delete", f"namespace/{namespace}", "--timeout=90s", check=False)
+    system.run("delete", "pv", "-l", f"anneal-e2e={namespace}", "--wait=false")
+
+
+@pytest.fixture
+def node(cluster: lifecycle.Cluster) -> str:
+    """The node's name."""
+    return cluster.node_name
+
+
+@pytest.fixture
+def kill_container(cluster: lifecycle.Cluster) -> Callable[[str, str], None]:
+    """SIGKILL to a pod's main process, from the node."""
+
+    def kill(namespace: str, pod: str) -> None:
+        kill_main_container(cluster, namespace, pod)
+
+    return kill
+
+
+def operator_pods(system: Kube) -> list[dict[str, Any]]:
+    """The operator's pods."""
+    return system.objects("pods", "app.kubernetes.io/component=operator")
+
+
+@pytest.fixture
+def kill_operator(system: Kube, kill_container: Callable[[str, str], None]) -> Callable[[], None]:
+    """SIGKILL to the operator; the kubelet starts it again."""
+
+    def kill() -> None:
+        (pod,) = operator_pods(system)
+        kill_container(SYSTEM, pod["metadata"]["name"])
+
+    return kill
+
+
+@pytest.fixture
+def operator_down(system: Kube) -> Callable[[], AbstractContextManager[None]]:
+    """A block of time in which no operator runs."""
+
+    @contextmanager
+    def down() -> Iterator[None]:
+        system.run("scale", "deployment/anneal", "--replicas=0")
+        system.until("the operator is down", lambda: not operator_pods(system), seconds=60)
+        try:
+            yield
+        finally:
+            system.run("scale", "deployment/anneal", "--replicas=1")
+            system.run("rollout", "status", "deployment/anneal", "--timeout=120s")
+
+    return down
