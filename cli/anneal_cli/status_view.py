@@ -1,0 +1,151 @@
+"""A job's status for people: what happens now first, then why, then the details. Pure; `now` is an argument.
+
+It shows what the operator recorded and computes nothing of its own but times, so it says the same for a job that ended
+long ago as for one that runs.
+"""
+
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from typing import Any
+
+from anneal_api.status import Attempt, Condition, DatasetReport, JobStatus
+from anneal_cli.columns import age, count, duration, pairs, table, timestamp
+
+JOB_COLUMNS = ("NAME", "METHOD", "PHASE", "STEP", "LOSS", "ETA", "GPUS", "AGE", "MESSAGE")
+_CONDITION_COLUMNS = ("CONDITION", "STATUS", "REASON", "SINCE", "MESSAGE")
+_ATTEMPT_COLUMNS = ("ATTEMPT", "OUTCOME", "TIME", "STEPS", "EXIT", "NODE", "MESSAGE")
+
+
+def jobs_table(jobs: Sequence[dict[str, Any]], now: datetime, *, with_namespace: bool) -> list[str]:
+    """All jobs, a line each."""
+    header = ("NAMESPACE", *JOB_COLUMNS) if with_namespace else JOB_COLUMNS
+    rows = [_job_row(job, now) for job in jobs]
+    if with_namespace:
+        rows = [(job["metadata"].get("namespace"), *row) for job, row in zip(jobs, rows, strict=True)]
+    return table(header, rows)
+
+
+def _job_row(job: dict[str, Any], now: datetime) -> tuple[object, ...]:
+    status, metadata = JobStatus.model_validate(job.get("status") or {}), job["metadata"]
+    progress = status.progress
+    return (
+        metadata["name"],
+        job["spec"].get("method"),
+        status.phase,
+        progress and progress.steps,
+        progress and progress.loss_text,
+        progress and progress.eta,
+        status.gpus,
+        age(metadata.get("creationTimestamp"), now),
+        (status.message or "").partition("\n")[0],
+    )
+
+
+def job_lines(job: dict[str, Any], now: datetime) -> list[str]:
+    """One job in full."""
+    status = JobStatus.model_validate(job.get("status") or {})
+    sections = (
+        _summary(job, status, now),
+        _progress(status, now),
+        _conditions(status.conditions, now),
+        _attempts(status.attempts, now),
+        _dataset(status.dataset),
+        _results(job, status),
+    )
+    lines: list[str] = []
+    for section in sections:
+        if section:
+            lines += [*section, ""]
+    return lines[:-1]
+
+
+def _summary(job: dict[str, Any], status: JobStatus, now: datetime) -> list[str]:
+    metadata = job["metadata"]
+    head = [f"{metadata.get('namespace')}/{metadata['name']}: {status.phase or 'not seen by the operator yet'}"]
+    if status.message:
+        head.append(f"  {status.message}")
+    if status.observed_generation and status.observed_generation != metadata.get("generation"):
+        head.append("  The manifest has changed since; the operator has not looked at the change yet.")
+    gpus = None if status.gpus is None else f"{status.gpus}{f' (pool {status.pool})' if status.pool else ''}"
+    facts = pairs([
+        ("Age", age(metadata.get("creationTimestamp"), now)),
+        ("Model", job["spec"]["model"]["source"]),
+        ("Method", job["spec"].get("method")),
+        ("GPUs", gpus),
+        ("GPU-hours", count(status.gpu_hours)),
+        ("Device", status.device),
+        ("Peak memory", status.memory and status.memory.peak_gib and f"{status.memory.peak_gib:.1f} GiB"),
+    ])  # fmt: skip
+    return [*head, "", *facts]
+
+
+def _progress(status: JobStatus, now: datetime) -> list[str]:
+    progress = status.progress
+    if progress is None:
+        return []
+    percent = "" if progress.percent is None else f" ({progress.percent:.0f}%)"
+    return pairs([
+        ("Progress", f"{progress.steps or f'{progress.step}/{progress.total_steps}'}{percent}"),
+        ("Epoch", count(progress.epoch)),
+        ("Loss", progress.loss_text or count(progress.loss)),
+        ("Holdout loss", count(progress.eval_loss)),
+        ("Learning rate", None if progress.learning_rate is None else f"{progress.learning_rate:.2e}"),
+        ("Tokens/s", count(progress.tokens_per_second)),
+        ("Time left", progress.eta),
+        ("Last report", progress.last_report_time and f"{age(progress.last_report_time, now)} ago"),
+    ])  # fmt: skip
+
+
+def _conditions(conditions: Sequence[Condition], now: datetime) -> list[str]:
+    rows = [(c.type, c.status, c.reason, age(c.last_transition_time, now), c.message) for c in conditions]
+    return table(_CONDITION_COLUMNS, rows) if rows else []
+
+
+def _attempts(attempts: Sequence[Attempt], now: datetime) -> list[str]:
+    rows = [
+        (a.number, a.outcome or "running", _ran(a, now), _steps(a), a.exit_code, a.node, a.message) for a in attempts
+    ]
+    return table(_ATTEMPT_COLUMNS, rows) if rows else []
+
+
+def _ran(attempt: Attempt, now: datetime) -> str:
+    start = timestamp(attempt.running_time or attempt.start_time)
+    end = timestamp(attempt.end_time) or now
+    return duration((end - start).total_seconds()) if start else ""
+
+
+def _steps(attempt: Attempt) -> str:
+    if attempt.last_step is None and attempt.resumed_from_step is None:
+        return ""
+    return f"{attempt.resumed_from_step or 0}-{'' if attempt.last_step is None else attempt.last_step}"
+
+
+def _dataset(dataset: DatasetReport | None) -> list[str]:
+    if dataset is None:
+        return []
+    rows: list[tuple[str, object]] = [
+        ("Data", f"{dataset.used:,} of {dataset.rows:,} rows trained on, {dataset.eval_rows:,} held out"),
+        ("Types", ", ".join(dataset.types)),
+        ("Tokens", f"{dataset.tokens:,}, {dataset.trained_tokens:,} of them trained"),
+        ("Longest", f"{dataset.longest:,} tokens; {dataset.truncated:,} rows truncated"),
+        ("Prepared by", dataset.prepared_by),
+    ]
+    rows += [("Warning", warning) for warning in dataset.warnings]
+    return pairs(rows)
+
+
+def _results(job: dict[str, Any], status: JobStatus) -> list[str]:
+    return pairs([*(_output(output.kind, output.uri) for output in status.outputs), *_log(job, status)])
+
+
+def _output(kind: str, uri: str) -> tuple[str, object]:
+    return kind.capitalize(), uri
+
+
+def _log(job: dict[str, Any], status: JobStatus) -> Iterator[tuple[str, object]]:
+    """How to read the last attempt's output."""
+    if not status.attempts:
+        return
+    metadata = job["metadata"]
+    yield "Log", f"anneal logs {metadata['name']} -n {metadata.get('namespace')}"
+    yield "Log file", status.attempts[-1].log
