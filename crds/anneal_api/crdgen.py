@@ -39,9 +39,18 @@ def structural(schema: dict[str, Any], definitions: dict[str, Any]) -> dict[str,
         result["items"] = structural(schema["items"], definitions)
     if isinstance(schema.get("additionalProperties"), dict):
         result["additionalProperties"] = structural(schema["additionalProperties"], definitions)
+    if "patternProperties" in schema:
+        result |= _keys_checked(schema["patternProperties"], definitions)
     if "type" not in result and "x-kubernetes-int-or-string" not in result:
         raise ValueError(f"not structural: {schema}")
     return result
+
+
+def _keys_checked(patterns: dict[str, Any], definitions: dict[str, Any]) -> dict[str, Any]:
+    """A map whose keys have a pattern: structural schemas limit values only, so a rule limits the keys."""
+    ((pattern, values),) = patterns.items()
+    rule = {"rule": f"self.all(key, key.matches(r'{pattern}'))", "message": f"keys must match {pattern}"}
+    return {"additionalProperties": structural(values, definitions), "x-kubernetes-validations": [rule]}
 
 
 def _inlined(schema: dict[str, Any], definitions: dict[str, Any]) -> dict[str, Any]:
