@@ -5,11 +5,13 @@ needs it. Not here: what is shown, and which pods are wanted.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
+
+from typer import Exit
 
 from anneal_api import exitcodes
 from anneal_api.finetunejob import PLURAL
@@ -20,6 +22,7 @@ INSTALL = "pip install 'anneal[cluster]'"
 _REFUSED = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
 # Seconds to connect; and to read, where no stream is followed.
 _TIMEOUT = (10, 30)
+Query = Sequence[tuple[str, str]]
 
 
 @dataclass(frozen=True)
@@ -36,71 +39,66 @@ class Cluster:
 
     def __init__(self, target: Target) -> None:
         config = _kubernetes_config()
-        from kubernetes import client
-
         try:
-            api = config.new_client_from_config(target.kubeconfig, target.context, persist_config=False)
+            self._api = config.new_client_from_config(target.kubeconfig, target.context, persist_config=False)
             self.namespace = target.namespace or _namespace(config, target)
         except (config.ConfigException, OSError) as error:
             raise failed(f"no cluster to talk to: {error}", code=exitcodes.CONFIG) from error
-        self._host = api.configuration.host
-        self._objects = client.CustomObjectsApi(api)
-        self._core = client.CoreV1Api(api)
+        self._host = self._api.configuration.host
 
     def jobs(self, *, everywhere: bool = False) -> list[dict[str, Any]]:
         """All jobs of the namespace, or of every one."""
-        kind = {"group": GROUP, "version": VERSION, "plural": PLURAL}
-        with self._plainly(missing=f"the cluster has no {PLURAL}.{GROUP}: install the Helm chart first"):
-            answer = (
-                self._objects.list_cluster_custom_object(**kind, **_RAW)
-                if everywhere
-                else self._objects.list_namespaced_custom_object(**kind, namespace=self.namespace, **_RAW)
-            )
-            return _items(answer)
+        place = "" if everywhere else f"/namespaces/{self.namespace}"
+        missing = f"the cluster has no {PLURAL}.{GROUP}: install the Helm chart first"
+        return list(self._json(f"/apis/{GROUP}/{VERSION}{place}/{PLURAL}", missing)["items"])
 
     def job(self, name: str) -> dict[str, Any]:
         """One job."""
         missing = f"no job {name!r} in namespace {self.namespace!r}; `anneal status -A` lists every job"
-        with self._plainly(missing=missing):
-            answer = self._objects.get_namespaced_custom_object(
-                group=GROUP, version=VERSION, namespace=self.namespace, plural=PLURAL, name=name, **_RAW
-            )
-            found: dict[str, Any] = answer.json()
-            return found
+        return self._json(f"/apis/{GROUP}/{VERSION}/namespaces/{self.namespace}/{PLURAL}/{name}", missing)
 
     def pods(self, selector: str) -> list[dict[str, Any]]:
         """The pods with these labels."""
-        with self._plainly(missing=f"no namespace {self.namespace!r}"):
-            return _items(self._core.list_namespaced_pod(self.namespace, label_selector=selector, **_RAW))
+        path, missing = f"/api/v1/namespaces/{self.namespace}/pods", f"no namespace {self.namespace!r}"
+        return list(self._json(path, missing, query=[("labelSelector", selector)])["items"])
 
     def log(self, pod: str, *, follow: bool) -> Iterator[str]:
         """A container's output line by line; when followed, until it ends."""
-        with self._plainly(missing=f"the pod {pod} is gone"):
-            response = self._core.read_namespaced_pod_log(
-                pod, self.namespace, follow=follow, **{**_RAW, "_request_timeout": (10, None if follow else 30)}
-            )
+        path, missing = f"/api/v1/namespaces/{self.namespace}/pods/{pod}/log", f"the pod {pod} is gone"
+        query = [("follow", "true")] if follow else []
+        # A followed log is silent for as long as the trainer is.
+        with self._answer(path, missing, query=query, timeout=None if follow else _TIMEOUT) as response:
             for line in response:
                 yield line.decode(errors="replace").rstrip("\n")
 
+    def _json(self, path: str, missing: str, query: Query = ()) -> dict[str, Any]:
+        with self._answer(path, missing, query=query) as response:
+            found: dict[str, Any] = response.json()
+            return found
+
     @contextmanager
-    def _plainly(self, *, missing: str) -> Iterator[None]:
-        """Errors of the client as one line each."""
-        from kubernetes.client import ApiException
+    def _answer(self, path: str, missing: str, *, query: Query, timeout: Any = _TIMEOUT) -> Iterator[Any]:
+        """The response to a GET; anything but success ends the program with one line."""
         from urllib3.exceptions import HTTPError
 
         try:
-            yield
-        except ApiException as error:
-            if error.status == HTTPStatus.NOT_FOUND:
-                raise failed(missing, code=exitcodes.NO_INPUT) from error
-            code = exitcodes.CONFIG if error.status in _REFUSED else exitcodes.TEMPORARY
-            raise failed(f"{self._host} refused: {_reason(error)}", code=code) from error
+            # The generated classes for each kind take a second to import, and drop fields that they do not know.
+            method, url, headers, *_ = self._api.param_serialize(
+                "GET", path, query_params=list(query), auth_settings=["BearerToken"]
+            )
+            response = self._api.call_api(method, url, header_params=headers, _request_timeout=timeout).response
+            if response.status != HTTPStatus.OK:
+                raise self._refused(response, missing)
+            yield response
         except HTTPError as error:
-            raise failed(f"no answer from {self._host}: {_root_cause(error)}", code=exitcodes.TEMPORARY) from error
+            text = f"no answer from {self._host}: {_root_cause(error)}"
+            raise failed(text, code=exitcodes.TEMPORARY) from error
 
-
-# The raw JSON: the client's classes would drop what they do not know, and cost a second to build.
-_RAW: dict[str, Any] = {"_preload_content": False, "_request_timeout": _TIMEOUT}
+    def _refused(self, response: Any, missing: str) -> Exit:
+        if response.status == HTTPStatus.NOT_FOUND:
+            return failed(missing, code=exitcodes.NO_INPUT)
+        code = exitcodes.CONFIG if response.status in _REFUSED else exitcodes.TEMPORARY
+        return failed(f"{self._host} refused: {_reason(response)}", code=code)
 
 
 def _kubernetes_config() -> Any:
@@ -118,16 +116,12 @@ def _namespace(config: Any, target: Target) -> str:
     return str(chosen["context"].get("namespace") or "default")
 
 
-def _items(response: Any) -> list[dict[str, Any]]:
-    return list(response.json()["items"])
-
-
-def _reason(error: Any) -> str:
+def _reason(response: Any) -> str:
     """The API server's own sentence."""
     try:
-        return str(json.loads(error.body)["message"])
+        return str(json.loads(response.data)["message"])
     except (TypeError, ValueError, KeyError):
-        return f"{error.status} {error.reason}"
+        return f"{response.status} {response.reason}"
 
 
 def _root_cause(error: Exception) -> str:

@@ -1,0 +1,99 @@
+"""`anneal run`: what it refuses before anything heavy is imported, and with which exit code."""
+
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from anneal_api import exitcodes
+from anneal_cli.__main__ import app
+
+JOB = """\
+apiVersion: anneal.dev/v1alpha1
+kind: FineTuneJob
+metadata: {name: support-bot}
+spec:
+  model: {source: volume://models/tiny}
+  datasets: [{source: volume://data/train.jsonl}]
+  storage: {volume: {claimName: runs}}
+"""
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    """A manifest whose job uses three claims."""
+    path = tmp_path / "job.yaml"
+    path.write_text(JOB)
+    return path
+
+
+def run(*arguments: object) -> tuple[int, str]:
+    """Exit code and standard error of `anneal run`."""
+    result = CliRunner().invoke(app, ["run", *map(str, arguments)])
+    return result.exit_code, result.stderr
+
+
+def test_every_unmapped_claim_is_named_with_its_field(file: Path) -> None:
+    """A claim without a directory is reported with the field that uses it and the option to add."""
+    code, said = run(file)
+    assert code == exitcodes.USAGE
+    assert said.splitlines() == [
+        f"{file}: spec.storage.volume.claimName: no directory is given for the claim 'runs': add --volume runs=DIR",
+        f"{file}: spec.model.source: no directory is given for the claim 'models': add --volume models=DIR",
+        f"{file}: spec.datasets[0].source: no directory is given for the claim 'data': add --volume data=DIR",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        pytest.param(["runs"], "--volume runs: write CLAIM=DIR", id="no-directory"),
+        pytest.param(["=x"], "--volume =x: write CLAIM=DIR", id="no-claim"),
+        pytest.param(["runs=.", "runs=/"], "the claim 'runs' has a directory already", id="twice"),
+        pytest.param(["runs=missing-dir"], "no such directory; make it with: mkdir -p missing-dir", id="missing"),
+    ],
+)
+def test_a_bad_volume_option_says_how_to_write_it(file: Path, options: list[str], expected: str) -> None:
+    """A mapping that cannot be used is a usage error with the remedy."""
+    code, said = run(file, *(word for option in options for word in ("--volume", option)))
+    assert code == exitcodes.USAGE
+    assert expected in said
+
+
+def test_a_file_that_is_not_there_exits_as_no_input(tmp_path: Path) -> None:
+    """A missing file has the exit code for missing input."""
+    code, said = run(tmp_path / "none.yaml")
+    assert code == exitcodes.NO_INPUT
+    assert "cannot be read: No such file or directory" in said
+
+
+def test_an_invalid_manifest_exits_as_configuration(file: Path) -> None:
+    """An invalid manifest has the exit code for configuration, and every problem is printed."""
+    file.write_text(JOB.replace("datasets", "datsets"))
+    code, said = run(file)
+    assert code == exitcodes.CONFIG
+    assert "spec.datasets: is required" in said
+    assert "spec.datsets: unknown key (did you mean datasets?)" in said
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        pytest.param([], "has 2 jobs (support-bot, other): choose one with --name NAME", id="no-name"),
+        pytest.param(["--name", "third"], "has no job called 'third'; it has: support-bot, other", id="unknown-name"),
+    ],
+)
+def test_one_job_of_several_must_be_chosen(file: Path, options: list[str], expected: str) -> None:
+    """A file with several jobs needs --name, and the error lists them."""
+    file.write_text(f"{JOB}---\n{JOB.replace('support-bot', 'other')}")
+    code, said = run(file, *options)
+    assert code == exitcodes.USAGE
+    assert expected in said
+
+
+def test_a_generated_name_is_refused_here(file: Path) -> None:
+    """A job with generateName only has no run directory on this machine."""
+    file.write_text(JOB.replace("name: support-bot", "generateName: support-"))
+    code, said = run(file)
+    assert code == exitcodes.USAGE
+    assert "metadata.name: is required to run a job here" in said
