@@ -1,7 +1,8 @@
 """The chart's copies of `crds/*.yaml`, with the chart's switches around them: `python helm/sync_crds.py`.
 
 CRDs are templates and not in the chart's `crds/` folder, which Helm installs once and never upgrades. The keep policy
-leaves them, and with them every job, when the chart is uninstalled. The copies are committed; `make generate` writes them.
+leaves them, and with them every job, when the chart is uninstalled. The copies are committed; `make generate` writes
+them.
 """
 # ruff: noqa: INP001 - a script of the chart, not a package
 
