@@ -7,6 +7,7 @@ touch one alone, and a test on a real API server holds that they refuse the same
 Deliberately not here: single-field limits (pydantic's `Field` gives both forms by itself).
 """
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Self
@@ -124,6 +125,13 @@ QUANTITY = r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|P|Ki|Mi|Gi|Ti|Pi)?$"
 # A path below a volume: no leading slash and no `..`, so that a manifest cannot leave its claim.
 RELATIVE_PATH = r"^[A-Za-z0-9_][A-Za-z0-9._=+@-]*(/[A-Za-z0-9_][A-Za-z0-9._=+@-]*)*$"
 
+# What a pattern means, for the error of a value that does not match it.
+PATTERN_WORDS = {
+    DNS_1123_SUBDOMAIN: "a Kubernetes name: lower-case letters, digits, '-' and '.'",
+    DNS_1123_LABEL: "a Kubernetes label: lower-case letters, digits and '-'",
+    RELATIVE_PATH: "a path below the storage, like adapters/first: no leading '/' and no '..'",
+}
+
 ObjectName = Annotated[str, StringConstraints(pattern=DNS_1123_SUBDOMAIN, min_length=1, max_length=253)]
 LabelName = Annotated[str, StringConstraints(pattern=DNS_1123_LABEL, min_length=1, max_length=63)]
 RelativePath = Annotated[str, StringConstraints(pattern=RELATIVE_PATH, min_length=1, max_length=512)]
@@ -133,8 +141,12 @@ _QUANTITY_SCHEMA = {"x-kubernetes-int-or-string": True, "pattern": QUANTITY, "ma
 
 
 def _quantity_text(value: object) -> object:
-    """`4` and `"4"` are the same quantity; a float is not one (0.5 cpu is written 500m)."""
-    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+    """`4` and `"4"` are the same quantity; a float is refused, as the API server refuses it."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    if not isinstance(value, str) or not re.fullmatch(QUANTITY, value):
+        raise ValueError(f"{value!r} is not a quantity; write a whole number, or text like 500m (half a core) or 64Gi")
+    return value
 
 
 Quantity = Annotated[

@@ -11,7 +11,7 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from anneal_api.base import RULES_BROKEN
+from anneal_api.base import PATTERN_WORDS, RULES_BROKEN
 
 _SHOWN = 60
 
@@ -73,7 +73,8 @@ def _message(detail: ErrorDetails, model: type[BaseModel]) -> str:
     if kind == "value_error":
         return str(ctx["error"])
     if kind == "string_pattern_mismatch":
-        return f"{_shown(value)} does not match {ctx['pattern']}"
+        pattern = ctx["pattern"]
+        return f"{_shown(value)} is not {PATTERN_WORDS.get(pattern, f'of the form {pattern}')}"
     text = detail["msg"][0].lower() + detail["msg"][1:]
     return f"{text}, got {_shown(value)}"
 

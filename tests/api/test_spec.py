@@ -60,11 +60,13 @@ BAD = [
     ),
     pytest.param({"evaluation": {"holdout": {}}}, ["spec.evaluation.holdout: write exactly one of fraction"], id="empty-holdout"),
     pytest.param({"adapter": {"targetModules": ["all-linear", "q_proj"]}}, ["spec.adapter.targetModules: all-linear already names"], id="targets"),
-    pytest.param({"output": {"path": "../other"}}, ["spec.output.path: '../other' (str) does not match"], id="path-leaves-claim"),
+    pytest.param({"output": {"path": "../other"}}, ["spec.output.path: '../other' (str) is not a path below the storage"], id="path-leaves-claim"),
     pytest.param({"output": {"path": "models/x"}}, ["spec.output.path: models/ and prepared/ are Anneal's own"], id="path-in-cache"),
     pytest.param({"compute": {"pod": {"env": [{"name": "PET_NNODES", "value": "1"}]}}}, ["spec.compute.pod.env[0].name: variables that start with"], id="reserved-env"),
     pytest.param({"compute": {"pod": {"volumes": [{"name": "x", "mountPath": "/x"}]}}}, ["spec.compute.pod.volumes[0]: write exactly one of"], id="no-volume-kind"),
     pytest.param({"compute": {"pod": {"securityContext": {}}}}, ["spec.compute.pod.securityContext: unknown key"], id="no-security-context"),
+    pytest.param({"compute": {"cpu": 0.5}}, ["spec.compute.cpu: 0.5 is not a quantity; write a whole number"], id="float-quantity"),
+    pytest.param({"compute": {"memory": "64GB"}}, ["spec.compute.memory: '64GB' is not a quantity"], id="quantity-suffix"),
     pytest.param({"datasets": [{"source": "s3//bucket"}]}, ["spec.datasets[0].source: 's3//bucket' is not a source; write hf://"], id="source"),
 ]  # fmt: skip
 
