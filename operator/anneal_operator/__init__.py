@@ -1,1 +1,1 @@
-"""Placeholder."""
+"""The operator: watches FineTuneJobs and makes them true."""

@@ -1,0 +1,236 @@
+"""Passes and their effects: what a decision says is carried out here, in its order, and nothing else is.
+
+    apply -> delete -> status -> events
+
+Every effect is safe to repeat, and the process may die between any two of them: the next pass, in this process or the
+next, sees what exists and goes on. A pass that fails is logged, counted and tried again with back-off.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+
+import aiohttp
+
+from anneal_api.conditions import Reason
+from anneal_api.meta import FIELD_MANAGER
+from anneal_operator import engine, metrics
+from anneal_operator.cluster import Cluster
+from anneal_operator.errors import (
+    AlreadyExistsError,
+    ApiError,
+    ConflictError,
+    NotFoundError,
+    Refusal,
+    RefusedError,
+)
+from anneal_operator.gather import gather, neighbour, newest_warning
+from anneal_operator.kinds import (
+    CLAIM,
+    CONFIG_MAP,
+    EVENT,
+    FINE_TUNE_JOB,
+    NETWORK_POLICY,
+    Obj,
+    is_deleting,
+    kind_of,
+    meta,
+    name_of,
+    uid_of,
+)
+from anneal_operator.queue import KeyedQueue
+from anneal_operator.reconcile import reconcile
+from anneal_operator.settings import Settings
+from anneal_operator.store import Key, Store, owner_uid
+from anneal_operator.world import Decision, Doomed, Note, Report, World
+
+log = logging.getLogger(__name__)
+
+WORKERS = 16
+# Refused children lead to another decision in the same pass; more than a few would be a loop.
+MOST_DECISIONS = 3
+# A create that the API server turns down for what it says, not for a passing state of its own.
+_REFUSING = frozenset({400, 403, 422})
+
+
+@dataclass
+class Controller:
+    """Works the queue."""
+
+    store: Store
+    cluster: Cluster
+    settings: Settings
+    queue: KeyedQueue[Key] = field(default_factory=KeyedQueue)
+    clock: Callable[[], datetime] = lambda: datetime.now(UTC)
+    reports: dict[str, Report] = field(default_factory=dict)
+
+    async def work(self, workers: int = WORKERS) -> None:
+        """Work until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            for _ in range(workers):
+                group.create_task(self._worker())
+
+    async def _worker(self) -> None:
+        while True:
+            key = await self.queue.get()
+            began = time.perf_counter()
+            extra = {"job": {"namespace": key[0], "name": key[1]}}
+            try:
+                wake = await self.handle(key)
+            except (ConflictError, NotFoundError) as error:
+                # Somebody was faster; the watch brings what changed.
+                log.debug("the object changed meanwhile: %s", error, extra=extra)
+                metrics.reconciled("conflict", began)
+                self.queue.failed(key)
+            except (aiohttp.ClientError, TimeoutError, ApiError) as error:
+                delay = self.queue.failed(key)
+                log.warning("the API server refused or was not reached: %s; again in %.1f s", error, delay, extra=extra)
+                metrics.reconciled("api_error", began)
+            except Exception:
+                delay = self.queue.failed(key)
+                log.exception("a pass failed; again in %.1f s", delay, extra=extra)
+                metrics.reconciled("error", began)
+            else:
+                metrics.reconciled("ok", began)
+                self.queue.done(key)
+                if wake is not None:
+                    self.queue.add_after(key, (wake - self.clock()).total_seconds())
+
+    async def handle(self, key: Key) -> datetime | None:
+        """One pass over one job; returns when to look again."""
+        job = self.store.job(key)
+        if job is None or is_deleting(job):
+            return None
+        now = self.clock()
+        report = self.reports.get(uid_of(job))
+        world = await gather(
+            job, store=self.store, cluster=self.cluster, settings=self.settings, now=now, report=report
+        )
+        decision = await self._decide(world)
+        self.store.seen_departed(uid_of(job), world.children.departed_pods)
+        return decision.wake
+
+    async def _decide(self, world: World) -> Decision:
+        """Decide and carry out, again where a child was refused or only Events can tell why nothing starts."""
+        for _ in range(MOST_DECISIONS):
+            decision = reconcile(world)
+            if decision.puzzling and not world.warnings:
+                warnings = {uid_of(obj): await newest_warning(obj, self.cluster) for obj in decision.puzzling}
+                if any(warnings.values()):
+                    world = replace(world, warnings=warnings)
+                    continue
+            try:
+                await self._carry_out(world.job, decision)
+            except RefusedError as error:
+                world = replace(world, refusals={**world.refusals, error.name: error.refusal})
+                continue
+            return decision
+        return decision
+
+    async def _carry_out(self, job: Obj, decision: Decision) -> None:
+        for obj in decision.apply:
+            await self._make(obj, job, verify=name_of(obj) in decision.verify)
+        for doomed in decision.delete:
+            await self._delete(doomed)
+        if decision.status is not None:
+            await self._write_status(job, decision.status)
+        for note in decision.events:
+            await self._tell(job, note)
+
+    async def _make(self, obj: Obj, job: Obj, *, verify: bool) -> None:
+        """Make a child, unless it is known to exist; one of another owner is never touched."""
+        kind, namespace, name = kind_of(obj), meta(obj)["namespace"], name_of(obj)
+        known = self.store.get(kind, namespace, name)
+        if known is not None and not verify and owner_uid(known) == uid_of(job):
+            return
+        try:
+            made = await self.cluster.create(obj)
+        except AlreadyExistsError:
+            made = await self._existing(obj, job)
+        except NotFoundError as error:
+            if kind == engine.KIND and error.unknown_type:
+                raise RefusedError(name, Refusal(Reason.WAITING_FOR_ENGINE, engine.MISSING)) from error
+            raise
+        except ApiError as error:
+            if error.status in _REFUSING:
+                words = f"{kind.name} {name} was refused by the API server: {error.message}"
+                raise RefusedError(name, Refusal(Reason.POD_REJECTED, words)) from error
+            raise
+        if kind in {CONFIG_MAP, NETWORK_POLICY, CLAIM}:
+            made = {"apiVersion": obj["apiVersion"], "kind": obj["kind"], "metadata": made["metadata"]}
+        self.store.put(kind, made)
+
+    async def _existing(self, obj: Obj, job: Obj) -> Obj:
+        """What already has the name: ours (a pass died after making it), or a stranger's."""
+        kind, name = kind_of(obj), name_of(obj)
+        found = await self.cluster.get(kind, meta(obj)["namespace"], name)
+        owners = {owner.get("uid") for owner in meta(found).get("ownerReferences") or []}
+        ours = owner_uid(found) == uid_of(job) and owners <= {uid_of(job)}
+        if not ours:
+            words = f"{kind.name} {name} exists and is not this job's: remove it, or give the job another name"
+            raise RefusedError(name, Refusal(Reason.NAME_TAKEN, words))
+        if kind == NETWORK_POLICY:
+            return await self.cluster.apply(obj, uid=uid_of(found))
+        return found
+
+    async def _delete(self, doomed: Doomed) -> None:
+        kind, obj = doomed.kind, doomed.obj
+        try:
+            left = await self.cluster.delete(kind, obj)
+        except (NotFoundError, ConflictError):
+            # Gone already, or another object of the same name by now: either way not ours to delete.
+            left = {}
+        if meta(left).get("deletionTimestamp") and meta(left).get("finalizers"):
+            self.store.put(kind, left)
+        else:
+            self.store.deleted(kind, meta(obj)["namespace"], name_of(obj))
+
+    async def _write_status(self, job: Obj, status: Obj) -> None:
+        before = neighbour(job)
+        written = await self.cluster.replace_status(FINE_TUNE_JOB, {**job, "status": status})
+        self.store.put(FINE_TUNE_JOB, written)
+        if neighbour(written) != before:
+            self.stir(written)
+
+    def stir(self, job: Obj) -> None:
+        """Have jobs looked at that wait for what this one does: its data, or the place of its output."""
+        for other in self.store.jobs_in(meta(job)["namespace"]):
+            status = other.get("status") or {}
+            conditions = {each["type"]: each for each in status.get("conditions") or []}
+            blocked = conditions.get("Accepted", {}).get("reason") == Reason.OUTPUT_IN_USE
+            mine = (job.get("status") or {}).get("prepareKey")
+            waits = mine == status.get("prepareKey") and conditions.get("DataReady", {}).get("status") != "True"
+            if uid_of(other) != uid_of(job) and (blocked or waits):
+                self.queue.add((meta(other)["namespace"], name_of(other)))
+
+    async def _tell(self, job: Obj, note: Note) -> None:
+        """Make an Event. One that cannot be made is only logged: nothing depends on it."""
+        namespace = meta(job)["namespace"]
+        event = {
+            "apiVersion": EVENT.api_version,
+            "kind": EVENT.name,
+            "metadata": {"generateName": f"{name_of(job)[:200].rstrip('.-')}.", "namespace": namespace},
+            "eventTime": self.clock().strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+            "reportingController": "anneal.dev/operator",
+            "reportingInstance": FIELD_MANAGER,
+            "action": "Reconcile",
+            "reason": note.reason,
+            "type": "Warning" if note.warning else "Normal",
+            "note": note.message[:1024],
+            "regarding": {
+                "apiVersion": job["apiVersion"],
+                "kind": job["kind"],
+                "namespace": namespace,
+                "name": name_of(job),
+                "uid": uid_of(job),
+            },
+        }
+        try:
+            await self.cluster.create(event)
+        except (ApiError, aiohttp.ClientError, TimeoutError) as error:
+            log.warning(
+                "an Event could not be made: %s", error, extra={"job": {"namespace": namespace, "name": name_of(job)}}
+            )

@@ -1,0 +1,147 @@
+"""Everything a pass looks at, put together: mostly from the store, a little read on demand.
+
+On demand are read: the storage claim where its access modes matter, storage classes where a claim must be made, the
+newest warning Events of what does not start, and a finished job's unwatched children when their time has come. Each is
+rare, so that reading it costs less than watching it, and less privilege.
+"""
+
+from collections.abc import Iterable
+from datetime import datetime
+
+from anneal_api.conditions import ConditionType, Reason
+from anneal_api.problems import ManifestError
+from anneal_operator.cluster import Cluster
+from anneal_operator.draft import read_status
+from anneal_operator.errors import NotFoundError
+from anneal_operator.kinds import (
+    CLAIM,
+    CONFIG_MAP,
+    EVENT,
+    JOB,
+    NETWORK_POLICY,
+    POD,
+    PYTORCH_JOB,
+    STORAGE_CLASS,
+    Kind,
+    Obj,
+    meta,
+    name_of,
+    true_condition,
+    uid_of,
+)
+from anneal_operator.plan import Plan, claim_and_output, plan_of
+from anneal_operator.settings import Settings
+from anneal_operator.store import Store, owner_uid
+from anneal_operator.world import Children, Neighbour, Report, StorageFacts, World
+
+_DEFAULT_CLASS = "storageclass.kubernetes.io/is-default-class"
+
+
+async def gather(
+    job: Obj, *, store: Store, cluster: Cluster, settings: Settings, now: datetime, report: Report | None
+) -> World:
+    """The world around one job."""
+    return World(
+        job=job,
+        settings=settings,
+        now=now,
+        children=await _children(job, store, cluster),
+        neighbours=tuple(map(neighbour, store.jobs_in(meta(job)["namespace"]))),
+        storage=await _storage(job, cluster, settings),
+        report=report,
+    )
+
+
+async def _children(job: Obj, store: Store, cluster: Cluster) -> Children:
+    uid = uid_of(job)
+    ended = true_condition(job, "Succeeded", "Failed") is not None
+    unwatched = [CONFIG_MAP, NETWORK_POLICY] if ended and _has_ttl(job) else []
+    found = {kind: await _recorded(job, kind, cluster) for kind in unwatched}
+    return Children(
+        prepare_jobs=tuple(store.children(uid, JOB)),
+        pytorch_jobs=tuple(store.children(uid, PYTORCH_JOB)),
+        pods=tuple(store.children(uid, POD)),
+        departed_pods=tuple(store.departed_pods(uid)),
+        config_maps=found.get(CONFIG_MAP, ()),
+        network_policies=found.get(NETWORK_POLICY, ()),
+    )
+
+
+def _has_ttl(job: Obj) -> bool:
+    return ((job.get("spec") or {}).get("runPolicy") or {}).get("ttlSecondsAfterFinished") is not None
+
+
+async def _recorded(job: Obj, kind: Kind, cluster: Cluster) -> tuple[Obj, ...]:
+    """An unwatched child by the name that status records, if it is this job's."""
+    names = (job.get("status") or {}).get("children") or {}
+    name = names.get("configMap" if kind == CONFIG_MAP else "networkPolicy")
+    if not name:
+        return ()
+    try:
+        obj = await cluster.get(kind, meta(job)["namespace"], name)
+    except NotFoundError:
+        return ()
+    return (obj,) if owner_uid(obj) == uid_of(job) else ()
+
+
+def neighbour(job: Obj) -> Neighbour:
+    """What other jobs need to know of this one."""
+    claim, output = claim_and_output(job)
+    status = read_status(job)
+    conditions = {each.type: each for each in status.conditions}
+    data = conditions.get(ConditionType.DATA_READY)
+    failed = conditions.get(ConditionType.FAILED)
+    at_it = data is not None and data.reason in {Reason.PREPARING, Reason.STARTING}
+    return Neighbour(
+        name=name_of(job),
+        uid=uid_of(job),
+        created=meta(job).get("creationTimestamp", ""),
+        claim=claim,
+        output=output,
+        prepare_key=status.prepare_key,
+        data_ready=data is not None and data.status == "True",
+        preparing=at_it and not (failed and failed.status == "True"),
+        dataset=status.dataset,
+    )
+
+
+async def _storage(job: Obj, cluster: Cluster, settings: Settings) -> StorageFacts:
+    """What must be known about the claim before the job is accepted; nothing once an attempt is recorded."""
+    if (job.get("status") or {}).get("attempts") or true_condition(job, "Succeeded", "Failed"):
+        return StorageFacts()
+    try:
+        plan = plan_of(job, settings)
+    except ManifestError:
+        return StorageFacts()
+    if not plan.owns_claim and plan.nodes == 1:
+        return StorageFacts()
+    claim = await _claim(plan, cluster)
+    if claim is not None or not plan.owns_claim:
+        return StorageFacts(known=True, claim=claim)
+    classes = await cluster.list(STORAGE_CLASS)
+    names = tuple(sorted(map(name_of, classes)))
+    wanted = settings.storage.default_class
+    return StorageFacts(known=True, class_exists=wanted in names if wanted else _any_default(classes), classes=names)
+
+
+async def _claim(plan: Plan, cluster: Cluster) -> Obj | None:
+    try:
+        return await cluster.get(CLAIM, plan.namespace, plan.claim)
+    except NotFoundError:
+        return None
+
+
+def _any_default(classes: Iterable[Obj]) -> bool:
+    return any((meta(each).get("annotations") or {}).get(_DEFAULT_CLASS) == "true" for each in classes)
+
+
+async def newest_warning(obj: Obj, cluster: Cluster) -> str:
+    """The newest warning Event about an object, empty if there is none."""
+    events = await cluster.list(EVENT, meta(obj)["namespace"], fields=f"regarding.uid={uid_of(obj)},type=Warning")
+    newest = max(events, key=_event_time, default=None)
+    return str(newest.get("note", "")) if newest else ""
+
+
+def _event_time(event: Obj) -> str:
+    series = (event.get("series") or {}).get("lastObservedTime")
+    return str(series or event.get("deprecatedLastTimestamp") or event.get("eventTime") or "")

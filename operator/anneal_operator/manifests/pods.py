@@ -1,0 +1,181 @@
+"""The pod template that prepare and training share: volumes, environment, and what *restricted* admits.
+
+The job's own options (`compute.pod`) can add but never replace what is set here. Not here: which node (the callers).
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from anneal_api.base import quantity_value
+from anneal_api.compute import ExtraVolume, PodOptions
+from anneal_api.meta import (
+    CONFIG_DIR,
+    ENV_GRACE_SECONDS,
+    ENV_POD_NAME,
+    GRACE_SECONDS,
+    OWNER_NAME_ANNOTATION,
+    PROGRESS_PORT,
+    ROLE_LABEL,
+    SCRATCH_DIR,
+    TERMINATION_MESSAGE_PATH,
+    VOLUMES_DIR,
+)
+from anneal_operator.kinds import Obj
+from anneal_operator.manifests.common import labels
+from anneal_operator.plan import Plan
+from anneal_operator.pods import CONTAINER
+
+USER = 1000
+_POD_SECURITY = {
+    "runAsNonRoot": True,
+    "runAsUser": USER,
+    "runAsGroup": USER,
+    "fsGroup": USER,
+    # Without this the kubelet walks every file of a big volume before each start.
+    "fsGroupChangePolicy": "OnRootMismatch",
+    "seccompProfile": {"type": "RuntimeDefault"},
+}
+_CONTAINER_SECURITY = {
+    "allowPrivilegeEscalation": False,
+    "capabilities": {"drop": ["ALL"]},
+    "readOnlyRootFilesystem": True,
+    "runAsNonRoot": True,
+    "seccompProfile": {"type": "RuntimeDefault"},
+}
+# Caches that libraries would put into a home that cannot be written.
+_SCRATCH_ENV = {
+    "HOME": SCRATCH_DIR,
+    "HF_HOME": f"{SCRATCH_DIR}/huggingface",
+    "XDG_CACHE_HOME": f"{SCRATCH_DIR}/cache",
+    "TRITON_CACHE_DIR": f"{SCRATCH_DIR}/triton",
+    "TORCHINDUCTOR_CACHE_DIR": f"{SCRATCH_DIR}/inductor",
+    "MPLCONFIGDIR": f"{SCRATCH_DIR}/matplotlib",
+}
+
+
+@dataclass(frozen=True)
+class Role:
+    """What tells one kind of pod from the other."""
+
+    name: str
+    command: str
+    resources: Obj
+    shared_memory: str
+    labels: dict[str, str]
+    env: tuple[Obj, ...] = ()
+    affinity: Obj | None = None
+    node_selector: dict[str, str] | None = None
+    tolerations: tuple[Obj, ...] = ()
+
+
+def template(plan: Plan, role: Role) -> Obj:
+    """The pod template of a role."""
+    options = plan.spec.compute.pod or PodOptions()
+    return {
+        "metadata": {
+            "labels": {**options.labels, **labels(plan, **{ROLE_LABEL: role.name, **role.labels})},
+            "annotations": {**options.annotations, OWNER_NAME_ANNOTATION: plan.name},
+        },
+        "spec": _pod_spec(plan, role, options),
+    }
+
+
+def _pod_spec(plan: Plan, role: Role, options: PodOptions) -> Obj:
+    compute = plan.spec.compute
+    tolerations = [*role.tolerations, *(each.dump() for each in options.tolerations)]
+    pull_secrets = [*plan.settings.image_pull_secrets, *(each.name for each in compute.image_pull_secrets)]
+    optional: Obj = {
+        "affinity": role.affinity,
+        "nodeSelector": {**(role.node_selector or {}), **options.node_selector},
+        "tolerations": tolerations,
+        "serviceAccountName": compute.service_account_name,
+        "priorityClassName": plan.spec.priority_class,
+        "imagePullSecrets": [{"name": name} for name in dict.fromkeys(pull_secrets)],
+    }
+    return {
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "terminationGracePeriodSeconds": GRACE_SECONDS,
+        "securityContext": _POD_SECURITY,
+        "containers": [_container(plan, role, options)],
+        "volumes": [*_own_volumes(plan, role), *(_extra_volume(*each) for each in enumerate(options.volumes))],
+        **{key: value for key, value in optional.items() if value},
+    }
+
+
+def _container(plan: Plan, role: Role, options: PodOptions) -> Obj:
+    container: Obj = {
+        "name": CONTAINER,
+        "image": plan.settings.trainer_image,
+        "imagePullPolicy": plan.settings.image_pull_policy,
+        "args": [role.command],
+        "env": _environment(role, options),
+        "ports": [{"name": "progress", "containerPort": PROGRESS_PORT, "protocol": "TCP"}],
+        "resources": role.resources,
+        "securityContext": _CONTAINER_SECURITY,
+        "terminationMessagePath": TERMINATION_MESSAGE_PATH,
+        "terminationMessagePolicy": "File",
+        "volumeMounts": [*_own_mounts(plan), *(_extra_mount(*each) for each in enumerate(options.volumes))],
+    }
+    if plan.spec.secrets:
+        container["envFrom"] = [{"secretRef": {"name": secret.name}} for secret in plan.spec.secrets]
+    return container
+
+
+def _environment(role: Role, options: PodOptions) -> list[Obj]:
+    """Ours come last: the kubelet lets the last of two equal names win."""
+    own = {**_SCRATCH_ENV, ENV_GRACE_SECONDS: str(GRACE_SECONDS)}
+    theirs = [each.dump() for each in options.env if each.name not in own]
+    pod_name = {"name": ENV_POD_NAME, "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}
+    return [*theirs, *plain(own), pod_name, *role.env]
+
+
+def plain(values: dict[str, str]) -> list[Obj]:
+    """Environment variables with constant values."""
+    return [{"name": name, "value": value} for name, value in values.items()]
+
+
+def _own_volumes(plan: Plan, role: Role) -> Iterable[Obj]:
+    yield {"name": "config", "configMap": {"name": plan.config_name}}
+    yield {"name": "scratch", "emptyDir": {}}
+    yield {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": role.shared_memory}}
+    for index, claim in enumerate((plan.claim, *plan.source_claims)):
+        yield {"name": f"claim-{index}", "persistentVolumeClaim": {"claimName": claim}}
+
+
+def _own_mounts(plan: Plan) -> Iterable[Obj]:
+    yield {"name": "config", "mountPath": CONFIG_DIR, "readOnly": True}
+    yield {"name": "scratch", "mountPath": SCRATCH_DIR}
+    yield {"name": "shm", "mountPath": "/dev/shm"}  # noqa: S108  the kernel's name for it
+    for index, claim in enumerate((plan.claim, *plan.source_claims)):
+        mount = {"name": f"claim-{index}", "mountPath": f"{VOLUMES_DIR}/{claim}"}
+        yield mount if index == 0 else {**mount, "readOnly": True}
+
+
+def _extra_volume(index: int, volume: ExtraVolume) -> Obj:
+    """The job's own volumes are numbered, so that they cannot be named like ours."""
+    source = volume.dump()
+    kinds = ("configMap", "secret", "persistentVolumeClaim", "emptyDir")
+    return {"name": f"extra-{index}", **{kind: source[kind] for kind in kinds if kind in source}}
+
+
+def _extra_mount(index: int, volume: ExtraVolume) -> Obj:
+    return {"name": f"extra-{index}", "mountPath": volume.mount_path, "readOnly": volume.read_only}
+
+
+def resources(*, cpu: str, memory: str, shared_memory: str, devices: dict[str, str]) -> Obj:
+    """Requests and limits. /dev/shm counts as the container's memory, so it is part of the limit."""
+    total = f"{int(quantity_value(memory) + quantity_value(shared_memory))}"
+    return {
+        "requests": {"cpu": cpu, "memory": total, **devices},
+        "limits": {"memory": total, **devices},
+    }
+
+
+def in_zones(zones: list[str]) -> Obj | None:
+    """Node affinity to the pool's zones."""
+    if not zones:
+        return None
+    term = {"key": "topology.kubernetes.io/zone", "operator": "In", "values": list(zones)}
+    selector = {"nodeSelectorTerms": [{"matchExpressions": [term]}]}
+    return {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": selector}}

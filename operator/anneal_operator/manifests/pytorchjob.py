@@ -1,0 +1,91 @@
+"""The PyTorchJob of one attempt.
+
+One node is a Master alone; several nodes are Workers alone. With both, the training-operator would inject an init
+container into every worker that *restricted* namespaces refuse and air-gapped ones cannot pull. Restarts, deadlines and
+retries of Kubeflow v1 are not reliable: an attempt runs once, and `attempts` decides what comes next.
+"""
+
+from anneal_api.meta import (
+    ATTEMPT_LABEL,
+    ENV_ATTEMPT,
+    ENV_MICRO_BATCH_SIZE,
+    OWNER_UID_LABEL,
+    RENDEZVOUS_PORT,
+    ROLE_LABEL,
+    ROLE_TRAINER,
+)
+from anneal_operator.kinds import PYTORCH_JOB, Obj
+from anneal_operator.manifests import pods
+from anneal_operator.manifests.common import child
+from anneal_operator.plan import Plan
+from anneal_operator.pods import REPLICA_INDEX_LABEL
+
+
+def build(plan: Plan, *, attempt: int, micro_batch_size: int | None) -> Obj:
+    """The PyTorchJob; `micro_batch_size` only if it is smaller than the spec's."""
+    name = plan.attempt_name(attempt)
+    role = pods.Role(
+        name=ROLE_TRAINER,
+        command="train",
+        resources=_resources(plan),
+        shared_memory=_shared_memory(plan),
+        labels={ATTEMPT_LABEL: str(attempt)},
+        env=tuple(_environment(plan, name, attempt, micro_batch_size)),
+        affinity=_affinity(plan),
+        node_selector=dict(plan.pool.node_selector),
+        tolerations=tuple(plan.pool.tolerations),
+    )
+    replica = "Master" if plan.nodes == 1 else "Worker"
+    spec = {
+        "nprocPerNode": str(max(1, plan.spec.compute.gpus_per_node)),
+        "runPolicy": {"cleanPodPolicy": "Running"},
+        "pytorchReplicaSpecs": {
+            replica: {"replicas": plan.nodes, "restartPolicy": "Never", "template": pods.template(plan, role)}
+        },
+    }
+    return child(PYTORCH_JOB, plan, name, {ROLE_LABEL: ROLE_TRAINER, ATTEMPT_LABEL: str(attempt)}, spec=spec)
+
+
+def _resources(plan: Plan) -> Obj:
+    compute, pool = plan.spec.compute, plan.pool
+    gpus = compute.gpus_per_node
+    devices = {pool.resource_name: str(gpus)} if gpus and pool.resource_name else {}
+    return pods.resources(
+        cpu=str(compute.cpu), memory=str(compute.memory), shared_memory=_shared_memory(plan), devices=devices
+    )
+
+
+def _shared_memory(plan: Plan) -> str:
+    return str(plan.spec.compute.shared_memory)
+
+
+def _environment(plan: Plan, name: str, attempt: int, micro_batch_size: int | None) -> list[Obj]:
+    values = {
+        ENV_ATTEMPT: str(attempt),
+        # The prepare pod has fetched everything: a GPU never waits for a download.
+        "HF_HUB_OFFLINE": "1",
+        "PET_NNODES": str(plan.nodes),
+        "PET_NPROC_PER_NODE": str(max(1, plan.spec.compute.gpus_per_node)),
+        "PET_MASTER_PORT": str(RENDEZVOUS_PORT),
+    }
+    if micro_batch_size is not None:
+        values[ENV_MICRO_BATCH_SIZE] = str(micro_batch_size)
+    if plan.nodes == 1:
+        return pods.plain(values | {"PET_NODE_RANK": "0", "PET_MASTER_ADDR": "127.0.0.1"})
+    rank = {"fieldRef": {"fieldPath": f"metadata.labels['{REPLICA_INDEX_LABEL}']"}}
+    return [
+        *pods.plain(values | {"PET_MASTER_ADDR": f"{name}-worker-0"}),
+        {"name": "PET_NODE_RANK", "valueFrom": rank},
+    ]
+
+
+def _affinity(plan: Plan) -> Obj | None:
+    """The pool's zones; several pods prefer different nodes, but a small cluster may put them on one."""
+    affinity = dict(pods.in_zones(plan.pool.zones) or {})
+    if plan.nodes > 1:
+        same_job = {"labelSelector": {"matchLabels": {OWNER_UID_LABEL: plan.uid}}}
+        term = {**same_job, "topologyKey": "kubernetes.io/hostname"}
+        affinity["podAntiAffinity"] = {
+            "preferredDuringSchedulingIgnoredDuringExecution": [{"weight": 100, "podAffinityTerm": term}]
+        }
+    return affinity or None

@@ -1,0 +1,143 @@
+"""A job as the operator means to carry it out: every default filled, every name decided. Pure.
+
+Not here: whether it may be carried out (`steps.accept`), and the objects themselves (`manifests`).
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from anneal_api.finetunejob import FineTuneJob, FineTuneSpec
+from anneal_api.jobfile import JobFile
+from anneal_api.manifest import parse_job
+from anneal_api.names import attempt_name, base_name, prepare_name, run_directory
+from anneal_api.policy import RunPolicy
+from anneal_api.resolve import digest, resolve
+from anneal_api.sources import parse_source
+from anneal_operator.kinds import Obj, meta, name_of, uid_of
+from anneal_operator.settings import DEFAULT_POOL, Pool, Settings
+
+NO_POOL = Pool()
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One job, resolved."""
+
+    job: FineTuneJob
+    settings: Settings
+
+    @property
+    def spec(self) -> FineTuneSpec:
+        """The spec with every default filled."""
+        return self.job.spec
+
+    @property
+    def name(self) -> str:
+        """The job's name."""
+        return self.job.name
+
+    @property
+    def uid(self) -> str:
+        """Its UID."""
+        return str(self.job.metadata["uid"])
+
+    @property
+    def namespace(self) -> str:
+        """Its namespace."""
+        return str(self.job.metadata["namespace"])
+
+    @property
+    def base(self) -> str:
+        """The stem of its children's names."""
+        return base_name(self.name, self.uid)
+
+    @property
+    def owns_claim(self) -> bool:
+        """Whether the operator makes the storage claim."""
+        return self.spec.storage is None
+
+    @property
+    def claim(self) -> str:
+        """The claim that everything is kept on."""
+        return self.spec.storage.volume.claim_name if self.spec.storage else self.base
+
+    @property
+    def run_directory(self) -> str:
+        """The job's own directory on it."""
+        return run_directory(self.name, self.uid)
+
+    @property
+    def output(self) -> str:
+        """Where the result goes, below the claim."""
+        return self.spec.output.path or f"{self.run_directory}/output"
+
+    @cached_property
+    def job_file(self) -> str:
+        """The text that the pods read. How often a job may fail is none of their business, and may change."""
+        spec = self.spec.model_copy(update={"run_policy": RunPolicy()})
+        job = self.job.model_copy(update={"spec": spec})
+        return JobFile(job=job, storage_claim=self.claim).encode()
+
+    @cached_property
+    def config_name(self) -> str:
+        """The ConfigMap's name holds its content's digest: a pod never sees another content than was meant for it."""
+        return f"{self.base}-{digest(self.job_file)[:6]}"
+
+    @cached_property
+    def prepare_key(self) -> str:
+        """What the prepared data is shared by."""
+        return JobFile(job=self.job, storage_claim=self.claim).prepare_key
+
+    @property
+    def prepare_name(self) -> str:
+        """The prepare Job."""
+        return prepare_name(self.name, self.uid, self.prepare_key)
+
+    def attempt_name(self, number: int) -> str:
+        """The PyTorchJob of an attempt."""
+        return attempt_name(self.name, self.uid, number)
+
+    @property
+    def pool_name(self) -> str | None:
+        """The pool that the job names, or the one called default, or none."""
+        named = self.spec.compute.pool
+        return named or (DEFAULT_POOL if DEFAULT_POOL in self.settings.pools else None)
+
+    @property
+    def pool(self) -> Pool:
+        """The pool; one without constraints where the job names none (or one that does not exist)."""
+        return self.settings.pools.get(self.pool_name or "", NO_POOL)
+
+    @property
+    def nodes(self) -> int:
+        """Training pods."""
+        return self.spec.compute.nodes
+
+    @property
+    def gpus(self) -> int:
+        """GPUs over all nodes."""
+        return self.spec.compute.nodes * self.spec.compute.gpus_per_node
+
+    @cached_property
+    def source_claims(self) -> tuple[str, ...]:
+        """Claims that are only read from, sorted."""
+        sources = (self.spec.model.source, *(dataset.source for dataset in self.spec.datasets))
+        claims = {parse_source(source).claim for source in sources}
+        return tuple(sorted(claims - {"", self.claim}))
+
+
+def plan_of(job: Obj, settings: Settings) -> Plan:
+    """The plan of a job; ManifestError holds every problem of its spec."""
+    identity = {key: meta(job)[key] for key in ("name", "namespace", "uid")}
+    document = {"apiVersion": job["apiVersion"], "kind": job["kind"], "metadata": identity, "spec": job.get("spec")}
+    parsed = parse_job(document)
+    return Plan(parsed.model_copy(update={"spec": resolve(parsed.spec)}), settings)
+
+
+def claim_and_output(job: Obj) -> tuple[str, str]:
+    """Where a job of any validity would write: for comparing neighbours without parsing them all."""
+    spec = job.get("spec") or {}
+    base = base_name(name_of(job), uid_of(job))
+    claim = ((spec.get("storage") or {}).get("volume") or {}).get("claimName") or base
+    path = (spec.get("output") or {}).get("path")
+    return str(claim), str(path or f"{run_directory(name_of(job), uid_of(job))}/output")

@@ -1,0 +1,88 @@
+"""From a trainer's report to `status.progress`, with the texts that people read in a table. Pure.
+
+Not here: fetching reports (`polling`).
+"""
+
+from datetime import UTC, datetime
+
+from anneal_api.progress import ProgressReport, TerminationMessage
+from anneal_api.status import MemoryReport, Progress
+from anneal_operator.kinds import format_time
+
+GIB = 1024.0**3
+
+
+def from_report(report: ProgressReport, *, fallback: Progress | None) -> Progress:
+    """Where training is. What a report does not know yet (the evaluation loss, say) stays as it was."""
+    old = fallback or Progress()
+    total = report.total_steps or old.total_steps
+    seconds = report.eta_seconds
+    return Progress(
+        phase=report.phase,
+        step=report.step,
+        total_steps=total,
+        steps=f"{report.step}/{total}" if total else None,
+        epoch=_kept(report.epoch, old.epoch),
+        percent=round(100.0 * report.step / total, 1) if total else None,
+        loss=_kept(report.loss, old.loss),
+        loss_text=_loss_text(_kept(report.loss, old.loss)),
+        eval_loss=_kept(report.eval_loss, old.eval_loss),
+        learning_rate=_kept(report.learning_rate, old.learning_rate),
+        grad_norm=_kept(report.grad_norm, old.grad_norm),
+        tokens_per_second=_kept(report.tokens_per_second, old.tokens_per_second),
+        eta_seconds=None if seconds is None else int(seconds),
+        eta=None if seconds is None else duration(seconds),
+        last_report_time=format_time(datetime.fromtimestamp(report.time, UTC)) if report.time else None,
+    )
+
+
+def at_end(words: TerminationMessage, *, fallback: Progress | None) -> Progress:
+    """Where training was when the container ended."""
+    old = fallback or Progress()
+    step = old.step if words.step is None else words.step
+    total = words.total_steps or old.total_steps
+    loss = _kept(words.loss, old.loss)
+    return old.model_copy(
+        update={
+            "phase": None,
+            "step": step,
+            "total_steps": total,
+            "steps": f"{step}/{total}" if total else None,
+            "percent": round(100.0 * step / total, 1) if total else None,
+            "loss": loss,
+            "loss_text": _loss_text(loss),
+            "eval_loss": _kept(words.eval_loss, old.eval_loss),
+            "tokens_per_second": _kept(words.tokens_per_second, old.tokens_per_second),
+            "eta_seconds": None,
+            "eta": None,
+        }
+    )
+
+
+def memory(peak_bytes: int | None) -> MemoryReport | None:
+    """Peak memory of the busiest device."""
+    return MemoryReport(peak_gib=round(peak_bytes / GIB, 2)) if peak_bytes else None
+
+
+def duration(seconds: float) -> str:
+    """A time left, in the two largest units that matter.
+
+    >>> [duration(s) for s in (7, 61, 4830, 200000)]
+    ['7s', '1m', '1h20m', '2d7h']
+    """
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    if days:
+        return f"{days}d{hours}h"
+    if hours:
+        return f"{hours}h{minutes}m"
+    return f"{minutes}m" if minutes else f"{rest}s"
+
+
+def _kept(new: float | None, old: float | None) -> float | None:
+    return old if new is None else new
+
+
+def _loss_text(loss: float | None) -> str | None:
+    return None if loss is None else f"{loss:.3f}"

@@ -1,0 +1,56 @@
+"""From what is so to what shall be done: the ordered steps, each of which owns one condition. Pure and level-based.
+
+It needs no memory of events: any number of them lost or repeated leads to the same decision, and so does a restart.
+Not here: carrying anything out (`controller`).
+"""
+
+from anneal_api.conditions import ConditionType, Reason
+from anneal_operator import draft as drafts
+from anneal_operator import summary
+from anneal_operator.draft import Draft
+from anneal_operator.kinds import is_deleting
+from anneal_operator.steps.accept import accept
+from anneal_operator.steps.finish import finish
+from anneal_operator.steps.prepare import prepare
+from anneal_operator.steps.train import train
+from anneal_operator.world import Decision, World
+
+# Each returns whether the next one has anything to do.
+STEPS = (accept, prepare, train, finish)
+
+
+def reconcile(world: World) -> Decision:
+    """Decide what to do about one job."""
+    if is_deleting(world.job):
+        # Garbage collection removes the children; nothing here holds the object up.
+        return Decision()
+    draft = drafts.begin(world)
+    if is_over(draft):
+        finish(draft)
+    else:
+        _reopen(draft)
+        for step in STEPS:
+            if not step(draft):
+                break
+    summary.fill(draft)
+    return draft.decision()
+
+
+def is_over(draft: Draft) -> bool:
+    """Whether the job has ended for good.
+
+    A job that failed before its first attempt may be corrected and starts anew; its spec can still change then.
+    """
+    if draft.is_true(ConditionType.SUCCEEDED):
+        return True
+    if not draft.is_true(ConditionType.FAILED):
+        return False
+    corrected = not draft.attempts and draft.old.observed_generation < draft.generation
+    return not corrected
+
+
+def _reopen(draft: Draft) -> None:
+    if draft.is_true(ConditionType.FAILED):
+        draft.reopened = True
+        draft.set(ConditionType.FAILED, "False", Reason.IN_PROGRESS)
+        draft.fields["completion_time"] = None

@@ -1,0 +1,40 @@
+"""Finish: when it ended, and what is removed after its time to live.
+
+The children go; the job, its status and its storage stay, since a GitOps tool would create a deleted job again.
+"""
+
+from datetime import timedelta
+
+from anneal_api.status import Children
+from anneal_operator.draft import Draft
+from anneal_operator.kinds import CONFIG_MAP, JOB, NETWORK_POLICY, PYTORCH_JOB, is_deleting, parse_time
+from anneal_operator.world import Doomed
+
+
+def finish(draft: Draft) -> bool:
+    """Record the end; remove the children when their time has come."""
+    if draft.value("completion_time") is None:
+        draft.fields["completion_time"] = draft.now
+    ttl = (draft.world.job.get("spec") or {}).get("runPolicy", {}).get("ttlSecondsAfterFinished")
+    ended = parse_time(draft.value("completion_time"))
+    if ttl is None or ended is None:
+        return False
+    due = ended + timedelta(seconds=ttl)
+    if draft.world.now < due:
+        draft.wake_at(due)
+        return False
+    _remove_children(draft)
+    return False
+
+
+def _remove_children(draft: Draft) -> None:
+    children = draft.world.children
+    by_kind = {
+        PYTORCH_JOB: children.pytorch_jobs,
+        JOB: children.prepare_jobs,
+        CONFIG_MAP: children.config_maps,
+        NETWORK_POLICY: children.network_policies,
+    }
+    for kind, objects in by_kind.items():
+        draft.delete += [Doomed(kind, obj) for obj in objects if not is_deleting(obj)]
+    draft.children = Children(claim=draft.children.claim)

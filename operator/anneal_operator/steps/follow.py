@@ -1,0 +1,289 @@
+"""Follow the attempt that is under way: make its object, see it run, and record how it ends.
+
+Not here: what comes after an end (`train`, `attempts`).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+
+from anneal_api.conditions import ConditionType, Outcome, Reason
+from anneal_api.progress import TerminationMessage
+from anneal_api.status import Attempt, Progress
+from anneal_operator import attempts as policy
+from anneal_operator import engine, progress, waiting
+from anneal_operator.draft import Draft
+from anneal_operator.engine import EngineView
+from anneal_operator.kinds import Obj, format_time, parse_time, uid_of
+from anneal_operator.pods import EPOCH, PodView, view
+from anneal_operator.steps.common import explain, surroundings
+from anneal_operator.world import Doomed
+
+RUNNING = ConditionType.RUNNING
+# How long the engine may take to stop the other pods of a failed attempt before its object is deleted.
+SURVIVORS_MAY_STAY = timedelta(seconds=60)
+SILENCE_IS_NORMAL = timedelta(seconds=120)
+
+
+@dataclass(frozen=True)
+class Scene:
+    """The attempt's object and pods."""
+
+    obj: Obj | None
+    engine: EngineView
+    pods: Sequence[PodView]
+
+    @property
+    def alive(self) -> list[PodView]:
+        """Pods that may still write."""
+        return [pod for pod in self.pods if pod.holds_resources]
+
+    @property
+    def rank_zero(self) -> PodView | None:
+        """The newest pod of index 0: the one that reports."""
+        zeros = [pod for pod in self.pods if pod.index == 0]
+        return max(zeros, key=lambda pod: (not pod.gone, pod.created or EPOCH)) if zeros else None
+
+
+def scene(draft: Draft, attempt: Attempt) -> Scene:
+    """What there is of an attempt."""
+    children = draft.world.children
+    obj = engine.find(children.pytorch_jobs, draft.plan.attempt_name(attempt.number))
+    pods = [view(pod) for pod in children.pods] + [view(pod, gone=True) for pod in children.departed_pods]
+    mine = sorted((pod for pod in pods if pod.role == "trainer" and pod.attempt == attempt.number), key=_order)
+    return Scene(obj, engine.observe(obj), mine)
+
+
+def _order(pod: PodView) -> tuple[int, str]:
+    return pod.index, pod.name
+
+
+def follow(draft: Draft) -> bool:
+    """Bring the current attempt up to date; True once it has ended."""
+    attempt = draft.attempts[-1]
+    now = scene(draft, attempt)
+    attempt = _observed(draft, attempt, now)
+    stop = _wanted_stop(draft, attempt)
+    attempt = policy.note(attempt, _evidence(draft, attempt, now, stop))
+    draft.attempts[-1] = attempt
+    draft.own(pytorch_job=draft.plan.attempt_name(attempt.number))
+    if _is_over(attempt, now, stop):
+        _end(draft, attempt, now)
+        return True
+    if stop or attempt.outcome:
+        _ending(draft, attempt, now, stop)
+    elif not now.engine.exists:
+        _make(draft, attempt)
+    else:
+        _say(draft, attempt, now)
+    return False
+
+
+def _observed(draft: Draft, attempt: Attempt, now: Scene) -> Attempt:
+    """What is learnt while it runs: when its pods ran, where, and what rank 0 reports."""
+    update: Obj = {}
+    started = [pod.started for pod in now.pods if pod.started]
+    if attempt.running_time is None and len(started) >= draft.plan.nodes:
+        update["running_time"] = format_time(max(started))
+    zero = now.rank_zero
+    if zero and zero.node:
+        update["node"] = zero.node
+    report = draft.world.report
+    if report and report.report and report.report.attempt == attempt.number and report.report.role == "trainer":
+        said = report.report
+        draft.fields["progress"] = progress.from_report(said, fallback=draft.value("progress"))
+        draft.fields["device"] = said.device or draft.value("device")
+        draft.fields["memory"] = progress.memory(said.peak_memory_bytes) or draft.value("memory")
+        draft.fields["gpu_hours"] = _gpu_hours(draft, [*draft.attempts[:-1], attempt.model_copy(update=update)])
+        update |= {"last_step": said.step} if said.step else {}
+        update |= {"resumed_from_step": said.resumed_from_step} if said.resumed_from_step is not None else {}
+        update |= {"micro_batch_size": said.micro_batch_size} if said.micro_batch_size else {}
+    return attempt.model_copy(update=update)
+
+
+def _gpu_hours(draft: Draft, attempts: list[Attempt]) -> float:
+    seconds = policy.running_seconds(attempts, draft.world.now)
+    return round(draft.plan.gpus * seconds / 3600.0, 4)
+
+
+def _wanted_stop(draft: Draft, attempt: Attempt) -> policy.Evidence | None:
+    """Whether the operator itself ends this attempt."""
+    run_policy = draft.plan.spec.run_policy
+    if run_policy.suspend:
+        return policy.Evidence(Outcome.SUSPENDED, "Suspended", "runPolicy.suspend is true")
+    limit = run_policy.active_deadline_seconds
+    if limit is None or attempt.running_time is None:
+        return None
+    left = limit - policy.running_seconds([*draft.attempts[:-1], attempt], draft.world.now)
+    if left > 0:
+        draft.wake_at(draft.world.now + timedelta(seconds=left))
+        return None
+    return policy.Evidence(Outcome.DEADLINE_EXCEEDED, "DeadlineExceeded", policy.deadline_message(limit))
+
+
+def _evidence(draft: Draft, attempt: Attempt, now: Scene, stop: policy.Evidence | None) -> policy.Evidence | None:
+    if _succeeded(draft, now):
+        return policy.Evidence(Outcome.SUCCEEDED, "Completed", _success_message(now), 0)
+    lost = None
+    if attempt.running_time is not None:
+        lost = _lost(draft, attempt, now)
+    # Once a stop is under way, pods that end with it say nothing new, unless they name an error of their own.
+    return policy.strongest(now.pods, lost, stop)
+
+
+def _succeeded(draft: Draft, now: Scene) -> bool:
+    """All pods did their work. The engine may be ahead of the pods' watch, so its word alone waits for them."""
+    done = [pod for pod in now.pods if pod.succeeded]
+    return len(done) >= draft.plan.nodes or (now.engine.succeeded and not now.alive)
+
+
+def _success_message(now: Scene) -> str:
+    words = _words(now)
+    return (words.message if words else "") or "training is complete"
+
+
+def _lost(draft: Draft, attempt: Attempt, now: Scene) -> policy.Evidence | None:
+    """An attempt that ran and lost its object or a pod, by nobody's account."""
+    begun = parse_time(attempt.running_time)
+    assert begun is not None
+    if now.engine.failed:
+        return policy.Evidence(Outcome.INFRASTRUCTURE, "EngineFailed", now.engine.message or "the PyTorchJob failed")
+    if not now.engine.exists or now.engine.deleting:
+        name = draft.plan.attempt_name(attempt.number)
+        return policy.Evidence(Outcome.INFRASTRUCTURE, "Deleted", f"PyTorchJob {name} was deleted while it ran")
+    for pod in now.pods:
+        replaced = not pod.gone and pod.created is not None and pod.created > begun
+        if replaced or (pod.gone and not pod.succeeded) or (pod.deleting and not pod.disruption):
+            return policy.Evidence(Outcome.INFRASTRUCTURE, "PodDeleted", f"pod {pod.name} was deleted while it ran")
+    present = [pod for pod in now.pods if not pod.gone]
+    if len(present) < draft.plan.nodes:
+        message = f"{draft.plan.nodes - len(present)} of {draft.plan.nodes} pods vanished while they ran"
+        return policy.Evidence(Outcome.INFRASTRUCTURE, "PodDeleted", message)
+    return None
+
+
+def _is_over(attempt: Attempt, now: Scene, stop: policy.Evidence | None) -> bool:
+    """Whether nothing of it can run any more."""
+    if now.alive:
+        return False
+    if attempt.outcome is Outcome.SUCCEEDED:
+        return True
+    if stop:
+        # While the object exists, its controller could still make a pod.
+        return not now.engine.exists
+    return attempt.outcome is not None and not _can_make_pods(now)
+
+
+def _can_make_pods(now: Scene) -> bool:
+    """An object that has not been told to stop, and whose pods are gone, gets new ones from its controller."""
+    return now.engine.exists and not now.engine.failed and not any(pod.failed and not pod.gone for pod in now.pods)
+
+
+def _end(draft: Draft, attempt: Attempt, now: Scene) -> None:
+    words = _words(now)
+    ended = [pod.ended.time for pod in now.pods if pod.ended and pod.ended.time]
+    end = format_time(max(ended)) if ended else draft.now
+    update: Obj = {"end_time": max(end, attempt.start_time)}
+    if attempt.running_time is None and (started := [pod.started for pod in now.pods if pod.started]):
+        update["running_time"] = format_time(min(started))
+    if words:
+        draft.fields["progress"] = progress.at_end(words, fallback=draft.value("progress"))
+        draft.fields["device"] = words.device or draft.value("device")
+        draft.fields["memory"] = progress.memory(words.peak_memory_bytes) or draft.value("memory")
+        if attempt.outcome is Outcome.SUCCEEDED:
+            draft.fields["outputs"] = words.outputs
+        update |= _from_words(draft, words)
+    else:
+        draft.fields["progress"] = _stopped(draft.value("progress"))
+    attempt = attempt.model_copy(update=update)
+    draft.attempts[-1] = attempt
+    draft.fields["gpu_hours"] = _gpu_hours(draft, draft.attempts)
+    if attempt.outcome not in {Outcome.SUCCEEDED, Outcome.SUSPENDED}:
+        draft.tell(
+            "AttemptEnded", f"attempt {attempt.number} ended ({attempt.outcome}): {attempt.message}", warning=True
+        )
+
+
+def _words(now: Scene) -> TerminationMessage | None:
+    """The last words of rank 0, else of any pod."""
+    spoken = [pod for pod in now.pods if pod.ended and pod.ended.words]
+    first = min(spoken, key=_order) if spoken else None
+    return first.ended.words if first and first.ended else None
+
+
+def _from_words(draft: Draft, words: TerminationMessage) -> Obj:
+    update: Obj = {}
+    if words.step is not None:
+        update["last_step"] = words.step
+    if words.resumed_from_step is not None:
+        update["resumed_from_step"] = words.resumed_from_step
+    if words.log:
+        update["log"] = words.log if "://" in words.log else f"volume://{draft.plan.claim}/{words.log.lstrip('/')}"
+    return update
+
+
+def _stopped(old: Progress | None) -> Progress | None:
+    return old.model_copy(update={"phase": None, "eta_seconds": None, "eta": None}) if old else None
+
+
+def _ending(draft: Draft, attempt: Attempt, now: Scene, stop: policy.Evidence | None) -> None:
+    """It is to end, or has failed: see to it that what is left of it goes."""
+    doomed = stop is not None or _survivors_stay(draft, now) or _can_make_pods(now)
+    if doomed and now.obj is not None and not now.engine.deleting:
+        draft.delete.append(Doomed(engine.KIND, now.obj))
+        draft.wake_at(draft.world.now)
+    names = ", ".join(pod.name for pod in now.alive) or "its object"
+    reason = Reason.SUSPENDING if attempt.outcome is Outcome.SUSPENDED else Reason.ENDED
+    verb = "stopping" if stop else "ending"
+    why = attempt.message or ""
+    draft.set(RUNNING, "True" if now.alive else "False", reason, f"attempt {attempt.number} is {verb} ({why}): {names}")
+
+
+def _survivors_stay(draft: Draft, now: Scene) -> bool:
+    """Whether pods run on long after another one failed: the engine should have stopped them."""
+    ends = [pod.ended.time for pod in now.pods if pod.failed and pod.ended and pod.ended.time]
+    if not ends or not now.alive:
+        return False
+    limit = min(ends) + SURVIVORS_MAY_STAY
+    if draft.world.now < limit:
+        draft.wake_at(limit)
+        return False
+    return True
+
+
+def _make(draft: Draft, attempt: Attempt) -> None:
+    """Make the attempt's object: it never existed, or was deleted before its pods ran."""
+    spec_size = draft.plan.spec.training.micro_batch_size
+    lowered = attempt.micro_batch_size if attempt.micro_batch_size != spec_size else None
+    surroundings(draft, engine.build(draft.plan, attempt=attempt.number, micro_batch_size=lowered))
+    if refusal := next(iter(draft.world.refusals.values()), None):
+        explain(draft, RUNNING, waiting.Waiting(refusal.reason, refusal.message))
+    else:
+        draft.set(RUNNING, "False", Reason.STARTING, f"attempt {attempt.number} is being started")
+
+
+def _say(draft: Draft, attempt: Attempt, now: Scene) -> None:
+    """Running, or why not yet."""
+    stuck = next((pod for pod in now.pods if not pod.running and not pod.ended), None)
+    if len(now.pods) < draft.plan.nodes and stuck is None:
+        assert now.obj is not None
+        name = draft.plan.attempt_name(attempt.number)
+        warning = draft.world.warnings.get(uid_of(now.obj), "")
+        explain(draft, RUNNING, waiting.no_pod("PyTorchJob", name, warning=warning), now.obj)
+        return
+    if stuck is not None:
+        warning = draft.world.warnings.get(stuck.uid, "")
+        explain(draft, RUNNING, waiting.waiting_for(stuck, warning=warning), stuck.raw)
+        return
+    report = draft.world.report
+    if report and report.error and _should_answer(draft, now):
+        unknown = f"pod {report.pod} runs, but its progress cannot be read: {report.error}"
+        draft.set(RUNNING, "True", Reason.PROGRESS_UNKNOWN, unknown)
+        return
+    draft.set(RUNNING, "True", Reason.TRAINING, f"attempt {attempt.number} runs")
+
+
+def _should_answer(draft: Draft, now: Scene) -> bool:
+    """Whether rank 0 has had the time to load its libraries and serve its progress."""
+    zero = now.rank_zero
+    return zero is not None and zero.started is not None and draft.world.now - zero.started > SILENCE_IS_NORMAL

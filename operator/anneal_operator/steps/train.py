@@ -1,0 +1,149 @@
+"""Train: one attempt after the other until one succeeds or none may follow. Owns `Running`.
+
+An attempt is recorded in status before anything of it is made: from then on the spec cannot change, and a crash between
+the two is told from an object that somebody deleted by whether its pods ever ran. The next attempt begins only when no
+pod of the one before can still write to its checkpoints.
+"""
+
+from anneal_api.conditions import ConditionType, Outcome, Reason
+from anneal_api.status import Attempt
+from anneal_operator import attempts as policy
+from anneal_operator import engine
+from anneal_operator.draft import Draft
+from anneal_operator.kinds import format_time, is_deleting, name_of
+from anneal_operator.pods import PodView, view
+from anneal_operator.steps.follow import follow
+from anneal_operator.world import Doomed
+
+RUNNING = ConditionType.RUNNING
+
+
+def train(draft: Draft) -> bool:
+    """True once the job has ended, well or not."""
+    if draft.attempts and draft.attempts[-1].end_time is None and not follow(draft):
+        return False
+    if draft.attempts and draft.attempts[-1].outcome is Outcome.SUCCEEDED:
+        return _succeeded(draft)
+    return _between(draft)
+
+
+def _succeeded(draft: Draft) -> bool:
+    message = draft.attempts[-1].message or "training is complete"
+    draft.set(ConditionType.SUCCEEDED, "True", Reason.COMPLETED, message)
+    draft.set(RUNNING, "False", Reason.ENDED, message)
+    draft.tell("Succeeded", message)
+    return True
+
+
+def _failed(draft: Draft, over: policy.Over) -> bool:
+    draft.set(ConditionType.FAILED, "True", over.reason, over.message)
+    draft.set(RUNNING, "False", Reason.ENDED, over.message)
+    draft.tell("Failed", over.message, warning=True)
+    return True
+
+
+def _between(draft: Draft) -> bool:
+    """No attempt is under way: whether, when and how the next one begins."""
+    again: policy.Again | None = None
+    if draft.attempts:
+        training = draft.plan.spec.training
+        share = int(training.global_batch_size or 1) // draft.plan.spec.compute.world_size
+        verdict = policy.next_step(
+            draft.attempts,
+            max_retries=draft.plan.spec.run_policy.max_retries,
+            share=share,
+            micro_batch_size=int(training.micro_batch_size or 1),
+        )
+        if isinstance(verdict, policy.Over):
+            return _failed(draft, verdict)
+        again = verdict
+    if draft.plan.spec.run_policy.suspend:
+        _suspended(draft)
+    elif _out_of_time(draft):
+        seconds = draft.plan.spec.run_policy.active_deadline_seconds
+        return _failed(draft, policy.Over(Reason.DEADLINE_EXCEEDED, policy.deadline_message(seconds)))
+    elif draft.attempts and draft.attempts[-1].outcome is Outcome.PREPARED_DATA_STALE and _needs_data(draft):
+        draft.set(RUNNING, "False", Reason.RETRYING, "the data is prepared again first")
+        draft.wake_at(draft.world.now)
+    else:
+        _begin(draft, again)
+    return False
+
+
+def _needs_data(draft: Draft) -> bool:
+    """The attempt ended in this very pass, after prepare had its turn."""
+    dataset, ended = draft.value("dataset"), draft.attempts[-1].end_time
+    return dataset is None or dataset.prepared_time is None or dataset.prepared_time < (ended or "")
+
+
+def _suspended(draft: Draft) -> None:
+    for obj in draft.world.children.pytorch_jobs:
+        if not is_deleting(obj):
+            draft.delete.append(Doomed(engine.KIND, obj))
+    left = _lingering(draft)
+    if left:
+        draft.set(RUNNING, "False", Reason.SUSPENDING, f"waiting for {_names(left)} to end")
+        return
+    step = draft.attempts[-1].last_step if draft.attempts else None
+    after = f" at step {step}" if step else " before training began"
+    message = f"suspended{after}; set runPolicy.suspend to false to go on"
+    if draft.reason(RUNNING) != Reason.SUSPENDED:
+        draft.tell("Suspended", message)
+    draft.set(RUNNING, "False", Reason.SUSPENDED, message)
+
+
+def _out_of_time(draft: Draft) -> bool:
+    limit = draft.plan.spec.run_policy.active_deadline_seconds
+    return limit is not None and policy.running_seconds(draft.attempts, draft.world.now) >= limit
+
+
+def _begin(draft: Draft, again: policy.Again | None) -> None:
+    """Record the next attempt, once nothing of the last one is in its way."""
+    number = draft.attempts[-1].number + 1 if draft.attempts else 1
+    reason = Reason.RETRYING if again else Reason.STARTING
+    because = f"attempt {number - 1} ended: {again.why}; " if again else ""
+    if left := _lingering(draft):
+        draft.set(RUNNING, "False", reason, f"{because}attempt {number} begins when {_where(left)}")
+        return
+    if again and draft.world.now < again.after:
+        at = format_time(again.after)
+        draft.set(RUNNING, "False", reason, f"{because}attempt {number} begins at {at}")
+        draft.wake_at(again.after)
+        return
+    for obj in draft.world.children.pytorch_jobs:
+        if name_of(obj) != draft.plan.attempt_name(number) and not is_deleting(obj):
+            draft.delete.append(Doomed(engine.KIND, obj))
+    if draft.delete or any(is_deleting(obj) for obj in draft.world.children.pytorch_jobs):
+        draft.set(RUNNING, "False", reason, f"{because}attempt {number} begins")
+        if draft.delete:  # which shows in the store at once
+            draft.wake_at(draft.world.now)
+        return
+    spec_size = draft.plan.spec.training.micro_batch_size
+    size = again.micro_batch_size if again else spec_size
+    draft.attempts.append(Attempt(number=number, start_time=draft.now, micro_batch_size=size))
+    draft.set(RUNNING, "False", reason, f"{because}attempt {number} begins")
+    draft.own(pytorch_job=draft.plan.attempt_name(number))
+    draft.tell("AttemptStarted", f"attempt {number} of training begins")
+    # The object is made by the next pass, when the record is safe.
+    draft.wake_at(draft.world.now)
+
+
+def _lingering(draft: Draft) -> list[PodView]:
+    """Training pods that may still write."""
+    pods = (view(pod) for pod in draft.world.children.pods)
+    return [pod for pod in pods if pod.role == "trainer" and pod.holds_resources]
+
+
+def _names(pods: list[PodView]) -> str:
+    return "pod " + ", ".join(pod.name for pod in pods)
+
+
+def _where(pods: list[PodView]) -> str:
+    """Which pods are in the way; on a node that is gone they stay until a person or the cloud removes it."""
+    lost = [pod for pod in pods if pod.deleting and pod.disruption]
+    if not lost:
+        return f"{_names(pods)} has ended"
+    return (
+        f"{_names(lost)} on node {lost[0].node} is gone; if that node is off for good, delete the node "
+        "(or the pod, with --force)"
+    )

@@ -1,0 +1,70 @@
+"""The part of a status that follows from the rest: absent conditions, kstatus' three, the phase and the one sentence.
+
+`Ready` is True only on success, `Stalled` only where a person is needed, `Reconciling` while the operator works on it.
+"""
+
+from anneal_api.conditions import ConditionType, Phase, Reason
+from anneal_operator.draft import Draft
+
+ACCEPTED, DATA_READY, RUNNING = ConditionType.ACCEPTED, ConditionType.DATA_READY, ConditionType.RUNNING
+SUCCEEDED, FAILED = ConditionType.SUCCEEDED, ConditionType.FAILED
+
+_UNSET = {
+    ACCEPTED: Reason.IN_PROGRESS,
+    DATA_READY: Reason.NOT_STARTED,
+    RUNNING: Reason.NOT_STARTED,
+    SUCCEEDED: Reason.IN_PROGRESS,
+    FAILED: Reason.IN_PROGRESS,
+}
+
+
+def fill(draft: Draft) -> None:
+    """Complete a draft."""
+    for kind, reason in _UNSET.items():
+        if kind not in draft.conditions:
+            draft.set(kind, "False", reason)
+        else:
+            _observed(draft, kind)
+    telling = _telling(draft)
+    sentence = draft.message(telling)
+    reason = Reason(draft.reason(telling))
+    succeeded, stuck = draft.is_true(SUCCEEDED), draft.is_true(FAILED) or not draft.is_true(ACCEPTED)
+    resting = draft.reason(RUNNING) == Reason.SUSPENDED
+    draft.set(ConditionType.READY, "True" if succeeded else "False", reason, sentence)
+    draft.set(ConditionType.STALLED, "True" if stuck else "False", reason, sentence if stuck else "")
+    working = not (succeeded or stuck or resting)
+    draft.set(ConditionType.RECONCILING, "True" if working else "False", reason, sentence if working else "")
+    draft.fields["phase"] = _phase(draft)
+    draft.fields["message"] = sentence
+
+
+def _observed(draft: Draft, kind: ConditionType) -> None:
+    """Conditions that this pass left alone hold for the present generation too."""
+    old = draft.conditions[kind]
+    draft.conditions[kind] = old.model_copy(update={"observed_generation": draft.generation})
+
+
+def _telling(draft: Draft) -> ConditionType:
+    """The condition that a person needs to read now."""
+    for kind in (SUCCEEDED, FAILED):
+        if draft.is_true(kind):
+            return kind
+    if not draft.is_true(ACCEPTED):
+        return ACCEPTED
+    if draft.reason(RUNNING) in {Reason.SUSPENDED, Reason.SUSPENDING}:
+        return RUNNING
+    return RUNNING if draft.is_true(DATA_READY) else DATA_READY
+
+
+def _phase(draft: Draft) -> Phase:
+    if draft.is_true(SUCCEEDED):
+        return Phase.SUCCEEDED
+    if draft.is_true(FAILED):
+        return Phase.FAILED
+    if not draft.is_true(ACCEPTED):
+        return Phase.PENDING
+    if draft.reason(RUNNING) == Reason.SUSPENDED:
+        return Phase.SUSPENDED
+    if not draft.is_true(DATA_READY):
+        return Phase.PREPARING
+    return Phase.RUNNING if draft.is_true(RUNNING) else Phase.STARTING
