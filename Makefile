@@ -43,6 +43,8 @@ images: install ## Build the operator and trainer images
 
 generate: install ## Write the generated files: CRDs, chart copies, reference
 	@$(PY) -m anneal_api.crdgen crds
+	@$(PY) helm/sync_crds.py
+	@$(PY) -m anneal_api.refgen docs/reference.md
 
 check: install ## Lint, types, import contracts, generated files, fast tests
 	@scripts/check

@@ -17,12 +17,15 @@ Message = Annotated[str, Field(max_length=4096)]
 class Condition(Record):
     """One assertion, as `metav1.Condition`."""
 
-    type: str = Field(max_length=64)
-    status: Literal["True", "False", "Unknown"]
-    reason: str = Field(max_length=64)
-    message: Message = ""
+    type: str = Field(
+        max_length=64,
+        description="What is asserted: Accepted, DataReady, Running, Succeeded, Failed, Ready, Reconciling or Stalled.",
+    )
+    status: Literal["True", "False", "Unknown"] = Field(description="Whether it is so.")
+    reason: str = Field(max_length=64, description="Why, in one word; the words are API (docs/status.md).")
+    message: Message = Field(default="", description="Why, in a sentence, with what to do.")
     last_transition_time: str = Field(max_length=64, description="When the status last changed.")
-    observed_generation: int = 0
+    observed_generation: int = Field(default=0, description="The generation of the manifest that it speaks of.")
 
 
 class Progress(Record):
@@ -34,41 +37,43 @@ class Progress(Record):
     step: int = Field(default=0, description="Optimizer steps done.")
     total_steps: int = Field(default=0, description="Optimizer steps in all.")
     steps: str | None = Field(default=None, max_length=32, description="The two above for people: 120/1000.")
-    epoch: float | None = None
-    percent: float | None = None
+    epoch: float | None = Field(default=None, description="Passes over the training rows so far.")
+    percent: float | None = Field(default=None, description="The share of the steps that is done.")
     loss: float | None = Field(
         default=None, description="Training loss of the last reported step, mean over trained tokens (nats)."
     )
     loss_text: str | None = Field(default=None, max_length=16, description="The loss for people, three decimals.")
     eval_loss: float | None = Field(default=None, description="Loss on the holdout (nats).")
-    learning_rate: float | None = None
-    grad_norm: float | None = None
+    learning_rate: float | None = Field(default=None, description="Of the last reported step.")
+    grad_norm: float | None = Field(default=None, description="Norm of the gradients before clipping.")
     tokens_per_second: float | None = Field(default=None, description="Tokens processed a second over all GPUs.")
-    eta_seconds: int | None = None
+    eta_seconds: int | None = Field(default=None, description="Seconds left at the present speed.")
     eta: str | None = Field(default=None, max_length=16, description="The time left for people: 1h20m.")
-    last_report_time: str | None = Field(default=None, max_length=64)
+    last_report_time: str | None = Field(default=None, max_length=64, description="When rank 0 was last heard.")
 
 
 class Attempt(Record):
     """One PyTorchJob: when it ran, and how and why it ended."""
 
-    number: int
-    start_time: str = Field(max_length=64)
+    number: int = Field(description="1 is the first.")
+    start_time: str = Field(max_length=64, description="When its PyTorchJob was made.")
     running_time: str | None = Field(
         default=None,
         max_length=64,
         description="When its pods began to run; GPU-hours and the deadline count from here.",
     )
-    end_time: str | None = Field(default=None, max_length=64)
-    outcome: Outcome | None = None
+    end_time: str | None = Field(default=None, max_length=64, description="Absent while it runs.")
+    outcome: Outcome | None = Field(default=None, description="How it ended. Absent while it runs.")
     counted: bool = Field(default=False, description="Whether it used up one of runPolicy.maxRetries.")
-    reason: str | None = Field(default=None, max_length=64)
-    message: Message | None = None
-    exit_code: int | None = None
+    reason: str | None = Field(
+        default=None, max_length=64, description="The cause in one word, as Kubernetes gives it."
+    )
+    message: Message | None = Field(default=None, description="The trainer's last words, or what became of its pod.")
+    exit_code: int | None = Field(default=None, description="Of the container that ended it.")
     node: str | None = Field(default=None, max_length=253, description="The node of rank 0.")
-    resumed_from_step: int | None = None
+    resumed_from_step: int | None = Field(default=None, description="The checkpoint that it went on from.")
     last_step: int | None = Field(default=None, description="The last step that was reported.")
-    micro_batch_size: int | None = None
+    micro_batch_size: int | None = Field(default=None, description="Sequences per forward pass per GPU.")
     log: str | None = Field(default=None, max_length=1024, description="Where on the job's storage its log is.")
 
 
@@ -93,13 +98,13 @@ class DatasetReport(Record):
     prepared_by: str | None = Field(
         default=None, max_length=253, description="The job that prepared it, if another one."
     )
-    prepared_time: str | None = Field(default=None, max_length=64)
+    prepared_time: str | None = Field(default=None, max_length=64, description="When it was prepared.")
 
 
 class MemoryReport(Record):
     """Memory of the busiest device."""
 
-    peak_gib: Annotated[float | None, Field(alias="peakGiB")] = None
+    peak_gib: Annotated[float | None, Field(alias="peakGiB", description="The most that was allocated.")] = None
 
 
 class Output(Record):
@@ -113,37 +118,48 @@ class Output(Record):
 class Children(Record):
     """Names of what the operator made for this job."""
 
-    config_map: str | None = Field(default=None, max_length=253)
+    config_map: str | None = Field(
+        default=None, max_length=253, description="The resolved manifest, as the pods read it."
+    )
     claim: str | None = Field(default=None, max_length=253, description="The storage claim.")
-    prepare: str | None = Field(default=None, max_length=253)
-    pytorch_job: Annotated[str | None, Field(alias="pytorchJob", max_length=253)] = None
-    network_policy: str | None = Field(default=None, max_length=253)
+    prepare: str | None = Field(default=None, max_length=253, description="The Job that prepares the data.")
+    pytorch_job: Annotated[
+        str | None,
+        Field(alias="pytorchJob", max_length=253, description="The PyTorchJob of the current or last attempt."),
+    ] = None
+    network_policy: str | None = Field(default=None, max_length=253, description="Who may reach the pods.")
 
 
 class JobStatus(Record):
     """The status of a job of either kind."""
 
-    observed_generation: int = 0
+    observed_generation: int = Field(
+        default=0, description="The generation of the manifest that this status speaks of."
+    )
     phase: Phase | None = Field(
         default=None, description="One word for people; never branch on it, use the conditions."
     )
     message: Message | None = Field(default=None, description="The one sentence a person needs now.")
-    conditions: list[Condition] = Field(default_factory=list, max_length=16)
+    conditions: list[Condition] = Field(
+        default_factory=list, max_length=16, description="What is so and why; for programs too."
+    )
     progress: Progress | None = None
     attempt: int | None = Field(default=None, description="The number of the current or last attempt.")
-    attempts: list[Attempt] = Field(default_factory=list, max_length=128)
+    attempts: list[Attempt] = Field(
+        default_factory=list, max_length=128, description="Every PyTorchJob so far, the first one first."
+    )
     dataset: DatasetReport | None = None
     memory: MemoryReport | None = None
     device: str | None = Field(
         default=None, max_length=128, description="What the trainer computes on: a GPU's name, or cpu."
     )
-    pool: str | None = Field(default=None, max_length=63)
+    pool: str | None = Field(default=None, max_length=63, description="The GPU pool that the job runs in.")
     gpus: int | None = Field(default=None, description="GPUs that the job trains on, over all nodes.")
     gpu_hours: float | None = Field(default=None, description="GPUs x hours of running attempts.")
-    outputs: list[Output] = Field(default_factory=list, max_length=16)
+    outputs: list[Output] = Field(default_factory=list, max_length=16, description="What came of it, and where it is.")
     children: Children | None = None
     prepare_key: str | None = Field(
         default=None, max_length=64, description="Digest of everything in the spec that shapes the prepared data."
     )
-    suspended_seconds: int | None = None
-    completion_time: str | None = Field(default=None, max_length=64)
+    suspended_seconds: int | None = Field(default=None, description="Time in suspension so far.")
+    completion_time: str | None = Field(default=None, max_length=64, description="When it succeeded or failed.")
