@@ -118,7 +118,7 @@ class Cluster:
         """Read an object; NotFoundError if there is none."""
         return await self._request("get", kind, kind.path(namespace, name))
 
-    async def list(self, kind: Kind, namespace: str = "", *, fields: str = "") -> list[Obj]:
+    async def list_all(self, kind: Kind, namespace: str = "", *, fields: str = "") -> list[Obj]:
         """Read a collection."""
         query = {"fieldSelector": fields} if fields else {}
         answer = await self._request("list", kind, kind.path(namespace), query=query)

@@ -118,7 +118,7 @@ async def _storage(job: Obj, cluster: Cluster, settings: Settings) -> StorageFac
     claim = await _claim(plan, cluster)
     if claim is not None or not plan.owns_claim:
         return StorageFacts(known=True, claim=claim)
-    classes = await cluster.list(STORAGE_CLASS)
+    classes = await cluster.list_all(STORAGE_CLASS)
     names = tuple(sorted(map(name_of, classes)))
     wanted = settings.storage.default_class
     return StorageFacts(known=True, class_exists=wanted in names if wanted else _any_default(classes), classes=names)
@@ -137,7 +137,7 @@ def _any_default(classes: Iterable[Obj]) -> bool:
 
 async def newest_warning(obj: Obj, cluster: Cluster) -> str:
     """The newest warning Event about an object, empty if there is none."""
-    events = await cluster.list(EVENT, meta(obj)["namespace"], fields=f"regarding.uid={uid_of(obj)},type=Warning")
+    events = await cluster.list_all(EVENT, meta(obj)["namespace"], fields=f"regarding.uid={uid_of(obj)},type=Warning")
     newest = max(events, key=_event_time, default=None)
     return str(newest.get("note", "")) if newest else ""
 
