@@ -1,10 +1,11 @@
 """Reading manifests: YAML as kubectl reads it, then the models. Every problem at once, with its place.
 
-PyYAML alone differs from kubectl: it reads `1e-5` as text, `12:30` as a number of seconds, dates as objects, and
-keeps the last of two equal keys in silence. A wrong learning rate that way is a lost week; so the differences are
+PyYAML alone differs from kubectl: it reads `1e-5` as text, `12:30` as a number of seconds, `y` as text, dates as objects,
+and keeps the last of two equal keys in silence. A wrong learning rate that way is a lost week; so the differences are
 removed here, and a test compares the two readers. Not here: resolving defaults.
 """
 
+import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +15,7 @@ import yaml
 from pydantic import ValidationError
 
 from anneal_api.finetunejob import KIND, FineTuneJob
-from anneal_api.meta import API_VERSION
+from anneal_api.meta import API_VERSION, GROUP, VERSION
 from anneal_api.problems import ManifestError, Problem, problems_of
 
 KINDS = {KIND: FineTuneJob}
@@ -24,27 +25,35 @@ class _Loader(yaml.SafeLoader):
     """YAML 1.1 as Kubernetes reads it."""
 
 
-_NUMBERS = re.compile(
-    r"^[-+]?(?:[0-9][0-9_]*\.[0-9_]*(?:[eE][-+]?[0-9]+)?|[0-9][0-9_]*[eE][-+]?[0-9]+|\.[0-9][0-9_]*(?:[eE][-+]?[0-9]+)?|\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$"
-)
-_INTEGERS = re.compile(r"^[-+]?(?:0b[01_]+|0o?[0-7_]+|0x[0-9a-fA-F_]+|0|[1-9][0-9_]*)$")
+# kubectl's reader (go-yaml) decides what a plain scalar is by these words and by its first character.
+_WORDS: dict[str, Any] = {
+    **dict.fromkeys(("y", "Y", "yes", "Yes", "YES", "true", "True", "TRUE", "on", "On", "ON"), True),
+    **dict.fromkeys(("n", "N", "no", "No", "NO", "false", "False", "FALSE", "off", "Off", "OFF"), False),
+    **dict.fromkeys(("", "~", "null", "Null", "NULL"), None),
+    **dict.fromkeys((".nan", ".NaN", ".NAN"), math.nan),
+    **dict.fromkeys((".inf", ".Inf", ".INF", "+.inf", "+.Inf", "+.INF"), math.inf),
+    **dict.fromkeys(("-.inf", "-.Inf", "-.INF"), -math.inf),
+}
+_INTEGER = re.compile(r"^[-+]?(?:0[bB][01]+|0[oO]?[0-7]+|0[xX][0-9a-fA-F]+|0|[1-9][0-9]*)$")
+_FLOAT = re.compile(r"^[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?$")
+_LARGEST_INTEGER = 2**63
+_PLAIN = f"tag:{GROUP},{VERSION}:plain"
 
 
-def _without(resolvers: dict[str, list[tuple[str, Any]]], *tags: str) -> dict[str, list[tuple[str, Any]]]:
-    return {first: [(tag, rule) for tag, rule in rules if tag not in tags] for first, rules in resolvers.items()}
-
-
-_Loader.yaml_implicit_resolvers = _without(
-    _Loader.yaml_implicit_resolvers, "tag:yaml.org,2002:float", "tag:yaml.org,2002:int", "tag:yaml.org,2002:timestamp"
-)
-_Loader.add_implicit_resolver("tag:yaml.org,2002:int", _INTEGERS, list("-+0123456789"))
-_Loader.add_implicit_resolver("tag:yaml.org,2002:float", _NUMBERS, list("-+.0123456789"))
-
-
-def _integer(loader: _Loader, node: yaml.ScalarNode) -> int:
-    text = loader.construct_scalar(node).replace("_", "")
-    octal = re.fullmatch(r"([-+]?)0([0-7]+)", text)
-    return int(f"{octal[1]}0o{octal[2]}", 0) if octal else int(text, 0)
+def _plain(loader: _Loader, node: yaml.ScalarNode) -> Any:
+    """A scalar without quotes, as kubectl sends it to the API server."""
+    text = loader.construct_scalar(node)
+    if text in _WORDS:
+        return _WORDS[text]
+    digits = text if text.startswith(".") else text.replace("_", "")
+    if _INTEGER.match(digits):
+        octal = re.fullmatch(r"([-+]?)0([0-7]+)", digits)
+        return int(f"{octal[1]}0o{octal[2]}", 0) if octal else int(digits, 0)
+    if not _FLOAT.match(digits):
+        return text
+    number = float(digits)
+    # JSON knows no difference between 1e3 and 1000, so neither does the API server.
+    return int(number) if number.is_integer() and abs(number) < _LARGEST_INTEGER else number
 
 
 def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
@@ -59,10 +68,21 @@ def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
         if key.tag != "tag:yaml.org,2002:merge":
             seen.add(key.value)
     loader.flatten_mapping(node)
-    return loader.construct_mapping(node, deep=True)
+    return {_key(key): value for key, value in loader.construct_mapping(node, deep=True).items()}
 
 
-_Loader.add_constructor("tag:yaml.org,2002:int", _integer)
+def _key(key: Any) -> Any:
+    """JSON's keys are text: kubectl writes `on: x` as `"true": x`, and `8: x` as `"8": x`."""
+    if isinstance(key, bool):
+        return str(key).lower()
+    return str(key) if isinstance(key, int | float) else key
+
+
+_MERGE = ("tag:yaml.org,2002:merge", re.compile(r"^<<$"))
+_Loader.yaml_implicit_resolvers = {"<": [_MERGE]}
+for _first in ["", *"+-.0123456789~yYnNtTfFoO"]:
+    _Loader.yaml_implicit_resolvers[_first] = [(_PLAIN, re.compile("", re.DOTALL))]
+_Loader.add_constructor(_PLAIN, _plain)
 _Loader.add_constructor("tag:yaml.org,2002:map", _mapping)
 
 
