@@ -1,14 +1,30 @@
 """`anneal run`: one job on this machine, with no cluster, by the same steps as in pods.
 
-Single-process jobs are prepared and trained in this very process, so that nothing is imported or loaded twice.
-Not here: reading manifests and command lines (the CLI does), and everything that pods do too.
+A job of one process is prepared and trained in this very process, so that nothing is imported or loaded twice; one of several GPUs
+goes through the launcher, as in a pod. Not here: reading manifests and command lines (the CLI does).
 """
 
+import shutil
+import time
 from pathlib import Path
 
-from anneal_api import FineTuneJob
+from anneal_api import FineTuneJob, ProgressReport, resolve
+from anneal_api.exitcodes import OK
+from anneal_api.jobfile import JobFile
+from anneal_api.resolve import digest
+from anneal_api.sources import UnmappedVolumeError
+from anneal_trainer import console, lastwords, quiet_libraries
+from anneal_trainer.context import Context
+from anneal_trainer.errors import InputError, StoppedError, UserError
+from anneal_trainer.files import read_json, write_json
+from anneal_trainer.reporter import Reporter
+from anneal_trainer.result import Result
+from anneal_trainer.stop import Stop
 
 DEFAULT_STORAGE = Path("anneal-storage")
+# The claim's name where a job names none: it appears in the URI of the output only.
+LOCAL_CLAIM = "local"
+_RECORD = "run.json"
 
 
 def run(
@@ -27,4 +43,70 @@ def run(
     Never raises for what a user can mend: every such problem is printed, one line each, and has its own exit code.
     SIGINT and SIGTERM save a checkpoint and return 75.
     """
-    raise NotImplementedError
+    begun = time.monotonic()
+    try:
+        context = _context(job, volumes, default_storage)
+    except UserError as error:
+        console.say(f"error: {error}")
+        return error.exit_code
+    quiet_libraries.apply()
+    _begin(context)
+    return _reported(context, quiet=quiet, begun=begun)
+
+
+def _context(job: FineTuneJob, volumes: dict[str, Path], default_storage: Path) -> Context:
+    spec = resolve(job.spec)
+    if spec.storage is None:
+        default_storage.mkdir(parents=True, exist_ok=True)
+        volumes = {LOCAL_CLAIM: default_storage.resolve(), **volumes}
+    claim = spec.storage.volume.claim_name if spec.storage else LOCAL_CLAIM
+    if claim not in volumes:
+        raise InputError(str(UnmappedVolumeError(claim)))
+    file = JobFile(job=job.model_copy(update={"spec": spec}), storage_claim=claim)
+    return Context(file, {name: path.resolve() for name, path in volumes.items()})
+
+
+def _begin(context: Context) -> None:
+    """Start anew unless the same manifest was interrupted here; an earlier run's files are kept beside, once."""
+    record, mark = context.layout.run_dir / _RECORD, digest(context.spec.dump())
+    earlier = read_json(record)
+    unfinished = earlier == {"manifest": mark, "done": False}
+    if not unfinished and context.layout.checkpoints.exists():
+        previous = context.layout.run_dir / "previous"
+        shutil.rmtree(previous, ignore_errors=True)
+        previous.mkdir()
+        for path in (context.layout.checkpoints, context.layout.logs, context.layout.samples):
+            if path.exists():
+                path.rename(previous / path.name)
+    write_json(record, {"manifest": mark, "done": False})
+
+
+def _reported(context: Context, *, quiet: bool, begun: float) -> int:
+    """Run, and tell how it ended."""
+    stop = Stop()
+    try:
+        with console.listener(quiet=quiet) as listen:
+            reporter = Reporter(ProgressReport(time=time.time()), listen)
+            result = _run(context, reporter, stop)
+    except Exception as error:
+        named = lastwords.as_named(error)
+        if named is None:
+            raise
+        console.say(f"{'stopped' if isinstance(named, StoppedError) else 'error'}: {named}")
+        return named.exit_code
+    finally:
+        stop.restore()
+    write_json(context.layout.run_dir / _RECORD, {"manifest": digest(context.spec.dump()), "done": True})
+    if not quiet:
+        console.summary(result, str(context.layout.output), time.monotonic() - begun)
+    return OK
+
+
+def _run(context: Context, reporter: Reporter, stop: Stop) -> Result:
+    from anneal_trainer.prepare import prepare
+    from anneal_trainer.train import train
+
+    ready = prepare(context, reporter)
+    for warning in ready.report.warnings:
+        console.say(f"note: {warning}")
+    return train(context, ready, reporter=reporter, stop=stop)

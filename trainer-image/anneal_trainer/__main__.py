@@ -1,0 +1,49 @@
+"""`python -m anneal_trainer prepare | train | quickstart`: what a container is given as its arguments.
+
+`prepare` and `train` are PID 1 of a pod: see `launcher`. Not here: anything that takes long to import.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from anneal_api.meta import CONFIG_DIR, TERMINATION_MESSAGE_PATH, VOLUMES_DIR
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; return the exit code."""
+    options = _parser().parse_args(arguments)
+    if options.command == "quickstart":
+        return _quickstart(options.out)
+    from anneal_trainer import launcher
+
+    return launcher.main(
+        options.command, config_dir=options.config, volumes_dir=options.volumes, last_words=options.termination_log
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m anneal_trainer", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name, help_text in (("prepare", "check the model and make the data"), ("train", "train on prepared data")):
+        command = commands.add_parser(name, help=help_text)
+        command.add_argument("--config", type=Path, default=Path(CONFIG_DIR), help="the directory of job.json")
+        command.add_argument("--volumes", type=Path, default=Path(VOLUMES_DIR), help="a directory for each claim")
+        command.add_argument("--termination-log", type=Path, default=Path(TERMINATION_MESSAGE_PATH))
+    quickstart = commands.add_parser("quickstart", help="make a small model and a data set to learn with")
+    quickstart.add_argument("--out", type=Path, required=True, help="the directory to make them in")
+    return parser
+
+
+def _quickstart(out: Path) -> int:
+    from anneal_trainer import quiet_libraries
+    from anneal_trainer.quickstart.build import build
+
+    quiet_libraries.apply()
+    made = build(out)
+    print(f"{out}: {'made model/ and data/train.jsonl' if made else 'already there'}", file=sys.stderr)  # noqa: T201
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

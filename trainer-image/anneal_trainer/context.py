@@ -1,0 +1,107 @@
+"""What a process of a job knows when it starts: the job, where its volumes are, and which attempt this is.
+
+One frozen object, built from a pod's environment or by `anneal run`, and handed to child processes as one JSON file.
+Not here: anything that is found out later (the device, the data, the world).
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from anneal_api import FineTuneJob, Layout
+from anneal_api.finetunejob import FineTuneSpec
+from anneal_api.jobfile import JobFile
+from anneal_api.meta import (
+    ENV_ATTEMPT,
+    ENV_GRACE_SECONDS,
+    ENV_MICRO_BATCH_SIZE,
+    GRACE_SECONDS,
+    JOB_FILE,
+)
+
+
+@dataclass(frozen=True)
+class Context:
+    """One attempt at one job, on this machine.
+
+    `records` is where processes leave progress and last words for the launcher; None where there is no launcher.
+    `nodes` and `processes` (a node) are what the launcher was told: the trainer asserts that the world is that large.
+    """
+
+    file: JobFile
+    volumes: dict[str, Path]
+    attempt: int = 1
+    micro_batch_size: int | None = None
+    grace_seconds: int = GRACE_SECONDS
+    records: Path | None = None
+    nodes: int = 1
+    processes: int = 1
+    node_rank: int = 0
+
+    @property
+    def job(self) -> FineTuneJob:
+        """The resolved job."""
+        return self.file.job
+
+    @property
+    def spec(self) -> FineTuneSpec:
+        """Its resolved spec."""
+        return self.file.job.spec
+
+    @cached_property
+    def layout(self) -> Layout:
+        """Where everything of this job is kept."""
+        return self.file.layout(self.volumes)
+
+    @property
+    def world_size(self) -> int:
+        """The number of training processes."""
+        return self.nodes * self.processes
+
+    @property
+    def log(self) -> Path:
+        """This node's log of this attempt, on the job's storage."""
+        return self.layout.logs / f"attempt-{self.attempt}-rank{self.node_rank}.log"
+
+    def encode(self) -> str:
+        """The JSON that child processes are given."""
+        return json.dumps(
+            {
+                "file": json.loads(self.file.encode()),
+                "volumes": {claim: str(path) for claim, path in self.volumes.items()},
+                "records": str(self.records) if self.records else None,
+                **{name: getattr(self, name) for name in _PLAIN},
+            }
+        )
+
+    @classmethod
+    def decode(cls, text: str) -> "Context":
+        """What `encode` wrote."""
+        document: dict[str, Any] = json.loads(text)
+        return cls(
+            file=JobFile.decode(json.dumps(document["file"])),
+            volumes={claim: Path(path) for claim, path in document["volumes"].items()},
+            records=Path(document["records"]) if document["records"] else None,
+            **{name: document[name] for name in _PLAIN},
+        )
+
+
+_PLAIN = ("attempt", "micro_batch_size", "grace_seconds", "nodes", "processes", "node_rank")
+
+
+def context_of_pod(env: Mapping[str, str], *, config_dir: Path, volumes_dir: Path) -> Context:
+    """The context that the operator's mounts and environment give a pod."""
+    micro_batch = env.get(ENV_MICRO_BATCH_SIZE)
+    return Context(
+        file=JobFile.decode((config_dir / JOB_FILE).read_text(encoding="utf-8")),
+        volumes={path.name: path for path in sorted(volumes_dir.iterdir())},
+        attempt=int(env.get(ENV_ATTEMPT, "1")),
+        micro_batch_size=int(micro_batch) if micro_batch else None,
+        grace_seconds=int(env.get(ENV_GRACE_SECONDS, GRACE_SECONDS)),
+        nodes=int(env.get("PET_NNODES", "1")),
+        processes=int(env.get("PET_NPROC_PER_NODE", "1")),
+        node_rank=int(env.get("PET_NODE_RANK", "0")),
+    )

@@ -1,0 +1,46 @@
+"""Fetching an hf:// model to the job's storage, once a revision. Only `prepare` does; pods with GPUs never download.
+
+The credential is the HF_TOKEN that a Secret puts into the environment. Not here: data sets, which are streamed (`data.sources`).
+"""
+
+from pathlib import Path
+
+from anneal_api import Layout
+from anneal_api.model import ModelSpec
+from anneal_api.sources import parse_source
+from anneal_trainer.errors import InputError, TemporaryError
+from anneal_trainer.files import new_directory
+
+# Safetensors only: pickled weights can run code, and other frameworks' weights are not read.
+_WANTED = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
+
+
+def fetch(model: ModelSpec, layout: Layout) -> Path:
+    """The model's directory, after fetching what is not there; half a model is never seen there."""
+    target = layout.model(model.source, model.revision)
+    if target.exists():
+        return target
+    with new_directory(target) as draft:
+        _download(model, draft)
+    return target
+
+
+def _download(model: ModelSpec, draft: Path) -> None:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
+
+    name = parse_source(model.source).path
+    try:
+        snapshot_download(name, revision=model.revision, local_dir=draft, allow_patterns=_WANTED)
+    except GatedRepoError as error:
+        raise InputError(
+            f"model.source {model.source}: access is gated: accept its terms on the hub, and name a Secret with HF_TOKEN in spec.secrets"
+        ) from error
+    except RevisionNotFoundError as error:
+        raise InputError(f"model.revision {model.revision!r}: {model.source} has no such branch, tag or commit") from error
+    except RepositoryNotFoundError as error:
+        raise InputError(
+            f"model.source {model.source}: there is no such model, or it is private: then name a Secret with HF_TOKEN in spec.secrets"
+        ) from error
+    except (HfHubHTTPError, OSError) as error:
+        raise TemporaryError(f"model.source {model.source}: the hub cannot be reached: {error}") from error

@@ -1,0 +1,83 @@
+"""From how a run ended to the sentence that a person needs: exceptions to exit codes and termination messages.
+
+Out of memory has many spellings; they are all here. Not here: where the message goes (`launcher`, `local`).
+"""
+
+import traceback
+from pathlib import Path
+
+from anneal_api import Outcome, TerminationMessage
+from anneal_api.exitcodes import OK
+from anneal_trainer.errors import MemoryShortError, TrainerError
+from anneal_trainer.reporter import Reporter
+from anneal_trainer.result import Result
+
+_OUT_OF_MEMORY = ("DefaultCPUAllocator: not enough memory", "CUDA out of memory", "out of memory", "std::bad_alloc")
+
+
+def of_result(result: Result, *, log: str | None = None) -> TerminationMessage:
+    """A run that reached its end."""
+    return TerminationMessage(
+        outcome=Outcome.SUCCEEDED,
+        message=f"trained {result.steps} steps",
+        exit_code=OK,
+        step=result.steps,
+        total_steps=result.steps,
+        resumed_from_step=result.resumed_from_step,
+        loss=result.loss,
+        first_loss=result.first_loss,
+        eval_loss=result.eval_loss,
+        tokens_per_second=result.tokens_per_second,
+        device=result.device,
+        peak_memory_bytes=result.peak_memory_bytes,
+        dataset=result.dataset,
+        outputs=result.outputs,
+        log=log,
+    )
+
+
+def of_error(error: BaseException, reporter: Reporter | None, *, log: str | None = None) -> TerminationMessage:
+    """A run that did not; what it had reported is kept."""
+    named = as_named(error)
+    report = reporter.report if reporter else None
+    return TerminationMessage(
+        outcome=named.outcome if named else Outcome.INFRASTRUCTURE,
+        message=str(named) if named else unexpected(error),
+        exit_code=named.exit_code if named else 1,
+        step=report.step if report and report.total_steps else None,
+        total_steps=report.total_steps or None if report else None,
+        resumed_from_step=report.resumed_from_step if report else None,
+        loss=report.loss if report else None,
+        device=report.device if report else None,
+        peak_memory_bytes=report.peak_memory_bytes if report else None,
+        log=log,
+    )
+
+
+def as_named(error: BaseException) -> TrainerError | None:
+    """The named ending that `error` is, if it is one."""
+    if isinstance(error, TrainerError):
+        return error
+    if _is_out_of_memory(error):
+        return MemoryShortError(
+            f"out of memory: {_first_line(error)}; a smaller training.microBatchSize or sequenceLength, "
+            "gradientCheckpointing, or quantization nf4 takes less"
+        )
+    return None
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    if isinstance(error, MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(text in str(error) for text in _OUT_OF_MEMORY)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def unexpected(error: BaseException) -> str:
+    """One sentence about an error that no one foresaw: what, and where."""
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
+    return f"{type(error).__name__}: {_first_line(error)}{place}"

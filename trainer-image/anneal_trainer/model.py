@@ -1,0 +1,291 @@
+"""The tokenizer and the model that a spec names: loaded once, from a directory, with the cause told if they do not load.
+
+`check_files` needs neither torch nor the weights' bytes, so that `prepare` finds a broken model on a CPU. What is trained is
+always kept in fp32; frozen weights are kept in `training.precision` or quantized. Not here: fetching (`hub`).
+"""
+
+import json
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from anneal_api import Layout
+from anneal_api.finetunejob import FineTuneSpec
+from anneal_api.model import ModelSpec
+from anneal_api.sources import local_path, parse_source
+from anneal_trainer.data.formats.chat import Message, Renderer
+from anneal_trainer.errors import ConfigError, InputError
+
+CHATML = (
+    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>\\n' }}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
+)
+LLAMA3 = (
+    "{{ bos_token }}{% for message in messages %}{{ '<|start_header_id|>' + message['role'] + '<|end_header_id|>\\n\\n' "
+    "+ message['content'] | trim + '<|eot_id|>' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|start_header_id|>assistant<|end_header_id|>\\n\\n' }}{% endif %}"
+)
+BUILT_IN = {"chatml": CHATML, "llama3": LLAMA3}
+# Special tokens that a built-in template writes: without them its turns would be spelled out in pieces.
+TEMPLATE_TOKENS = {
+    "chatml": ("<|im_start|>", "<|im_end|>"),
+    "llama3": ("<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"),
+}
+
+# What shapes tokens. Weights are not among them: training may continue on data prepared before they changed.
+TOKENIZER_FILES = (
+    "config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "tokenizer.model",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.jinja",
+    "vocab.json",
+    "merges.txt",
+)
+
+
+def directory(model: ModelSpec, layout: Layout, volumes: dict[str, Path]) -> Path:
+    """Where the model's files are; an hf:// model is where `prepare` put it."""
+    if parse_source(model.source).scheme == "hf":
+        return layout.model(model.source, model.revision)
+    return local_path(model.source, volumes)
+
+
+def check_files(path: Path, source: str) -> None:
+    """InputError, naming the file and the cause, if the directory is not a model that can be loaded."""
+    if not path.is_dir():
+        raise InputError(f"model.source {source}: there is no such directory")
+    if not (path / "config.json").is_file():
+        held = ", ".join(sorted(entry.name for entry in path.iterdir())[:8]) or "nothing"
+        raise InputError(f"model.source {source}: config.json is missing; the directory holds {held}")
+    _read_config(path / "config.json", source)
+    for file in _weight_files(path, source):
+        _check_weights(file, source)
+
+
+def _read_config(file: Path, source: str) -> None:
+    try:
+        config = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"model.source {source}: config.json is not JSON: {error}") from error
+    if not isinstance(config, dict) or "model_type" not in config:
+        raise InputError(f"model.source {source}: config.json names no model_type, so it is not a transformers model")
+
+
+def _weight_files(path: Path, source: str) -> list[Path]:
+    index = path / "model.safetensors.index.json"
+    if index.is_file():
+        try:
+            names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+        except (ValueError, KeyError, AttributeError) as error:
+            raise InputError(f"model.source {source}: {index.name} cannot be read: {error!r}") from error
+    else:
+        names = ["model.safetensors"]
+    missing = [name for name in names if not (path / name).is_file()]
+    if missing:
+        raise InputError(
+            f"model.source {source}: {', '.join(missing)} is missing; weights must be in the safetensors format"
+        )
+    return [path / name for name in names]
+
+
+def _check_weights(file: Path, source: str) -> None:
+    """The header of a safetensors file names every tensor and where its bytes end; a cut download ends before."""
+    try:
+        with file.open("rb") as stream:
+            (length,) = struct.unpack("<Q", stream.read(8))
+            header = json.loads(stream.read(length)) if length < file.stat().st_size else None
+        ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]  # type: ignore[union-attr]
+    except (struct.error, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"model.source {source}: {file.name} is not a safetensors file: broken header") from error
+    expected, found = 8 + length + max(ends, default=0), file.stat().st_size
+    if expected != found:
+        raise InputError(
+            f"model.source {source}: {file.name} has {found} bytes where its header says {expected}: fetch it again"
+        )
+
+
+def load_tokenizer(model: ModelSpec, path: Path) -> Any:
+    """The tokenizer, with added special tokens and the template that the spec asks for."""
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)
+    except Exception as error:  # the library raises many kinds, and a broken file can raise any
+        raise InputError(f"model.source {model.source}: the tokenizer does not load: {error}") from error
+    if not tokenizer.is_fast:
+        raise InputError(f"model.source {model.source}: the tokenizer has no tokenizer.json (the fast form), which is needed")
+    if model.add_special_tokens:
+        tokenizer.add_special_tokens({"additional_special_tokens": list(model.add_special_tokens)}, replace_extra_special_tokens=False)
+    if model.chat_template != "auto":
+        tokenizer.chat_template = _template(model, tokenizer)
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def _template(model: ModelSpec, tokenizer: Any) -> str:
+    known = tokenizer.get_vocab()
+    missing = [token for token in TEMPLATE_TOKENS.get(model.chat_template, ()) if token not in known]
+    if missing:
+        raise ConfigError(
+            f"model.chatTemplate {model.chat_template} writes {', '.join(missing)}, which this tokenizer does not have: "
+            f"add them with model.addSpecialTokens"
+        )
+    return BUILT_IN.get(model.chat_template, model.chat_template)
+
+
+def renderer(model: ModelSpec, tokenizer: Any) -> Renderer:
+    """The chat template as a function; ConfigError with the remedy where there is none."""
+    if not tokenizer.chat_template:
+        raise ConfigError(
+            "model.chatTemplate is auto, but this model's tokenizer has no chat template, and datasets of type chat_template "
+            "need one: set model.chatTemplate to chatml, llama3 or a Jinja text"
+        )
+
+    def render(messages: list[Message]) -> str:
+        text: str = tokenizer.apply_chat_template(messages, tokenize=False)
+        return text
+
+    return Renderer(render, tuple(tokenizer.all_special_tokens))
+
+
+def vocabulary(path: Path, tokenizer: Any) -> int:
+    """The number of token ids that the model will know once its embeddings cover the tokenizer."""
+    config = json.loads((path / "config.json").read_text(encoding="utf-8"))
+    own = config.get("vocab_size") or config.get("text_config", {}).get("vocab_size") or 0
+    return max(own, len(tokenizer))
+
+
+@dataclass(frozen=True)
+class Device:
+    """What there is to compute on."""
+
+    kind: str
+    name: str
+    bf16: bool
+
+
+def device() -> Device:
+    """This process's device."""
+    import torch
+
+    if torch.cuda.is_available():
+        return Device("cuda", torch.cuda.get_device_name(), torch.cuda.is_bf16_supported(including_emulation=False))
+    return Device("cpu", "cpu", bf16=False)
+
+
+def precision(spec: FineTuneSpec, found: Device) -> str:
+    """`auto` resolved: bf16 where a GPU has it."""
+    if spec.training.precision == "auto":
+        return "bf16" if found.bf16 else "fp32"
+    return spec.training.precision
+
+
+def load_model(spec: FineTuneSpec, path: Path, tokenizer: Any, *, found: Device) -> Any:
+    """The base model in the form it is trained from, with embeddings for every token."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    half = precision(spec, found) == "bf16" and spec.adapter is not None
+    options: dict[str, Any] = {
+        "dtype": torch.bfloat16 if half else torch.float32,
+        "attn_implementation": _attention(spec.model, found),
+        "local_files_only": True,
+    }
+    if spec.model.quantization != "none":
+        options["quantization_config"] = _quantization(spec.model.quantization, half=half)
+        options["device_map"] = {"": torch.cuda.current_device() if found.kind == "cuda" else "cpu"}
+    try:
+        model = AutoModelForCausalLM.from_pretrained(path, **options)
+    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        if isinstance(error, torch.OutOfMemoryError):
+            raise
+        raise InputError(f"model.source {spec.model.source}: the model does not load: {error}") from error
+    if len(tokenizer) > model.get_input_embeddings().weight.shape[0]:
+        # From the mean of the old ones: a new row far from them all would dominate the first steps.
+        model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+        _start_from_mean(model, len(spec.model.add_special_tokens))
+    return model
+
+
+def _start_from_mean(model: Any, added: int) -> None:
+    import torch
+
+    tables = {id(table.weight): table.weight for table in (model.get_input_embeddings(), model.get_output_embeddings()) if table is not None}
+    with torch.no_grad():
+        for weight in tables.values():
+            weight[-added:] = weight[:-added].mean(dim=0)
+
+
+def _attention(model: ModelSpec, found: Device) -> str:
+    if model.attention != "auto":
+        return model.attention
+    from importlib.util import find_spec
+
+    return "flash_attention_2" if found.bf16 and find_spec("flash_attn") else "sdpa"
+
+
+def _quantization(kind: str, *, half: bool) -> Any:
+    import torch
+    from transformers import BitsAndBytesConfig
+
+    if kind == "int8":
+        return BitsAndBytesConfig(load_in_8bit=True)
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.bfloat16 if half else torch.float32,
+    )
+
+
+def adapter_config(spec: FineTuneSpec, tokenizer: Any, model: Any) -> Any:
+    """PEFT's configuration; ConfigError if a target module is not in the model."""
+    from peft import LoraConfig
+
+    adapter = spec.adapter
+    assert adapter is not None, "only asked for with an adapter"
+    targets: str | list[str] = list(adapter.target_modules)
+    if targets == ["all-linear"]:
+        targets = "all-linear"
+    else:
+        _check_targets(adapter.target_modules, model)
+    added = tokenizer.convert_tokens_to_ids(list(spec.model.add_special_tokens))
+    return LoraConfig(
+        r=adapter.r,
+        lora_alpha=adapter.alpha,
+        lora_dropout=adapter.dropout,
+        target_modules=targets,
+        task_type="CAUSAL_LM",
+        trainable_token_indices=_trainable_tokens(added, model),
+    )
+
+
+def _check_targets(targets: list[str], model: Any) -> None:
+    import torch
+
+    linear = {name.rpartition(".")[2] for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)}
+    names = [name for name, _ in model.named_modules()]
+    absent = [target for target in targets if not any(name == target or name.endswith(f".{target}") for name in names)]
+    if absent:
+        raise ConfigError(
+            f"adapter.targetModules: {', '.join(absent)} is not in this model; its linear layers are {', '.join(sorted(linear))}"
+        )
+
+
+def _trainable_tokens(tokens: list[int], model: Any) -> dict[str, list[int]] | None:
+    """The embedding rows of added tokens, and the output rows too where they are a matrix of their own."""
+    if not tokens:
+        return None
+    tables = [model.get_input_embeddings()]
+    if not model.config.get_text_config().tie_word_embeddings:
+        tables.append(model.get_output_embeddings())
+    names = {id(module): name.rpartition(".")[2] for name, module in model.named_modules()}
+    return {names[id(table)]: tokens for table in tables}
+
+

@@ -1,0 +1,64 @@
+"""The numbers of a run that depend on the data or the machine: steps, accumulation, and how often to save and evaluate."""
+
+import math
+from dataclasses import dataclass
+
+from anneal_api.finetunejob import FineTuneSpec
+from anneal_trainer.errors import ConfigError
+from anneal_trainer.order import RunOrder, total_steps
+
+_MOST_STEPS_BETWEEN_CHECKPOINTS = 500
+_PARTS = 10
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A run, in numbers."""
+
+    order: RunOrder
+    micro_batch: int
+    accumulation: int
+    warmup_steps: int
+    save_every: int
+    evaluate_every: int
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps in all."""
+        return self.order.steps
+
+
+def make_plan(spec: FineTuneSpec, *, sequences: int, world: int, micro_batch: int | None) -> Plan:
+    """The plan for a resolved spec; `micro_batch` is what an earlier shortage of memory left of it."""
+    training = spec.training
+    assert training.global_batch_size is not None, "resolve() fills globalBatchSize"
+    assert training.micro_batch_size is not None, "resolve() fills microBatchSize"
+    share, rest = divmod(training.global_batch_size, world)
+    if rest:
+        raise ConfigError(
+            f"training.globalBatchSize {training.global_batch_size} is not a multiple of the {world} processes"
+        )
+    micro = largest_divisor(share, min(training.micro_batch_size, micro_batch or share))
+    steps = total_steps(training, sequences)
+    evaluation = spec.evaluation
+    return Plan(
+        order=RunOrder(sequences, steps, training.global_batch_size, training.seed),
+        micro_batch=micro,
+        accumulation=share // micro,
+        warmup_steps=_warmup(training.warmup_steps, training.warmup_ratio, steps),
+        save_every=spec.checkpoint.every_steps or min(_MOST_STEPS_BETWEEN_CHECKPOINTS, _part(steps)),
+        evaluate_every=(evaluation and evaluation.every_steps) or _part(steps),
+    )
+
+
+def largest_divisor(number: int, most: int) -> int:
+    """The largest divisor of `number` that is at most `most`."""
+    return next(size for size in range(min(number, most), 0, -1) if number % size == 0)
+
+
+def _part(steps: int) -> int:
+    return max(1, steps // _PARTS)
+
+
+def _warmup(given: int | None, ratio: float | None, steps: int) -> int:
+    return given if given is not None else math.ceil((ratio or 0.0) * steps)

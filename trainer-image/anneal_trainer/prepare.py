@@ -1,0 +1,74 @@
+"""The first half of every job: the model is there and loads, every row is read, tokenized and masked, nothing is guessed.
+
+Runs on CPUs, in a pod of its own or in the process of `anneal run`. Whatever is wrong with model or data is found here,
+all of it at once, before anything waits for a GPU. Prepared data that is there already is used again.
+Not here: anything that needs torch, and reading and tokenizing themselves (`data`).
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from anneal_api.resolve import DATA_FORMAT_VERSION, digest, prepare_inputs
+from anneal_api.sources import UnmappedVolumeError, parse_source
+from anneal_api.status import DatasetReport
+from anneal_trainer import hub, model
+from anneal_trainer.context import Context
+from anneal_trainer.data import store
+from anneal_trainer.data.build import build
+from anneal_trainer.data.identity import Identity, sources_identity
+from anneal_trainer.errors import InputError
+from anneal_trainer.files import digest_of_files, new_directory
+from anneal_trainer.reporter import Reporter
+
+
+@dataclass(frozen=True)
+class Ready:
+    """What training starts from. The tokenizer is handed on, so that one process loads it once."""
+
+    prepared: store.Prepared
+    model_path: Path
+    tokenizer: Any
+    reused: bool
+
+    @property
+    def report(self) -> DatasetReport:
+        """What was made of the data."""
+        return self.prepared.report
+
+
+def prepare(context: Context, reporter: Reporter) -> Ready:
+    """Check the model, make the data or find it made, and point the job's prepare key at it."""
+    try:
+        return _prepare(context, reporter)
+    except UnmappedVolumeError as error:
+        raise InputError(str(error)) from error
+
+
+def _prepare(context: Context, reporter: Reporter) -> Ready:
+    spec, layout = context.spec, context.layout
+    if parse_source(spec.model.source).scheme == "hf":
+        reporter.update(phase="fetching")
+        hub.fetch(spec.model, layout)
+    path = model.directory(spec.model, layout, context.volumes)
+    model.check_files(path, spec.model.source)
+    reporter.update(phase="preparing")
+    tokenizer = model.load_tokenizer(spec.model, path)
+    sources = sources_identity(spec, context.volumes, path)
+    fingerprint = _fingerprint(context, sources, path)
+    target = layout.prepared(fingerprint)
+    found = store.load(target)
+    if found is None:
+        with new_directory(target) as draft:
+            report = build(context, tokenizer, path, draft=draft, reporter=reporter)
+            store.write_report(draft, report.model_copy(update={"fingerprint": fingerprint}))
+    store.point(layout, context.file.prepare_key, fingerprint, sources)
+    prepared = found or store.load(target)
+    assert prepared is not None, f"{target} was just written"
+    return Ready(prepared, path, tokenizer, reused=found is not None)
+
+
+def _fingerprint(context: Context, sources: Identity, path: Path) -> str:
+    """Equal only where rows, tokenizer and options are. Names are left out: the same model in two places is one."""
+    inputs = {key: value for key, value in prepare_inputs(context.spec).items() if key not in ("model", "revision")}
+    return digest([DATA_FORMAT_VERSION, inputs, sources, digest_of_files(path, model.TOKENIZER_FILES)])
