@@ -54,11 +54,8 @@ def link_copy(unpacked: Path, root: Path) -> None:
 
 def users(unpacked: Path) -> list[str]:
     """The clusters whose files are links into it."""
-    found = []
-    for record in STATE_ROOT.glob("*/cluster.json"):
-        if json.loads(record.read_text()).get("unpacked") == str(unpacked):
-            found.append(record.parent.name)
-    return found
+    records = STATE_ROOT.glob("*/cluster.json")
+    return [file.parent.name for file in records if json.loads(file.read_text()).get("unpacked") == str(unpacked)]
 
 
 def _unpack(names: ImageNames, wanted: Path) -> None:
