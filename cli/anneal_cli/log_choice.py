@@ -75,8 +75,7 @@ def nothing_to_show(job: dict[str, Any], wanted: Wanted, pods: Sequence[PodLog])
         return f"no attempt {number}; {begun}" if number else f"no pod yet: {status.message or 'waiting'}"
     if attempt.log is None:
         return f"the pods of attempt {number} are gone, and it left no log on the storage"
-    claim = status.children and status.children.claim
-    return f"the pods of attempt {number} are gone; its log is kept on the claim {claim}: {attempt.log}"
+    return f"the pods of attempt {number} are gone; its log is kept at {attempt.log}"
 
 
 def _pod_log(pod: dict[str, Any]) -> PodLog:

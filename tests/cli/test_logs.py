@@ -19,9 +19,13 @@ JOB: dict[str, Any] = {
         "message": "Waiting for a node.",
         "conditions": [],
         "attempts": [
-            {"number": 1, "startTime": "2026-01-02T09:00:00Z", "endTime": "2026-01-02T10:00:00Z", "log": "runs/b/1.log"}
+            {
+                "number": 1,
+                "startTime": "2026-01-02T09:00:00Z",
+                "endTime": "2026-01-02T10:00:00Z",
+                "log": "volume://runs/runs/b/1.log",
+            }
         ],
-        "children": {"claim": "runs"},
     },
 }
 
@@ -100,7 +104,7 @@ def test_following_prints_all_pods_and_ends_with_the_job(pods: "ApiServer") -> N
 @pytest.mark.parametrize(
     ("stored", "arguments", "expected"),
     [
-        pytest.param(job(), [], "the pods of attempt 1 are gone; its log is kept on the claim runs: runs/b/1.log", id="gone"),
+        pytest.param(job(), [], "the pods of attempt 1 are gone; its log is kept at volume://runs/runs/b/1.log", id="gone"),
         pytest.param(job(), ["--attempt", "3"], "no attempt 3; the last one is 1", id="no-such-attempt"),
         pytest.param(job(attempts=[]), ["--attempt", "3"], "no attempt 3; none has begun", id="no-attempt"),
         pytest.param(job(attempts=[]), [], "no pod yet: Waiting for a node.", id="no-pod"),

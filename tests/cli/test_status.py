@@ -77,7 +77,7 @@ RUNNING: dict[str, Any] = {
                 "node": "gpu-1",
                 "lastStep": 60,
                 "message": "evicted by the scheduler",
-                "log": "runs/support-bot-1/logs/attempt-1.log",
+                "log": "volume://runs/runs/support-bot-1/logs/attempt-1.log",
             },
             {
                 "number": 2,
