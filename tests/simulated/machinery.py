@@ -52,6 +52,7 @@ class Machinery:
     training: list[list[Run]] = field(default_factory=lambda: [[TRAINED]])
     preparing: list[Run] = field(default_factory=lambda: [PREPARED])
     most_writers: int = 0
+    ticks: int = 0
 
     @property
     def now(self) -> datetime:
@@ -60,11 +61,13 @@ class Machinery:
 
     def tick(self) -> None:
         """One step of everything."""
+        self.ticks += 1
         self._collect_garbage()
         for job in self.api.of(JOB):
             self._job_controller(job)
-        for pytorch_job in self.api.of(PYTORCH_JOB):
-            self._training_operator(pytorch_job)
+        if self.ticks % 2:  # slower than the kubelet, so that pods of one attempt end one after the other
+            for pytorch_job in self.api.of(PYTORCH_JOB):
+                self._training_operator(pytorch_job)
         for pod in self.api.of(POD):
             self._kubelet(pod)
         self._watch_for_two_writers()

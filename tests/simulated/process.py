@@ -12,7 +12,7 @@ from typing import Any
 from anneal_operator.controller import Controller
 from anneal_operator.errors import ApiError
 from anneal_operator.handlers import notify
-from anneal_operator.kinds import FINE_TUNE_JOB, WATCHED, Obj
+from anneal_operator.kinds import FINE_TUNE_JOB, WATCHED, Kind, Obj
 from anneal_operator.settings import Settings
 from anneal_operator.store import Key, Store
 from simulated.api_server import ApiServer, CrashError
@@ -39,7 +39,7 @@ class Simulation:
         """A new process: an empty cache that is filled by listing."""
         self.store = Store()
         self.controller = Controller(self.store, self.api, self.settings, clock=lambda: self.now)  # type: ignore[arg-type]
-        self.delivered = len(self.api.watch)
+        self.delivered = dict.fromkeys(WATCHED, len(self.api.watch))
         self.wakes: dict[Key, datetime] = {}
         self.due: set[Key] = set()
         for kind in WATCHED:
@@ -68,20 +68,25 @@ class Simulation:
         self.api.update(job)
 
     def deliver(self) -> None:
-        """Let the watch catch up: all of it, or as far as chance has it."""
-        waiting = len(self.api.watch) - self.delivered
-        count = waiting if self.seed is None else self.random.randint(0, waiting)
-        for event, kind, obj in self.api.watch[self.delivered : self.delivered + count]:
-            if kind not in WATCHED:
-                continue
-            if event == "DELETED":
-                self.store.removed(kind, obj)
-                if kind == FINE_TUNE_JOB:
-                    self.controller.stir(obj)
-            elif not self.store.put(kind, obj):
-                continue
-            notify(self.controller, kind, obj)
-        self.delivered += count
+        """Let the watches catch up: wholly, or each kind as far as chance has it, and some events twice."""
+        for kind in self.random.sample(WATCHED, len(WATCHED)):
+            begin, end = self.delivered[kind], len(self.api.watch)
+            if self.seed is not None:
+                end = self.random.randint(begin, end)
+                begin = max(0, begin - self.random.randint(0, 3))
+            for event, of, obj in self.api.watch[begin:end]:
+                if of == kind:
+                    self._deliver(event, kind, obj)
+            self.delivered[kind] = max(end, self.delivered[kind])
+
+    def _deliver(self, event: str, kind: Kind, obj: Obj) -> None:
+        if event == "DELETED":
+            self.store.removed(kind, obj)
+            if kind == FINE_TUNE_JOB:
+                self.controller.stir(obj)
+        elif not self.store.put(kind, obj):
+            return
+        notify(self.controller, kind, obj)
 
     async def passes(self) -> None:
         """Work off what is due; an interrupted pass ends the process."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from anneal_api.conditions import Outcome
 from anneal_api.progress import TerminationMessage
-from anneal_operator.kinds import POD
+from anneal_operator.kinds import POD, PYTORCH_JOB
 from simulated.builders import make_job
 from simulated.machinery import PREPARED, TRAINED, Run
 from simulated.process import Simulation
@@ -81,6 +81,23 @@ async def _pod_deleted(simulation: Simulation) -> None:
     await simulation.run(100)
 
 
+async def _pod_gone_at_once(simulation: Simulation) -> None:
+    """Forced: no time to end, no last state; the engine makes another pod of the same name."""
+    await simulation.until("Running")
+    await simulation.run(3)
+    (pod,) = [pod for pod in simulation.api.of(POD) if pod["status"]["phase"] == "Running"]
+    simulation.api.vanish(POD, pod)
+    await simulation.run(100)
+
+
+async def _pytorch_job_deleted(simulation: Simulation) -> None:
+    await simulation.until("Running")
+    await simulation.run(3)
+    (pytorch_job,) = simulation.api.of(PYTORCH_JOB)
+    simulation.api.remove(PYTORCH_JOB, pytorch_job)
+    await simulation.run(100)
+
+
 DONE = ("Succeeded",)
 STORIES = (
     _story("success", "Succeeded", "Completed", DONE),
@@ -96,7 +113,7 @@ STORIES = (
     ),
     _story(
         "worker-dies-of-rank-zero", "Failed", "UserError", ("UserError",),
-        compute={"nodes": 2}, training=[[Run(9, 65, USER_ERROR.words), Run(9, 1)]],
+        compute={"nodes": 2}, training=[[Run(9, 65, USER_ERROR.words), Run(8, 1)]],
     ),
     _story(
         "user-error", "Failed", "UserError", ("UserError",), training=[[USER_ERROR]]
@@ -140,5 +157,11 @@ STORIES = (
     _story("suspended-early", "Succeeded", "Completed", DONE, then=_suspend_while_preparing),
     _story(
         "pod-deleted", "Succeeded", "Completed", ("Infrastructure", "Succeeded"), then=_pod_deleted
+    ),
+    _story(
+        "pod-forced", "Succeeded", "Completed", ("Infrastructure", "Succeeded"), then=_pod_gone_at_once,
+    ),
+    _story(
+        "pytorchjob-deleted", "Succeeded", "Completed", ("Infrastructure", "Succeeded"), then=_pytorch_job_deleted,
     ),
 )  # fmt: skip
