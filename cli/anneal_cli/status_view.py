@@ -64,7 +64,7 @@ def _summary(job: dict[str, Any], status: JobStatus, now: datetime) -> list[str]
     head = [f"{metadata.get('namespace')}/{metadata['name']}: {status.phase or 'not seen by the operator yet'}"]
     if status.message:
         head.append(f"  {status.message}")
-    if status.observed_generation and status.observed_generation != metadata.get("generation"):
+    if 0 < status.observed_generation < metadata.get("generation", 0):
         head.append("  The manifest has changed since; the operator has not looked at the change yet.")
     gpus = None if status.gpus is None else f"{status.gpus}{f' (pool {status.pool})' if status.pool else ''}"
     facts = pairs([

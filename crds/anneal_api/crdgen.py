@@ -20,6 +20,7 @@ _KEPT = (
     "minimum", "maximum", "minProperties", "maxProperties", "required", "x-kubernetes-int-or-string",
     "x-kubernetes-validations",
 )  # fmt: skip
+NOT_OBSERVED = -1
 HEADER = "# Generated from crds/anneal_api by `make generate`; never edited.\n"
 
 
@@ -78,6 +79,8 @@ def open_api_schema(model: type[BaseModel]) -> dict[str, Any]:
     for name in ("apiVersion", "kind"):
         properties[name] = {"type": "string"}
     properties["metadata"] = {"type": "object"}
+    # Tools that follow kstatus take an object without status for ready; with this one it is not seen yet.
+    properties["status"]["default"] = {"observedGeneration": NOT_OBSERVED}
     return schema
 
 

@@ -146,12 +146,13 @@ def test_a_job_is_shown_with_everything_that_is_recorded(api_server: "ApiServer"
         assert expected in shown, out
 
 
-def test_a_job_that_no_operator_has_seen_is_shown(api_server: "ApiServer") -> None:
-    """A job without status is not an error: it says that the operator has not seen it."""
-    api_server.put_job(NEW)
+@pytest.mark.parametrize("recorded", [None, {}, {"observedGeneration": -1}], ids=["none", "empty", "default"])
+def test_a_job_that_no_operator_has_seen_is_shown(api_server: "ApiServer", recorded: dict[str, Any] | None) -> None:
+    """A job without status is not an error: it says that the operator has not seen it, and nothing else."""
+    api_server.put_job({**NEW, "status": recorded})
     code, out, _ = status(api_server, "new")
     assert code == 0
-    assert out.startswith("team/new: not seen by the operator yet")
+    assert out.startswith("team/new: not seen by the operator yet\n\nAge")
 
 
 def test_a_change_that_was_not_observed_is_said(api_server: "ApiServer") -> None:
