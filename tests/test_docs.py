@@ -1,0 +1,53 @@
+"""The documentation names what the API has, and its links lead somewhere."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from anneal_api import ConditionType, Outcome, Phase, Reason
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("helm/**/*.md")])
+STATUS = (ROOT / "docs/status.md").read_text()
+
+
+def rows(text: str) -> dict[str, list[str]]:
+    """Table rows by their first cell, backticks removed."""
+    found = re.findall(r"(?m)^\| (.+?) \|(.*)\|$", text)
+    return {first.strip("`"): [cell.strip() for cell in rest.split("|")] for first, rest in found}
+
+
+@pytest.mark.parametrize("reason", list(Reason))
+def test_every_reason_is_explained(reason: Reason) -> None:
+    """Each reason has a row that says what it means."""
+    assert len(rows(STATUS)[reason][0]) > 10
+
+
+@pytest.mark.parametrize("word", [*Phase, *Outcome, *ConditionType])
+def test_every_phase_outcome_and_condition_is_explained(word: str) -> None:
+    """The other words of the status have a row too."""
+    assert f"| {word} |" in STATUS or f"| `{word}`" in STATUS or f"`{word}`, " in STATUS
+
+
+def test_nothing_is_explained_that_does_not_exist() -> None:
+    """A reason that was removed from the API is removed from the page."""
+    section = STATUS.split("## Reasons")[1].split("## Attempts")[0]
+    assert set(rows(section)) - {"reason"} <= set(Reason)
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors of a page's headings, as GitHub makes them."""
+    headings = re.findall(r"(?m)^#+ (.+)$", page.read_text())
+    return {re.sub(r"[^a-z0-9 _-]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_link_inside_the_project_leads_somewhere(page: Path) -> None:
+    """Files exist, and so do the headings that anchors name."""
+    for target in re.findall(r"\]\((?!https?://)([^)\s]+)\)", page.read_text()):
+        name, _, anchor = target.partition("#")
+        linked = (page.parent / name).resolve() if name else page
+        assert linked.exists(), target
+        if anchor:
+            assert anchor in anchors(linked), target
