@@ -28,6 +28,7 @@ class EngineView:
     succeeded: bool = False
     failed: bool = False
     message: str = ""
+    concluded: datetime | None = None
 
 
 def build(plan: Plan, *, attempt: int, micro_batch_size: int | None) -> Obj:
@@ -44,12 +45,13 @@ def observe(obj: Obj | None) -> EngineView:
     """Read an attempt's object. Conditions count only while they are True: earlier ones stay in the list."""
     if obj is None:
         return EngineView()
-    failed = true_condition(obj, "Failed")
+    failed, succeeded = true_condition(obj, "Failed"), true_condition(obj, "Succeeded")
     return EngineView(
         exists=True,
         deleting=is_deleting(obj),
         created=parse_time(meta(obj).get("creationTimestamp")),
-        succeeded=true_condition(obj, "Succeeded") is not None,
+        succeeded=succeeded is not None,
         failed=failed is not None,
         message=(failed or {}).get("message", ""),
+        concluded=parse_time((succeeded or failed or {}).get("lastTransitionTime")),
     )

@@ -127,7 +127,9 @@ class Machinery:
             self._conclude(job, "Succeeded")
 
     def _conclude(self, obj: Obj, condition: str, *, reason: str = "") -> None:
-        conditions = [{"type": condition, "status": "True", "reason": reason, "message": reason}]
+        conditions = [
+            {"type": condition, "status": "True", "reason": reason, "lastTransitionTime": format_time(self.now)}
+        ]
         self.api.update({**obj, "status": {"conditions": conditions}})
 
     def _script(self, pod: Obj) -> Run:

@@ -1,15 +1,19 @@
 """What prepare and train share: making what pods need around them, and saying why something does not start."""
 
-from datetime import timedelta
+from collections.abc import Sequence
+from datetime import datetime, timedelta
 
 from anneal_api.conditions import ConditionType, Reason
 from anneal_operator.draft import Draft
 from anneal_operator.kinds import Obj
 from anneal_operator.manifests import claim, configmap, networkpolicy
+from anneal_operator.pods import PodView
 from anneal_operator.waiting import Waiting
 
 # How soon a refused child is tried again, and how often Events are read while something does not start.
 RETRY = timedelta(seconds=15)
+# The watch of pods may be behind the one of their controller: how long its word is not taken without theirs.
+WATCHES_AGREE = timedelta(seconds=5)
 
 
 def surroundings(draft: Draft, workload: Obj) -> None:
@@ -19,6 +23,16 @@ def surroundings(draft: Draft, workload: Obj) -> None:
         own_claim = [claim.build(plan)] if plan.owns_claim else []
         draft.apply += [*own_claim, configmap.build(plan), networkpolicy.build(plan), workload]
     draft.own(config_map=plan.config_name, network_policy=plan.base, claim=plan.claim)
+
+
+def pods_may_be_late(draft: Draft, pods: Sequence[PodView], concluded: datetime | None) -> bool:
+    """Whether a controller calls its work over before the pods that tell why are known to have ended."""
+    if any(pod.holds_resources for pod in pods):
+        return True
+    if pods or concluded is None or draft.world.now >= concluded + WATCHES_AGREE:
+        return False
+    draft.wake_at(concluded + WATCHES_AGREE)
+    return True
 
 
 def explain(draft: Draft, kind: ConditionType, waits: Waiting, *about: Obj) -> None:

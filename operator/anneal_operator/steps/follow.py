@@ -16,7 +16,7 @@ from anneal_operator.draft import Draft
 from anneal_operator.engine import EngineView
 from anneal_operator.kinds import Obj, format_time, parse_time, uid_of
 from anneal_operator.pods import EPOCH, PodView, view
-from anneal_operator.steps.common import explain, surroundings
+from anneal_operator.steps.common import explain, pods_may_be_late, surroundings
 from anneal_operator.world import Doomed
 
 RUNNING = ConditionType.RUNNING
@@ -125,7 +125,10 @@ def _evidence(draft: Draft, attempt: Attempt, now: Scene, stop: policy.Evidence 
     if _succeeded(draft, now):
         return policy.Evidence(Outcome.SUCCEEDED, "Completed", _success_message(now), 0)
     lost = None
-    if attempt.running_time is not None:
+    if now.engine.failed and not pods_may_be_late(draft, now.pods, now.engine.concluded):
+        words = now.engine.message or "the PyTorchJob failed"
+        lost = policy.Evidence(Outcome.INFRASTRUCTURE, "EngineFailed", words)
+    elif attempt.running_time is not None:
         lost = _lost(draft, attempt, now)
     # Once a stop is under way, pods that end with it say nothing new, unless they name an error of their own.
     return policy.strongest(now.pods, lost, stop)
@@ -134,7 +137,9 @@ def _evidence(draft: Draft, attempt: Attempt, now: Scene, stop: policy.Evidence 
 def _succeeded(draft: Draft, now: Scene) -> bool:
     """All pods did their work. The engine may be ahead of the pods' watch, so its word alone waits for them."""
     done = [pod for pod in now.pods if pod.succeeded]
-    return len(done) >= draft.plan.nodes or (now.engine.succeeded and not now.alive)
+    if len(done) >= draft.plan.nodes:
+        return True
+    return now.engine.succeeded and not pods_may_be_late(draft, now.pods, now.engine.concluded)
 
 
 def _success_message(now: Scene) -> str:
@@ -146,8 +151,6 @@ def _lost(draft: Draft, attempt: Attempt, now: Scene) -> policy.Evidence | None:
     """An attempt that ran and lost its object or a pod, by nobody's account."""
     begun = parse_time(attempt.running_time)
     assert begun is not None
-    if now.engine.failed:
-        return policy.Evidence(Outcome.INFRASTRUCTURE, "EngineFailed", now.engine.message or "the PyTorchJob failed")
     if not now.engine.exists or now.engine.deleting:
         name = draft.plan.attempt_name(attempt.number)
         return policy.Evidence(Outcome.INFRASTRUCTURE, "Deleted", f"PyTorchJob {name} was deleted while it ran")

@@ -22,7 +22,7 @@ from anneal_operator.kinds import (
 )
 from anneal_operator.manifests import prepare as manifest
 from anneal_operator.pods import PodView, view
-from anneal_operator.steps.common import explain, surroundings
+from anneal_operator.steps.common import explain, pods_may_be_late, surroundings
 from anneal_operator.world import Doomed, Neighbour
 
 DATA_READY = ConditionType.DATA_READY
@@ -107,12 +107,13 @@ def _by_own_job(draft: Draft) -> bool:
         draft.set(DATA_READY, "False", Reason.PREPARING, "an outdated prepare Job is being removed")
         return False
     pods = _pods(draft, job)
-    if true_condition(job, "Complete", "SuccessCriteriaMet") and not true_condition(job, "Failed", "FailureTarget"):
-        return _complete(draft, pods)
-    if failed := true_condition(job, "Failed"):
-        _failed(draft, failed, pods)
+    over = true_condition(job, "Complete", "Failed")
+    if over is None or pods_may_be_late(draft, pods, parse_time(over.get("lastTransitionTime"))):
+        _in_progress(draft, job, pods)
         return False
-    _in_progress(draft, job, pods)
+    if over["type"] == "Complete":
+        return _complete(draft, pods)
+    _failed(draft, over, pods)
     return False
 
 
