@@ -66,6 +66,15 @@ class Block(BaseModel):
     )
     rules: ClassVar[tuple[Rule, ...]] = ()
 
+    @model_validator(mode="before")
+    @classmethod
+    def _null_is_absent(cls, data: Any) -> Any:
+        """`training:` with nothing below it takes its defaults, as the API server prunes nulls before it fills them in."""
+        if not isinstance(data, dict):
+            return data
+        known = {info.alias for info in cls.model_fields.values()}
+        return {key: value for key, value in data.items() if value is not None or key not in known}
+
     @model_validator(mode="after")
     def _check_rules(self) -> Self:
         broken = [(rule.field.lstrip("."), rule.message) for rule in self.rules if not rule.holds(self)]

@@ -176,3 +176,14 @@ def test_merge_keys_work() -> None:
     """Anchors and merges are what people share blocks with; an override beside a merge is not a duplicate."""
     (document,) = documents("base: &b {a: 1, b: 2}\nuse: {<<: *b, b: 3}\n")
     assert document["use"] == {"a": 1, "b": 3}
+
+
+def test_a_null_is_as_good_as_absent() -> None:
+    """A block or field that is written and left empty takes its default, as on the API server; a required one is missed."""
+    spec = job(training=None, checkpoint=None, adapter=None, runPolicy={"maxRetries": None}).spec
+    assert spec == job().spec
+    assert problems(with_spec(model=None, surprise=None)) == [
+        "spec.model: is required",
+        *problems(with_spec(surprise=None)),
+    ]
+    assert problems(with_spec(surprise=None))[0].startswith("spec.surprise: unknown key")
