@@ -5,7 +5,7 @@ Everything goes to stderr. Not here: deciding anything.
 
 import sys
 import time
-from typing import Any
+from typing import Any, Self
 
 from anneal_api import ProgressReport
 from anneal_trainer.result import Result
@@ -27,7 +27,7 @@ _WORDS = {
 
 def say(text: str) -> None:
     """One line to a person."""
-    print(text, file=sys.stderr, flush=True)  # noqa: T201: this is the command's output
+    print(text, file=sys.stderr, flush=True)  # noqa: T201 - this is the command's output
 
 
 def facts(report: ProgressReport) -> str:
@@ -61,7 +61,7 @@ class Lines:
         self._phase = ""
         self._said = 0.0
 
-    def __enter__(self) -> "Lines":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_raised: object) -> None:
@@ -85,11 +85,16 @@ class Bar:
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[facts]}"))
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[facts]}"),
+        )
         self._progress = Progress(*columns, console=Console(stderr=True), refresh_per_second=4, transient=False)
         self._task = self._progress.add_task("Starting", total=None, facts="")
 
-    def __enter__(self) -> "Bar":
+    def __enter__(self) -> Self:
         self._progress.start()
         return self
 
@@ -118,7 +123,7 @@ def listener(*, quiet: bool) -> Any:
 class Silent:
     """Says nothing."""
 
-    def __enter__(self) -> "Silent":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_raised: object) -> None:

@@ -63,7 +63,7 @@ class Context:
 
     @property
     def log(self) -> Path:
-        """This node's log of this attempt, on the job's storage."""
+        """The log of this node in this attempt, on the job's storage."""
         return self.layout.logs / f"attempt-{self.attempt}-rank{self.node_rank}.log"
 
     def encode(self) -> str:

@@ -1,6 +1,7 @@
 """Fetching an hf:// model to the job's storage, once a revision. Only `prepare` does; pods with GPUs never download.
 
-The credential is the HF_TOKEN that a Secret puts into the environment. Not here: data sets, which are streamed (`data.sources`).
+The credential is the HF_TOKEN that a Secret puts into the environment. Not here: data sets, which are streamed
+(`data.sources`).
 """
 
 from pathlib import Path
@@ -34,13 +35,17 @@ def _download(model: ModelSpec, draft: Path) -> None:
         snapshot_download(name, revision=model.revision, local_dir=draft, allow_patterns=_WANTED)
     except GatedRepoError as error:
         raise InputError(
-            f"model.source {model.source}: access is gated: accept its terms on the hub, and name a Secret with HF_TOKEN in spec.secrets"
+            f"model.source {model.source}: access is gated: accept its terms on the hub, "
+            "and name a Secret with HF_TOKEN in spec.secrets"
         ) from error
     except RevisionNotFoundError as error:
-        raise InputError(f"model.revision {model.revision!r}: {model.source} has no such branch, tag or commit") from error
+        raise InputError(
+            f"model.revision {model.revision!r}: {model.source} has no such branch, tag or commit"
+        ) from error
     except RepositoryNotFoundError as error:
         raise InputError(
-            f"model.source {model.source}: there is no such model, or it is private: then name a Secret with HF_TOKEN in spec.secrets"
+            f"model.source {model.source}: there is no such model, or it is private: "
+            "then name a Secret with HF_TOKEN in spec.secrets"
         ) from error
     except (HfHubHTTPError, OSError) as error:
         raise TemporaryError(f"model.source {model.source}: the hub cannot be reached: {error}") from error

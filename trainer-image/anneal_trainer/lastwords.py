@@ -8,6 +8,7 @@ from pathlib import Path
 
 from anneal_api import Outcome, TerminationMessage
 from anneal_api.exitcodes import OK
+from anneal_api.status import DatasetReport
 from anneal_trainer.errors import MemoryShortError, TrainerError
 from anneal_trainer.reporter import Reporter
 from anneal_trainer.result import Result
@@ -15,7 +16,7 @@ from anneal_trainer.result import Result
 _OUT_OF_MEMORY = ("DefaultCPUAllocator: not enough memory", "CUDA out of memory", "out of memory", "std::bad_alloc")
 
 
-def of_result(result: Result, *, log: str | None = None) -> TerminationMessage:
+def of_result(result: Result) -> TerminationMessage:
     """A run that reached its end."""
     return TerminationMessage(
         outcome=Outcome.SUCCEEDED,
@@ -32,11 +33,19 @@ def of_result(result: Result, *, log: str | None = None) -> TerminationMessage:
         peak_memory_bytes=result.peak_memory_bytes,
         dataset=result.dataset,
         outputs=result.outputs,
-        log=log,
     )
 
 
-def of_error(error: BaseException, reporter: Reporter | None, *, log: str | None = None) -> TerminationMessage:
+def of_prepared(report: DatasetReport) -> TerminationMessage:
+    """Data that is ready."""
+    return TerminationMessage(
+        outcome=Outcome.SUCCEEDED,
+        message=f"{report.used:,} of {report.rows:,} rows are ready: {report.trained_tokens:,} trained tokens",
+        dataset=report,
+    )
+
+
+def of_error(error: BaseException, reporter: Reporter | None) -> TerminationMessage:
     """A run that did not; what it had reported is kept."""
     named = as_named(error)
     report = reporter.report if reporter else None
@@ -50,7 +59,6 @@ def of_error(error: BaseException, reporter: Reporter | None, *, log: str | None
         loss=report.loss if report else None,
         device=report.device if report else None,
         peak_memory_bytes=report.peak_memory_bytes if report else None,
-        log=log,
     )
 
 

@@ -1,7 +1,7 @@
 """`anneal run`: one job on this machine, with no cluster, by the same steps as in pods.
 
-A job of one process is prepared and trained in this very process, so that nothing is imported or loaded twice; one of several GPUs
-goes through the launcher, as in a pod. Not here: reading manifests and command lines (the CLI does).
+A job of one process is prepared and trained in this very process, so that nothing is imported or loaded twice; one of
+several GPUs goes through the launcher, as in a pod. Not here: reading manifests and command lines (the CLI does).
 """
 
 import shutil
@@ -34,14 +34,14 @@ def run(
     default_storage: Path = DEFAULT_STORAGE,
     quiet: bool = False,
 ) -> int:
-    """Prepare and train `job` here; print progress and a summary to stderr; return an exit code of `anneal_api.exitcodes`.
+    """Prepare and train `job` here, tell how it goes on stderr, and return an exit code of `anneal_api.exitcodes`.
 
     `job` need not be resolved. `volumes` maps claim names to existing directories (`--volume CLAIM=DIR`). The job's
     storage is its `spec.storage` claim, which must be mapped; without one, `default_storage` (made if absent).
     The run directory is `runs/NAME` on the storage. The same manifest run again resumes at its last checkpoint if it
-    was interrupted, and starts anew if it had ended or has changed. `quiet` leaves out progress bar and summary, not errors.
-    Never raises for what a user can mend: every such problem is printed, one line each, and has its own exit code.
-    SIGINT and SIGTERM save a checkpoint and return 75.
+    was interrupted, and starts anew if it had ended or has changed. `quiet` leaves out progress bar and summary, not
+    errors. Never raises for what a user can mend: every such problem is printed, one line each, and has its own exit
+    code. SIGINT and SIGTERM save a checkpoint and return 75.
     """
     begun = time.monotonic()
     try:

@@ -1,12 +1,12 @@
-"""The tokenizer and the model that a spec names: loaded once, from a directory, with the cause told if they do not load.
+"""The tokenizer and the model that a spec names: loaded once, from a directory, with the cause told if it fails.
 
-`check_files` needs neither torch nor the weights' bytes, so that `prepare` finds a broken model on a CPU. What is trained is
-always kept in fp32; frozen weights are kept in `training.precision` or quantized. Not here: fetching (`hub`).
+`check_files` needs neither torch nor the weights' bytes, so that `prepare` finds a broken model on a CPU. What is
+trained is always kept in fp32; frozen weights are kept in `training.precision` or quantized. Not here: fetching
+(`hub`).
 """
 
 import json
 import struct
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,8 +23,9 @@ CHATML = (
     "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
 )
 LLAMA3 = (
-    "{{ bos_token }}{% for message in messages %}{{ '<|start_header_id|>' + message['role'] + '<|end_header_id|>\\n\\n' "
-    "+ message['content'] | trim + '<|eot_id|>' }}{% endfor %}"
+    "{{ bos_token }}{% for message in messages %}"
+    "{{ '<|start_header_id|>' + message['role'] + '<|end_header_id|>\\n\\n' }}"
+    "{{ message['content'] | trim + '<|eot_id|>' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|start_header_id|>assistant<|end_header_id|>\\n\\n' }}{% endif %}"
 )
 BUILT_IN = {"chatml": CHATML, "llama3": LLAMA3}
@@ -98,8 +99,8 @@ def _check_weights(file: Path, source: str) -> None:
     try:
         with file.open("rb") as stream:
             (length,) = struct.unpack("<Q", stream.read(8))
-            header = json.loads(stream.read(length)) if length < file.stat().st_size else None
-        ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]  # type: ignore[union-attr]
+            header = json.loads(stream.read(min(length, file.stat().st_size)))
+        ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
     except (struct.error, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"model.source {source}: {file.name} is not a safetensors file: broken header") from error
     expected, found = 8 + length + max(ends, default=0), file.stat().st_size
@@ -118,9 +119,13 @@ def load_tokenizer(model: ModelSpec, path: Path) -> Any:
     except Exception as error:  # the library raises many kinds, and a broken file can raise any
         raise InputError(f"model.source {model.source}: the tokenizer does not load: {error}") from error
     if not tokenizer.is_fast:
-        raise InputError(f"model.source {model.source}: the tokenizer has no tokenizer.json (the fast form), which is needed")
+        raise InputError(
+            f"model.source {model.source}: the tokenizer has no tokenizer.json (the fast form), which is needed"
+        )
     if model.add_special_tokens:
-        tokenizer.add_special_tokens({"additional_special_tokens": list(model.add_special_tokens)}, replace_extra_special_tokens=False)
+        tokenizer.add_special_tokens(
+            {"additional_special_tokens": list(model.add_special_tokens)}, replace_extra_special_tokens=False
+        )
     if model.chat_template != "auto":
         tokenizer.chat_template = _template(model, tokenizer)
     if tokenizer.pad_token is None:
@@ -133,7 +138,7 @@ def _template(model: ModelSpec, tokenizer: Any) -> str:
     missing = [token for token in TEMPLATE_TOKENS.get(model.chat_template, ()) if token not in known]
     if missing:
         raise ConfigError(
-            f"model.chatTemplate {model.chat_template} writes {', '.join(missing)}, which this tokenizer does not have: "
+            f"model.chatTemplate {model.chat_template} writes {', '.join(missing)}, which this tokenizer lacks: "
             f"add them with model.addSpecialTokens"
         )
     return BUILT_IN.get(model.chat_template, model.chat_template)
@@ -143,8 +148,8 @@ def renderer(model: ModelSpec, tokenizer: Any) -> Renderer:
     """The chat template as a function; ConfigError with the remedy where there is none."""
     if not tokenizer.chat_template:
         raise ConfigError(
-            "model.chatTemplate is auto, but this model's tokenizer has no chat template, and datasets of type chat_template "
-            "need one: set model.chatTemplate to chatml, llama3 or a Jinja text"
+            f"model.chatTemplate is auto, but the tokenizer of {model.source} has no chat template, which datasets "
+            "of type chat_template need: set model.chatTemplate to chatml, llama3 or a Jinja text"
         )
 
     def render(messages: list[Message]) -> str:
@@ -171,7 +176,7 @@ class Device:
 
 
 def device() -> Device:
-    """This process's device."""
+    """The device of this process."""
     import torch
 
     if torch.cuda.is_available():
@@ -216,7 +221,11 @@ def load_model(spec: FineTuneSpec, path: Path, tokenizer: Any, *, found: Device)
 def _start_from_mean(model: Any, added: int) -> None:
     import torch
 
-    tables = {id(table.weight): table.weight for table in (model.get_input_embeddings(), model.get_output_embeddings()) if table is not None}
+    tables = {
+        id(table.weight): table.weight
+        for table in (model.get_input_embeddings(), model.get_output_embeddings())
+        if table is not None
+    }
     with torch.no_grad():
         for weight in tables.values():
             weight[-added:] = weight[:-added].mean(dim=0)
@@ -274,7 +283,8 @@ def _check_targets(targets: list[str], model: Any) -> None:
     absent = [target for target in targets if not any(name == target or name.endswith(f".{target}") for name in names)]
     if absent:
         raise ConfigError(
-            f"adapter.targetModules: {', '.join(absent)} is not in this model; its linear layers are {', '.join(sorted(linear))}"
+            f"adapter.targetModules: {', '.join(absent)} is not in this model; "
+            f"its linear layers are {', '.join(sorted(linear))}"
         )
 
 
@@ -287,5 +297,3 @@ def _trainable_tokens(tokens: list[int], model: Any) -> dict[str, list[int]] | N
         tables.append(model.get_output_embeddings())
     names = {id(module): name.rpartition(".")[2] for name, module in model.named_modules()}
     return {names[id(table)]: tokens for table in tables}
-
-

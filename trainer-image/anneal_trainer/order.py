@@ -1,7 +1,7 @@
 """Which sequence comes when: the whole run as one explicit order, so that step k is the same whatever the layout.
 
-Each epoch is a permutation of its own, and the last one is cut, or wrapped into the next, so that every optimizer step has
-a full batch. Processes, accumulation and a resume only cut this one order differently. Not here: reading the data.
+Each epoch is a permutation of its own, and the last one is cut, or wrapped into the next, so that every optimizer step
+has a full batch. Processes, accumulation and a resume only cut this one order differently. Not here: reading the data.
 """
 
 import math

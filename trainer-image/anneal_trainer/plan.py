@@ -1,4 +1,4 @@
-"""The numbers of a run that depend on the data or the machine: steps, accumulation, and how often to save and evaluate."""
+"""The numbers of a run that depend on data or machine: steps, accumulation, how often to save and to evaluate."""
 
 import math
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""The first half of every job: the model is there and loads, every row is read, tokenized and masked, nothing is guessed.
+"""The first half of every job: the model is there and loads, every row is read, tokenized and masked.
 
 Runs on CPUs, in a pod of its own or in the process of `anneal run`. Whatever is wrong with model or data is found here,
 all of it at once, before anything waits for a GPU. Prepared data that is there already is used again.

@@ -1,6 +1,7 @@
 """What the libraries are told before they are imported: no progress bars, no advice, no telemetry.
 
-Their warnings would bury ours; what matters of them is checked here by other means. Nothing that is already set is changed.
+Their warnings would bury ours; what matters of them is checked here by other means. Nothing that is already set is
+changed.
 """
 
 import logging

@@ -24,7 +24,9 @@ def find_ready(context: Context) -> Ready:
         now = sources_identity(context.spec, context.volumes, path)
     except InputError as error:
         raise StaleDataError(f"a source has gone since the data was prepared: {error}") from error
-    changed = sorted({entry[0] for entry in (*now, *(made_from or [])) if (entry in now) != (entry in (made_from or []))})
+    changed = sorted(
+        {entry[0] for entry in (*now, *(made_from or [])) if (entry in now) != (entry in (made_from or []))}
+    )
     if changed:
         raise StaleDataError(f"changed since the data was prepared: {', '.join(changed)}; it is prepared again")
     return Ready(prepared, path, model.load_tokenizer(context.spec.model, path), reused=True)

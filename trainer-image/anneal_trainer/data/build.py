@@ -1,7 +1,8 @@
 """Rows to prepared data: every source read, every row formatted, tokenized, cut and judged, then written.
 
-Nothing is trained on a data set with a row that cannot be read or understood: such rows are collected and told together. A row
-that is fine but leaves nothing to train on (an empty answer, a prompt that fills the sequence) is dropped and counted.
+Nothing is trained on a data set with a row that cannot be read or understood: such rows are collected and told
+together. A row that is fine but leaves nothing to train on (an empty answer, a prompt that fills the sequence) is
+dropped and counted.
 Not here: where prepared data is kept and found (`store`).
 """
 
@@ -174,7 +175,7 @@ def _held_out(rows: int, evaluation: EvaluationSpec | None, seed: int) -> set[in
         raise DataError(
             f"evaluation.holdout would keep {count} of {rows} rows out of training and leave none: make it smaller"
         )
-    return set(random.Random(seed).sample(range(rows), count))  # noqa: S311: a reproducible choice, not a secret
+    return set(random.Random(seed).sample(range(rows), count))  # noqa: S311 - a reproducible choice, not a secret
 
 
 def _report(tally: Tally, held_out: set[int]) -> DatasetReport:

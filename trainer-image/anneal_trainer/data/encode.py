@@ -37,17 +37,21 @@ class Encoder:
     def check(self, tokens: Tokens) -> None:
         """RowError if an id or a label is not in the model's vocabulary."""
         ids, labels = tokens.input_ids, tokens.labels
-        if ids and not (0 <= min(ids) and max(ids) < self.vocabulary):
+        if ids and not (min(ids) >= 0 and max(ids) < self.vocabulary):
             wrong = next(i for i in ids if not 0 <= i < self.vocabulary)
             raise RowError(f"the token id {wrong} is not in the model's vocabulary (0 to {self.vocabulary - 1})")
         bad = next((label for label in labels if label != IGNORED and not 0 <= label < self.vocabulary), None)
         if bad is not None:
-            raise RowError(f"the label {bad} is neither {IGNORED} nor in the model's vocabulary (0 to {self.vocabulary - 1})")
+            raise RowError(
+                f"the label {bad} is neither {IGNORED} nor in the model's vocabulary (0 to {self.vocabulary - 1})"
+            )
 
     def _tokenized(self, texts: list[str]) -> list[tuple[list[int], list[tuple[int, int]]]]:
         if not texts:
             return []
-        found = self.tokenizer(texts, add_special_tokens=False, return_offsets_mapping=True, return_attention_mask=False)
+        found = self.tokenizer(
+            texts, add_special_tokens=False, return_offsets_mapping=True, return_attention_mask=False
+        )
         return list(zip(found["input_ids"], found["offset_mapping"], strict=True))
 
     def _assembled(self, example: Text, encoded: Any) -> Tokens:

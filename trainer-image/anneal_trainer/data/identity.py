@@ -1,8 +1,8 @@
 """What prepared data was made from, cheaply enough to ask again before every attempt.
 
 A file is identified by its path, size and time of change: reading terabytes to compare them would cost more than it
-saves, and a file that is rewritten with neither changed is not something people do. Not here: hub sources, which only a prepare pod can
-ask about; their revision is part of the spec.
+saves, and a file that is rewritten with neither changed is not something people do. Not here: hub sources, which only
+a prepare pod can ask about; their revision is part of the spec.
 """
 
 from pathlib import Path
@@ -14,6 +14,8 @@ from anneal_trainer.data.sources import files_of
 from anneal_trainer.model import TOKENIZER_FILES
 
 Identity = list[list[Any]]
+
+
 def sources_identity(spec: FineTuneSpec, volumes: dict[str, Path], model: Path) -> Identity:
     """One entry a file: its name, size in bytes and time of change in nanoseconds."""
     entries: Identity = []
@@ -22,7 +24,9 @@ def sources_identity(spec: FineTuneSpec, volumes: dict[str, Path], model: Path) 
             entries.append([dataset.source, dataset.revision])
         else:
             entries += [_entry(file.shown, file.path) for file in files_of(dataset.source, volumes)]
-    return entries + [_entry(f"{spec.model.source}/{name}", model / name) for name in TOKENIZER_FILES if (model / name).exists()]
+    return entries + [
+        _entry(f"{spec.model.source}/{name}", model / name) for name in TOKENIZER_FILES if (model / name).exists()
+    ]
 
 
 def _entry(shown: str, path: Path) -> list[Any]:

@@ -114,7 +114,9 @@ def _reader(file: DataFile) -> tuple[str, Callable[[DataFile, Problems], Iterato
             return "row", _arrow
         case other:
             accepted = ", ".join(SUFFIXES)
-            raise InputError(f"{file.shown}: files that end in {other or 'nothing'} cannot be read; accepted: {accepted}")
+            raise InputError(
+                f"{file.shown}: files that end in {other or 'nothing'} cannot be read; accepted: {accepted}"
+            )
 
 
 def _is_json_lines(path: Path) -> bool:
@@ -198,29 +200,29 @@ def _parquet(file: DataFile, problems: Problems) -> Iterator[tuple[int, Row]]:
 
 
 def _arrow(file: DataFile, problems: Problems) -> Iterator[tuple[int, Row]]:
-    import pyarrow
+    import pyarrow as pa
 
     try:
         number = 0
-        with pyarrow.memory_map(str(file.path)) as stream:
+        with pa.memory_map(str(file.path)) as stream:
             for batch in _record_batches(stream):
                 for row in batch.to_pylist():
                     number += 1
                     yield number, row
-    except pyarrow.ArrowException as error:
+    except pa.ArrowException as error:
         problems.add(file.shown, f"not an Arrow file: {error}")
 
 
 def _record_batches(stream: Any) -> Iterator[Any]:
     """Of either of Arrow's two containers: the file format, and the stream that the datasets library writes."""
-    import pyarrow
+    import pyarrow as pa
 
     if stream.read(6) == b"ARROW1":
-        reader = pyarrow.ipc.open_file(stream)
+        reader = pa.ipc.open_file(stream)
         yield from (reader.get_batch(index) for index in range(reader.num_record_batches))
     else:
         stream.seek(0)
-        yield from pyarrow.ipc.open_stream(stream)
+        yield from pa.ipc.open_stream(stream)
 
 
 def _hub_rows(dataset: DatasetSpec) -> Iterator[Placed]:

@@ -72,22 +72,22 @@ class SplitWriter:
     """Appends sequences to one split's Arrow file."""
 
     def __init__(self, path: Path) -> None:
-        import pyarrow
+        import pyarrow as pa
 
         path.mkdir(parents=True, exist_ok=True)
-        integers = pyarrow.list_(pyarrow.int32())
-        self._schema = pyarrow.schema([("input_ids", integers), ("labels", integers)])
-        self._writer = pyarrow.ipc.new_stream(str(path / _FILE), self._schema)
+        integers = pa.list_(pa.int32())
+        self._schema = pa.schema([("input_ids", integers), ("labels", integers)])
+        self._writer = pa.ipc.new_stream(str(path / _FILE), self._schema)
 
     def write(self, rows: Iterable[Tokens]) -> None:
         """One record batch."""
-        import pyarrow
+        import pyarrow as pa
 
         kept = list(rows)
         if kept:
             columns = [[row.input_ids for row in kept], [row.labels for row in kept]]
-            arrays = [pyarrow.array(column, type=field.type) for column, field in zip(columns, self._schema, strict=True)]
-            self._writer.write_batch(pyarrow.record_batch(arrays, schema=self._schema))
+            arrays = [pa.array(column, type=field.type) for column, field in zip(columns, self._schema, strict=True)]
+            self._writer.write_batch(pa.record_batch(arrays, schema=self._schema))
 
     def close(self) -> None:
         """Finish the file."""
@@ -96,22 +96,22 @@ class SplitWriter:
 
 def split_off(path: Path, held_out: set[int]) -> None:
     """Move the rows of train/ whose numbers are in `held_out` to eval/, in pieces."""
-    import pyarrow
+    import pyarrow as pa
 
     source = path / TRAIN / _FILE
     whole = source.with_name("whole.arrow")
     source.rename(whole)
-    with pyarrow.memory_map(str(whole)) as stream:
-        reader = pyarrow.ipc.open_stream(stream)
+    with pa.memory_map(str(whole)) as stream:
+        reader = pa.ipc.open_stream(stream)
         (path / EVAL).mkdir()
         with (
-            pyarrow.ipc.new_stream(str(source), reader.schema) as train,
-            pyarrow.ipc.new_stream(str(path / EVAL / _FILE), reader.schema) as held,
+            pa.ipc.new_stream(str(source), reader.schema) as train,
+            pa.ipc.new_stream(str(path / EVAL / _FILE), reader.schema) as held,
         ):
             number = 0
             for batch in reader:
-                mask = pyarrow.array([index in held_out for index in range(number, number + batch.num_rows)])
+                mask = pa.array([index in held_out for index in range(number, number + batch.num_rows)])
                 number += batch.num_rows
                 held.write_batch(batch.filter(mask))
-                train.write_batch(batch.filter(pyarrow.compute.invert(mask)))
+                train.write_batch(batch.filter(pa.compute.invert(mask)))
     whole.unlink()

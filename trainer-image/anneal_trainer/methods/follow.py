@@ -79,7 +79,9 @@ class Follow(TrainerCallback):  # type: ignore[misc]
             control.should_save = True
             control.should_evaluate = self._trainer.eval_dataset is not None
 
-    def on_log(self, _args: Any, state: Any, _control: Any, logs: dict[str, Any] | None = None, **_options: Any) -> None:
+    def on_log(
+        self, _args: Any, state: Any, _control: Any, logs: dict[str, Any] | None = None, **_options: Any
+    ) -> None:
         """Report one step. The library's own history would grow into every checkpoint, so it is emptied."""
         state.log_history.clear()
         if logs is None or "loss" not in logs:
@@ -92,7 +94,9 @@ class Follow(TrainerCallback):  # type: ignore[misc]
         values = self._values(state.global_step, logs)
         self._reporter.update(**values)
         if self._metrics:
-            self._metrics.write({**{key: value for key, value in values.items() if value is not None}, "time": time.time()})
+            self._metrics.write(
+                {**{key: value for key, value in values.items() if value is not None}, "time": time.time()}
+            )
 
     def _values(self, step: int, logs: dict[str, Any]) -> dict[str, Any]:
         pace, left = self._pace.seconds_per_step, self._plan.steps - step
@@ -119,9 +123,9 @@ def _check_finite(step: int, logs: dict[str, Any], plan: Plan) -> None:
     broken = [name for name in ("loss", "grad_norm") if name in logs and not math.isfinite(logs[name])]
     if broken:
         raise DataError(
-            f"step {step} of {plan.steps}: {' and '.join(broken)} became {logs[broken[0]]}, from which training does not recover: "
-            f"lower training.learningRate (now {logs.get('learning_rate')}), use more warm-up, or look for extreme rows; "
-            "no checkpoint was written after it"
+            f"step {step} of {plan.steps}: {' and '.join(broken)} became {logs[broken[0]]}, "
+            f"from which training does not recover: lower training.learningRate (now {logs.get('learning_rate')}), "
+            "use more warm-up, or look for extreme rows; no checkpoint was written after it"
         )
 
 

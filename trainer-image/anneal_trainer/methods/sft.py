@@ -48,7 +48,9 @@ def run(context: Context, ready: Ready, *, reporter: Reporter, stop: Stop) -> Re
         world_size=context.world_size,
     )
     trainer = _trainer(context, ready, plan=plan, found=found, stop=stop)
-    metrics = MetricsLog(layout.logs / "metrics.jsonl", resumed_from=start.step if start else 0) if _first(trainer) else None
+    metrics = (
+        MetricsLog(layout.logs / "metrics.jsonl", resumed_from=start.step if start else 0) if _first(trainer) else None
+    )
     trainer.add_callback(Follow(trainer, reporter, metrics, plan))
     if start is None:
         _look(context, trainer, ready, when=samples.BEFORE, reporter=reporter)
@@ -56,8 +58,8 @@ def run(context: Context, ready: Ready, *, reporter: Reporter, stop: Stop) -> Re
     _train(trainer, start, world=context.world_size)
     if trainer.state.global_step < plan.steps:
         raise StoppedError(
-            f"stopped at step {trainer.state.global_step} of {plan.steps}: its checkpoint is saved, and the next attempt "
-            "goes on from there"
+            f"stopped at step {trainer.state.global_step} of {plan.steps}: its checkpoint is saved, "
+            "and the next attempt goes on from there"
         )
     _look(context, trainer, ready, when=samples.AFTER, reporter=reporter)
     return _finish(context, trainer, ready, reporter=reporter, metrics=metrics)

@@ -28,12 +28,16 @@ os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 class OrderedTrainer(SFTTrainer):  # type: ignore[misc]
     """SFTTrainer over a `RunOrder`."""
 
+    # What the library sets; told to the type checker.
+    control: Any
+
     def __init__(self, *, order: RunOrder, keep: int, stop: Stop, **options: Any) -> None:
         self._order = order
         self._keep = keep
         self._stop = stop
         super().__init__(**options)
-        # TRL casts the adapters of quantized models to bf16; small updates are lost there, so what is trained stays fp32.
+        # TRL casts the adapters of quantized models to bf16; small updates are lost there, so what is trained stays
+        # fp32.
         for parameter in self.model.parameters():
             if parameter.requires_grad:
                 parameter.data = parameter.data.float()
@@ -94,13 +98,13 @@ class OrderedTrainer(SFTTrainer):  # type: ignore[misc]
         return metrics
 
     def _own_batches(self) -> Any:
-        """This rank's batches of the holdout; as many on every rank, None where there is nothing left."""
+        """The batches of this rank; as many on every rank, None where there is nothing left."""
         rows, size = self.eval_dataset, self.args.per_device_eval_batch_size
         world, rank = self.args.world_size, self.args.process_index
         stride = size * world
         for start in range(0, len(rows), stride):
             own = range(start + rank * size, min(start + (rank + 1) * size, len(rows)))
-            yield self.data_collator([rows[index] for index in own]) if len(own) else None
+            yield self.data_collator([rows[index] for index in own]) if own else None
 
     @staticmethod
     def _loss_sum(model: Any, batch: dict[str, Any]) -> Any:

@@ -2,8 +2,8 @@
 
 Which characters a turn became is found by rendering the conversation again with a stand-in for that turn and
 comparing the two texts, so it works for templates that trim, add or rewrite what they are given. The token that
-ends a turn is trained too, since a model that never learns it never stops: it is whatever special token the template puts right
-behind an assistant's words. ShareGPT rows (`from`/`value`) are read as the same thing under other names.
+ends a turn is trained too, since a model that never learns it never stops: it is whatever special token the template
+puts right behind an assistant's words. ShareGPT rows (`from`/`value`) are read as the same thing under other names.
 
 Not here: tools, per-turn training switches, and templates that need more than the messages.
 """

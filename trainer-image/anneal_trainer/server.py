@@ -1,0 +1,102 @@
+"""`/progress`, `/metrics` and `/healthz` on the pod's progress port, from the first moment of the pod's life.
+
+The launcher serves them, so they answer while the training process still imports; what they say is what that
+process last wrote. Not here: who may ask (a NetworkPolicy).
+"""
+
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import GaugeMetricFamily, InfoMetricFamily, Metric
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+
+from anneal_api import ProgressReport
+from anneal_trainer.reporter import PROGRESS_FILE
+
+_GAUGES = {
+    "step": "Optimizer steps done.",
+    "total_steps": "Optimizer steps in all.",
+    "epoch": "Passes over the training rows.",
+    "loss": "Training loss of the last step, mean over trained tokens.",
+    "eval_loss": "Loss on the holdout.",
+    "learning_rate": "Learning rate of the last step.",
+    "grad_norm": "Gradient norm of the last step, before clipping.",
+    "tokens_per_second": "Tokens processed a second over all processes.",
+    "eta_seconds": "Seconds of training left.",
+    "peak_memory_bytes": "Peak memory of the busiest device.",
+    "rows": "Rows read while preparing.",
+    "world_size": "Training processes.",
+    "micro_batch_size": "Sequences of one pass on one device.",
+    "attempt": "The number of the attempt.",
+}
+
+
+def reader(records: Path, initial: ProgressReport) -> Callable[[], ProgressReport]:
+    """A function that gives the last report, `initial` before there is one."""
+
+    def read() -> ProgressReport:
+        try:
+            return ProgressReport.model_validate_json((records / PROGRESS_FILE).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return initial
+
+    return read
+
+
+class _Collector:
+    """Turns the last report into metrics when it is asked to."""
+
+    def __init__(self, read: Callable[[], ProgressReport]) -> None:
+        self._read = read
+
+    def collect(self) -> Iterator[Metric]:
+        """Every number that is known, and the phase."""
+        report = self._read()
+        for name, text in _GAUGES.items():
+            value = getattr(report, name)
+            if value is not None:
+                yield GaugeMetricFamily(f"anneal_trainer_{name}", text, value=value)
+        info = InfoMetricFamily("anneal_trainer", "What the trainer does, on what.")
+        info.add_metric([], {"phase": report.phase, "role": report.role, "device": report.device or ""})
+        yield info
+
+
+def serve(read: Callable[[], ProgressReport], port: int) -> ThreadingHTTPServer:
+    """Start serving on every address of the pod; `shutdown()` ends it. Port 0 takes any free one."""
+    registry = CollectorRegistry()
+    registry.register(_Collector(read))
+
+    def answer(path: str) -> tuple[str, bytes] | None:
+        match path.partition("?")[0]:
+            case "/progress":
+                return "application/json", read().model_dump_json(by_alias=True, exclude_none=True).encode()
+            case "/metrics":
+                return CONTENT_TYPE_LATEST, generate_latest(registry)
+            case "/healthz":
+                return "text/plain", b"ok"
+        return None
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            found = answer(self.path)
+            if found is None:
+                self.send_error(404, "try /progress, /metrics or /healthz")
+                return
+            kind, body = found
+            self.send_response(200)
+            self.send_header("Content-Type", kind)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_arguments: object) -> None:
+            """A line a poll would bury the log."""
+
+    # Every address: the operator and Prometheus ask by the pod's IP.
+    server = ThreadingHTTPServer(("", port), Handler)
+    server.daemon_threads = True
+    Thread(target=server.serve_forever, daemon=True, name="progress").start()
+    return server
