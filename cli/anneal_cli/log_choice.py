@@ -8,6 +8,7 @@ from anneal_api import ConditionType
 from anneal_api.meta import ATTEMPT_LABEL, ROLE_LABEL, ROLE_PREPARE, ROLE_TRAINER
 from anneal_api.status import JobStatus
 
+_UNSEEN = "the operator has not seen the job yet"
 RANK_LABEL = "training.kubeflow.org/replica-index"
 
 
@@ -62,7 +63,7 @@ def nothing_to_show(job: dict[str, Any], wanted: Wanted, pods: Sequence[PodLog])
     """Why there is no output, and where to look instead."""
     status = JobStatus.model_validate(job.get("status") or {})
     if pods:
-        return f"no pod has started yet: {status.message or 'waiting'}"
+        return f"no pod has started yet: {status.message or _UNSEEN}"
     if wanted.prepare:
         by = status.dataset and status.dataset.prepared_by
         return (
@@ -72,7 +73,7 @@ def nothing_to_show(job: dict[str, Any], wanted: Wanted, pods: Sequence[PodLog])
     attempt = next((a for a in status.attempts if a.number == number), None)
     if attempt is None:
         begun = f"the last one is {status.attempts[-1].number}" if status.attempts else "none has begun"
-        return f"no attempt {number}; {begun}" if number else f"no pod yet: {status.message or 'waiting'}"
+        return f"no attempt {number}; {begun}" if number else f"no pod yet: {status.message or _UNSEEN}"
     if attempt.log is None:
         return f"the pods of attempt {number} are gone, and it left no log on the storage"
     return f"the pods of attempt {number} are gone; its log is kept at {attempt.log}"

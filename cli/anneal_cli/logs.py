@@ -81,7 +81,7 @@ def _follow(cluster: "Cluster", name: str, wanted: "Wanted") -> None:
             continue
         if over:
             break
-        message = str((job.get("status") or {}).get("message") or "waiting for the operator")
+        message = str((job.get("status") or {}).get("message") or "waiting for the operator to see the job")
         if message != said and not shown:
             note(message)
             said = message
