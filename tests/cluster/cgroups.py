@@ -17,7 +17,7 @@ _NEEDED = ("cpu", "cpuset", "memory", "pids", "hugetlb")
 def hierarchies(mountinfo: str | None = None) -> dict[Path, str]:
     """Mount point of each hierarchy, with its type (`cgroup` or `cgroup2`)."""
     found = {}
-    for line in (mountinfo or Path("/proc/self/mountinfo").read_text()).splitlines():
+    for line in (Path("/proc/self/mountinfo").read_text() if mountinfo is None else mountinfo).splitlines():
         before, _, after = line.partition(" - ")
         kind = after.split()[0]
         if kind in ("cgroup", "cgroup2"):

@@ -45,14 +45,15 @@ class Paths:
     """The files of one cluster."""
 
     name: str
+    root: Path = STATE_ROOT
 
     @property
     def state(self) -> Path:
-        return STATE_ROOT / self.name
+        return self.root / self.name
 
     @property
     def lock(self) -> Path:
-        return STATE_ROOT / f".{self.name}.lock"
+        return self.root / f".{self.name}.lock"
 
     @property
     def record(self) -> Path:

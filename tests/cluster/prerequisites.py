@@ -14,6 +14,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cluster import cgroups
 from cluster.layout import cache_root
 from cluster.shell import ClusterError, PrerequisiteError, run, run_logged, step, succeeds
 
@@ -140,6 +141,10 @@ def kernel_problems() -> list[str]:
             "namespaces: this machine does not let root make mount, network and process namespaces; "
             "in a container, start it privileged"
         )
+    if not cgroups.hierarchies():
+        problems.append(
+            "control groups: none are mounted; mount cgroup2 at /sys/fs/cgroup, or in a container start it privileged"
+        )
     if "\toverlay\n" not in Path("/proc/filesystems").read_text() and not succeeds(["modprobe", "overlay"]):
         problems.append("overlay: the kernel has no overlay file system and `modprobe overlay` fails: load that module")
     return problems
@@ -153,11 +158,13 @@ def missing_packages() -> tuple[str, ...]:
 
 
 def package_problems(absent: Sequence[str]) -> list[str]:
-    if not absent or os.geteuid() != 0:
+    if not absent:
         return []
     names = " ".join(absent)
     if shutil.which("apt-get") is None:
         return [f"packages: there is no apt-get here to install what is missing: {names}"]
+    if os.geteuid() != 0:
+        return []  # root is missing too, and said so; its package lists are not ours to update
     simulate = ["apt-get", "install", "--simulate", "--no-install-recommends", *absent]
     if succeeds(simulate):
         return []
