@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cluster.layout import cache_root
+from cluster.layout import REGISTRY, cache_root
 from cluster.shell import run, run_logged, step
 
 if TYPE_CHECKING:
@@ -32,6 +32,8 @@ _USELESS = (
     "var/lib/apt/lists",
 )
 _CERTIFICATES = Path("/etc/ssl/certs")
+# Each build of changed code leaves about ten small ones.
+_MANY_IMAGES = 200
 
 
 def images_root() -> Path:
@@ -97,6 +99,17 @@ def remove_images() -> None:
     if (images_root() / "buildah").exists():
         run(command("rm", "--all"), env=environment())
         run(command("rmi", "--all", "--force"), env=environment(), timeout=300)
+
+
+def tidy(*keep: str) -> None:
+    """Forget layers of older code when many have come together; those of the kept images and the base stay."""
+    listed = run(command("images", "--all", "--format", "{{.Name}}:{{.Tag}}"), env=environment()).split()
+    if len(listed) < _MANY_IMAGES:
+        return
+    for reference in listed:
+        if reference.startswith(f"{REGISTRY}/") and reference not in keep:
+            run(command("rmi", reference), env=environment())
+    run(command("rmi", "--prune"), env=environment(), timeout=300)
 
 
 def base_key() -> str:

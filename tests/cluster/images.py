@@ -123,6 +123,7 @@ def ensure_images() -> ImageNames:
         if missing_images():
             _drop_othergeneration()
         names = ImageNames(_ensure(OPERATOR), _ensure(TRAINER))
+        buildah.tidy(names.operator, names.trainer)
         (buildah.images_root() / "generation").write_text(generation())
         return names
 

@@ -1,6 +1,7 @@
 """The two images as they were built and pushed: what is in them, what is not, how large they are, as whom they run."""
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -8,9 +9,19 @@ import pytest
 from cluster import images
 from cluster.lifecycle import Cluster
 from e2e.harness import Kube
+from e2e.install import make_namespace
 
 OWN_OPERATOR_LIMIT = 60_000_000
 RESTRICTED = {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]}}
+
+
+@pytest.fixture
+def namespace(cluster: Cluster) -> Iterator[Kube]:
+    """An empty restricted namespace: the images need no operator to be looked at."""
+    kube = Kube(cluster.kubectl, cluster.kubeconfig, "e2e-images")
+    make_namespace(kube, kube.namespace)
+    yield kube
+    kube.run("delete", "namespace", kube.namespace, "--timeout=60s")
 
 
 def run_in_pod(kube: Kube, image: str, script: str) -> str:
@@ -52,19 +63,19 @@ print(json.dumps({"uid": os.getuid(), "user": getpass.getuser(), "found": found,
     return seen
 
 
-def test_the_operator_image_holds_no_training_stack(kube: Kube, cluster: Cluster) -> None:
+def test_the_operator_image_holds_no_training_stack(namespace: Kube, cluster: Cluster) -> None:
     """It runs as user 1000 on a read-only root with kopf and a client, and torch cannot be found in it."""
     assert cluster.images is not None
-    seen = look(kube, cluster.images.operator)
+    seen = look(namespace, cluster.images.operator)
     assert {"kopf", "kubernetes", "anneal_operator", "anneal_api"} <= set(seen["found"])
     assert not {"torch", "trl"} & set(seen["found"])
     assert (seen["uid"], seen["writable"], seen["cached"]) == (1000, False, True)
 
 
-def test_the_trainer_image_holds_no_kubernetes_client(kube: Kube, cluster: Cluster) -> None:
+def test_the_trainer_image_holds_no_kubernetes_client(namespace: Kube, cluster: Cluster) -> None:
     """It runs as user 1000 on a read-only root with torch and TRL, and no client of Kubernetes can be found in it."""
     assert cluster.images is not None
-    seen = look(kube, cluster.images.trainer)
+    seen = look(namespace, cluster.images.trainer)
     assert {"torch", "trl", "anneal_trainer", "anneal_api"} <= set(seen["found"])
     assert not {"kopf", "kubernetes"} & set(seen["found"])
     assert (seen["uid"], seen["user"], seen["writable"], seen["cached"]) == (1000, "anneal", False, True)
