@@ -207,12 +207,14 @@ class Controller:
                 self.queue.add((meta(other)["namespace"], name_of(other)))
 
     async def _tell(self, job: Obj, note: Note) -> None:
-        """Make an Event. One that cannot be made is only logged: nothing depends on it."""
+        """Log it and make an Event. One that cannot be made is only logged: nothing depends on it."""
         namespace = meta(job)["namespace"]
+        extra = {"job": {"namespace": namespace, "name": name_of(job)}}
+        log.info("%s: %s", note.reason, note.message, extra=extra)
         event = {
             "apiVersion": EVENT.api_version,
             "kind": EVENT.name,
-            "metadata": {"generateName": f"{name_of(job)[:200].rstrip('.-')}.", "namespace": namespace},
+            "metadata": {"name": f"{name_of(job)[:200].rstrip('.-')}.{time.time_ns():x}", "namespace": namespace},
             "eventTime": self.clock().strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
             "reportingController": "anneal.dev/operator",
             "reportingInstance": FIELD_MANAGER,
@@ -231,6 +233,4 @@ class Controller:
         try:
             await self.cluster.create(event)
         except (ApiError, aiohttp.ClientError, TimeoutError) as error:
-            log.warning(
-                "an Event could not be made: %s", error, extra={"job": {"namespace": namespace, "name": name_of(job)}}
-            )
+            log.warning("an Event could not be made: %s", error, extra=extra)

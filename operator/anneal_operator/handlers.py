@@ -2,7 +2,8 @@
 
 kopf lists and watches, resumes and backs off. The *index* handlers fill the store and hold every event handler back
 until all kinds have been listed once, so that no pass ever runs on half a picture. No create/update/delete handlers,
-timers or daemons: those add finalizers and annotations. Errors never reach kopf, which would log and drop them.
+timers or daemons: those add finalizers and annotations. Errors never reach kopf, which would log and drop them. All are
+coroutines, as kopf would run plain functions in threads.
 
 kopf does not tell what vanished while a watch was broken for long: it lists again and stays silent about the rest.
 `Freshness.middleware` sees those lists and lets the store compare.
@@ -93,11 +94,11 @@ def registry_for(controller: Controller, freshness: Freshness, session: Callable
     registry = kopf.OperatorRegistry()
 
     @kopf.on.startup(registry=registry)
-    def _configure(settings: kopf.OperatorSettings, **_: Any) -> None:
+    async def _configure(settings: kopf.OperatorSettings, **_: Any) -> None:
         configure(settings)
 
     @kopf.on.login(registry=registry)
-    def _login(**_: Any) -> Any:
+    async def _login(**_: Any) -> Any:
         return session()
 
     for kind in WATCHED:
@@ -110,12 +111,12 @@ def _register(registry: Any, kind: Kind, controller: Controller, freshness: Fres
     changed: set[str] = set()
 
     @kopf.index(*selector, registry=registry, id=f"store-{kind.plural}")
-    def _feed(body: Any, **_: Any) -> None:
+    async def _feed(body: Any, **_: Any) -> None:
         if controller.store.put(kind, dict(body)):
             changed.add(body["metadata"]["uid"])
 
     @kopf.on.event(*selector, registry=registry, id=f"notify-{kind.plural}")
-    def _notify(event: Any, **_: Any) -> None:
+    async def _notify(event: Any, **_: Any) -> None:
         freshness.alive(kind)
         metrics.WATCH_EVENTS.labels(kind.plural).inc()
         obj = event["object"]

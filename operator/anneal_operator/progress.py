@@ -29,7 +29,7 @@ def from_report(report: ProgressReport, *, fallback: Progress | None) -> Progres
         eval_loss=_kept(report.eval_loss, old.eval_loss),
         learning_rate=_kept(report.learning_rate, old.learning_rate),
         grad_norm=_kept(report.grad_norm, old.grad_norm),
-        tokens_per_second=_kept(report.tokens_per_second, old.tokens_per_second),
+        tokens_per_second=_tenths(_kept(report.tokens_per_second, old.tokens_per_second)),
         eta_seconds=None if seconds is None else int(seconds),
         eta=None if seconds is None else duration(seconds),
         last_report_time=format_time(datetime.fromtimestamp(report.time, UTC)) if report.time else None,
@@ -52,7 +52,7 @@ def at_end(words: TerminationMessage, *, fallback: Progress | None) -> Progress:
             "loss": loss,
             "loss_text": _loss_text(loss),
             "eval_loss": _kept(words.eval_loss, old.eval_loss),
-            "tokens_per_second": _kept(words.tokens_per_second, old.tokens_per_second),
+            "tokens_per_second": _tenths(_kept(words.tokens_per_second, old.tokens_per_second)),
             "eta_seconds": None,
             "eta": None,
         }
@@ -82,6 +82,10 @@ def duration(seconds: float) -> str:
 
 def _kept(new: float | None, old: float | None) -> float | None:
     return old if new is None else new
+
+
+def _tenths(value: float | None) -> float | None:
+    return None if value is None else round(value, 1)
 
 
 def _loss_text(loss: float | None) -> str | None:

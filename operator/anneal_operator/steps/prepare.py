@@ -170,7 +170,7 @@ def _in_progress(draft: Draft, job: Obj, pods: list[PodView]) -> None:
         if not pods:
             explain(draft, DATA_READY, waiting.no_pod("Job", name_of(job), warning=_warning(draft, job)), job)
         else:
-            draft.set(DATA_READY, "False", Reason.PREPARING, f"pod {pods[-1].name} ended and is replaced")
+            draft.set(DATA_READY, "False", Reason.PREPARING, f"pod {pods[-1].name} has ended")
         return
     if not current.running:
         explain(
