@@ -10,13 +10,14 @@ import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from cluster.containers import kill_container as kill_main_container
 
 from cluster import lifecycle
+from cluster.containers import kill_container as kill_main_container
 from e2e.harness import Kube, Storage, claim_manifests
 from e2e.install import SYSTEM, install, make_namespace
 from e2e.tiny import make_tiny
@@ -81,7 +82,8 @@ def runs(
     namespace = namespace_of(request)
     make_namespace(system, namespace)
     directory = storage_directory("runs")
-    system.apply(*claim_manifests(namespace=namespace, claim="runs", directory=directory, node=cluster.node_name))
+    inside = replace(system, namespace=namespace)
+    inside.apply(*claim_manifests(namespace=namespace, claim="runs", directory=directory, node=cluster.node_name))
     yield Storage("runs", directory)
     # Jobs first, so that their pods end at once instead of being given their grace period as orphans.
     system.run("delete", "namespace", namespace, "--wait=false")

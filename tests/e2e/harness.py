@@ -171,7 +171,7 @@ def claim_manifests(
 
 def small_job(name: str, **spec: Any) -> dict[str, Any]:
     """A job that trains in seconds on the seeded model and data; top-level spec keys are replaced, `training` merged."""
-    training = {"maxSteps": 6, "globalBatchSize": 4, "microBatchSize": 2, "sequenceLength": 64, "learningRate": 1e-3}
+    training = {"maxSteps": 6, "globalBatchSize": 4, "microBatchSize": 2, "sequenceLength": 128, "learningRate": 1e-3}
     training |= {"gradientCheckpointing": False, "precision": "fp32"} | spec.pop("training", {})
     resources = {"gpusPerNode": 0, "cpu": "100m", "memory": "2Gi", "sharedMemory": "64Mi"}
     resources |= {"prepare": {"cpu": "100m", "memory": "2Gi"}} | spec.pop("compute", {})

@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -51,5 +52,6 @@ def seeded_claim(cluster: lifecycle.Cluster, kube: Kube, namespace: str) -> Stor
     shutil.rmtree(directory, ignore_errors=True)
     make_tiny(directory / "tiny")
     subprocess.run(["chown", "-R", "1000:1000", str(directory)], check=True)
-    kube.apply(*claim_manifests(namespace=namespace, claim="runs", directory=directory, node=cluster.node_name))
+    inside = replace(kube, namespace=namespace)
+    inside.apply(*claim_manifests(namespace=namespace, claim="runs", directory=directory, node=cluster.node_name))
     return Storage("runs", directory)

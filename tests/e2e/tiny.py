@@ -7,25 +7,10 @@ import json
 import random
 from pathlib import Path
 
+from anneal_trainer.data.formats import alpaca
 from anneal_trainer.quickstart import model as quickstart_model
 
-WORDS = [
-    "red",
-    "green",
-    "blue",
-    "one",
-    "two",
-    "three",
-    "cat",
-    "dog",
-    "bird",
-    "sun",
-    "moon",
-    "star",
-    "tea",
-    "bread",
-    "salt",
-]
+WORDS = ["red", "green", "blue", "one", "two", "cat", "dog", "bird", "sun", "moon", "star", "tea", "bread", "salt"]
 
 
 def make_tiny(directory: Path, *, rows: int = 80, seed: int = 7) -> None:
@@ -34,7 +19,8 @@ def make_tiny(directory: Path, *, rows: int = 80, seed: int = 7) -> None:
     data = [_row(generator) for _ in range(rows)]
     directory.mkdir(parents=True)
     (directory / "train.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in data))
-    texts = [f"{row['instruction']} {row['output']}" for row in data]
+    # With the words of the Alpaca prompt, so that a row is tens of tokens and not hundreds of bytes.
+    texts = [f"{alpaca.prompt(row['instruction'])}{row['output']}" for row in data]
     quickstart_model.build(texts, directory / "model")
 
 
