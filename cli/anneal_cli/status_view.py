@@ -72,7 +72,7 @@ def _summary(job: dict[str, Any], status: JobStatus, now: datetime) -> list[str]
         ("Model", job["spec"]["model"]["source"]),
         ("Method", job["spec"].get("method")),
         ("GPUs", gpus),
-        ("GPU-hours", count(status.gpu_hours)),
+        ("GPU-hours", count(status.gpu_hours) if status.gpus else None),
         ("Device", status.device),
         ("Peak memory", status.memory and status.memory.peak_gib and f"{status.memory.peak_gib:.1f} GiB"),
     ])  # fmt: skip
