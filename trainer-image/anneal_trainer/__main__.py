@@ -7,7 +7,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from anneal_api.meta import CONFIG_DIR, TERMINATION_MESSAGE_PATH, VOLUMES_DIR
+from anneal_api.meta import CONFIG_DIR, PROGRESS_PORT, TERMINATION_MESSAGE_PATH, VOLUMES_DIR
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -18,7 +18,11 @@ def main(arguments: list[str] | None = None) -> int:
     from anneal_trainer import launcher
 
     return launcher.main(
-        options.command, config_dir=options.config, volumes_dir=options.volumes, last_words=options.termination_log
+        options.command,
+        config_dir=options.config,
+        volumes_dir=options.volumes,
+        last_words=options.termination_log,
+        port=options.port,
     )
 
 
@@ -30,6 +34,7 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--config", type=Path, default=Path(CONFIG_DIR), help="the directory of job.json")
         command.add_argument("--volumes", type=Path, default=Path(VOLUMES_DIR), help="a directory for each claim")
         command.add_argument("--termination-log", type=Path, default=Path(TERMINATION_MESSAGE_PATH))
+        command.add_argument("--port", type=int, default=PROGRESS_PORT, help="where progress is served")
     quickstart = commands.add_parser("quickstart", help="make a small model and a data set to learn with")
     quickstart.add_argument("--out", type=Path, required=True, help="the directory to make them in")
     return parser

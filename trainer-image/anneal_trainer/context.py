@@ -61,10 +61,10 @@ class Context:
         """The number of training processes."""
         return self.nodes * self.processes
 
-    @property
-    def log(self) -> Path:
-        """The log of this node in this attempt, on the job's storage."""
-        return self.layout.logs / f"attempt-{self.attempt}-rank{self.node_rank}.log"
+    def log(self, command: str) -> Path:
+        """Where the output of `prepare` or of this attempt's `train` is kept, on the job's storage."""
+        name = "prepare" if command == "prepare" else f"attempt-{self.attempt}-rank{self.node_rank}"
+        return self.layout.logs / f"{name}.log"
 
     def encode(self) -> str:
         """The JSON that child processes are given."""

@@ -28,7 +28,7 @@ from anneal_trainer.tee import Tee
 _MARGIN_SECONDS = 10
 
 
-def main(command: str, *, config_dir: Path, volumes_dir: Path, last_words: Path) -> int:
+def main(command: str, *, config_dir: Path, volumes_dir: Path, last_words: Path, port: int = PROGRESS_PORT) -> int:
     """Run `prepare` or `train` in this pod; return its exit code."""
     try:
         context = context_of_pod(os.environ, config_dir=config_dir, volumes_dir=volumes_dir)
@@ -37,12 +37,12 @@ def main(command: str, *, config_dir: Path, volumes_dir: Path, last_words: Path)
             outcome=Outcome.USER_ERROR, message=f"the job file of this pod cannot be used: {error}", exit_code=CONFIG
         )
     else:
-        words = launch(command, context)
+        words = launch(command, context, port=port)
     _tell(words, last_words)
     return words.exit_code
 
 
-def launch(command: str, context: Context, *, port: int = PROGRESS_PORT) -> TerminationMessage:
+def launch(command: str, context: Context, *, port: int) -> TerminationMessage:
     """Start the work, wait for it, and say how it ended."""
     with ExitStack() as stack:
         records = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="anneal-")))
@@ -56,8 +56,7 @@ def launch(command: str, context: Context, *, port: int = PROGRESS_PORT) -> Term
                 world_size=context.world_size,
             )
             stack.callback(server.serve(server.reader(records, initial), port).shutdown)
-        log = context.log if command == "train" else context.layout.logs / "prepare.log"
-        tee = stack.enter_context(Tee(log))
+        tee = stack.enter_context(Tee(context.log(command)))
         child = _Child(_command(command, context, context_file), _environment(os.environ, context), tee)
         code = child.wait()
         return verdict.reached(records, code=code, stopped=child.stopped, output=tee.tail)

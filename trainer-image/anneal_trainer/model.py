@@ -15,6 +15,7 @@ from anneal_api import Layout
 from anneal_api.finetunejob import FineTuneSpec
 from anneal_api.model import ModelSpec
 from anneal_api.sources import local_path, parse_source
+from anneal_trainer import quiet_libraries
 from anneal_trainer.data.formats.chat import Message, Renderer
 from anneal_trainer.errors import ConfigError, InputError
 
@@ -196,6 +197,7 @@ def load_model(spec: FineTuneSpec, path: Path, tokenizer: Any, *, found: Device)
     import torch
     from transformers import AutoModelForCausalLM
 
+    quiet_libraries.hide_bars()
     half = precision(spec, found) == "bf16" and spec.adapter is not None
     options: dict[str, Any] = {
         "dtype": torch.bfloat16 if half else torch.float32,

@@ -16,6 +16,13 @@ _SETTINGS = {
 }
 
 
+def hide_bars() -> None:
+    """The one kind of progress bar that has no variable; call it once transformers is imported anyway."""
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.disable_progress_bar()
+
+
 def apply() -> None:
     """Call before the first heavy import."""
     for name, value in _SETTINGS.items():

@@ -39,6 +39,16 @@ class Reporter:
         self._listen(self.report)
 
 
+def together(*listeners: Callable[[ProgressReport], None]) -> Callable[[ProgressReport], None]:
+    """One listener that tells several."""
+
+    def listen(report: ProgressReport) -> None:
+        for listener in listeners:
+            listener(report)
+
+    return listen
+
+
 def silent(_report: ProgressReport) -> None:
     """A listener for ranks that nobody asks."""
 

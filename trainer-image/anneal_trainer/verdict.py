@@ -21,8 +21,9 @@ def reached(records: Path, *, code: int, stopped: bool, output: str) -> Terminat
     """The ending. `stopped`: the pod itself was asked to stop. `output`: the last that was said."""
     words = _words(records)
     if code == OK:
-        done = [message for message in words if message.outcome == Outcome.SUCCEEDED]
-        return done[0] if done else TerminationMessage(outcome=Outcome.SUCCEEDED, message="this pod's part is done")
+        # Only the first rank of all writes results, and with them says the most.
+        first = _read(records / "words-0.json")
+        return first or TerminationMessage(outcome=Outcome.SUCCEEDED, message="this pod's part is done")
     failures = [message for message in words if message.exit_code != OK]
     chosen = _chosen(failures, stopped=stopped)
     return chosen or _silent(_signal_of(code, output), stopped=stopped, oom_killed=_oom_kills() > 0, code=code)
@@ -31,8 +32,11 @@ def reached(records: Path, *, code: int, stopped: bool, output: str) -> Terminat
 def _words(records: Path) -> list[TerminationMessage]:
     """Every rank's last words, the earliest first."""
     files = sorted(records.glob("words-*.json"), key=lambda path: path.stat().st_mtime_ns)
-    decoded = [TerminationMessage.decode(path.read_text(encoding="utf-8")) for path in files]
-    return [message for message in decoded if message is not None]
+    return [message for message in map(_read, files) if message is not None]
+
+
+def _read(path: Path) -> TerminationMessage | None:
+    return TerminationMessage.decode(path.read_text(encoding="utf-8")) if path.exists() else None
 
 
 def _chosen(failures: list[TerminationMessage], *, stopped: bool) -> TerminationMessage | None:

@@ -13,10 +13,10 @@ import traceback
 from pathlib import Path
 
 from anneal_api import ProgressReport, TerminationMessage
-from anneal_trainer import lastwords, quiet_libraries
+from anneal_trainer import console, lastwords, quiet_libraries
 from anneal_trainer.context import Context
 from anneal_trainer.files import replace_text
-from anneal_trainer.reporter import Reporter, into_file, silent
+from anneal_trainer.reporter import Reporter, into_file, silent, together
 from anneal_trainer.stop import Stop
 
 
@@ -28,8 +28,9 @@ def main(command: str, context_file: Path) -> int:
     quiet_libraries.apply()
     role = "prepare" if command == "prepare" else "trainer"
     report = ProgressReport(role=role, attempt=context.attempt, world_size=context.world_size, time=time.time())
-    reporter = Reporter(report, into_file(context.records) if rank == 0 else silent)
-    log = str(context.log.relative_to(context.layout.storage))
+    listen = together(into_file(context.records), console.Lines()) if rank == 0 else silent
+    reporter = Reporter(report, listen)
+    log = str(context.log(command).relative_to(context.layout.storage))
     try:
         words = _prepare(context, reporter) if command == "prepare" else _train(context, reporter)
     except BaseException as error:  # noqa: BLE001 - whatever it is, it is told

@@ -8,7 +8,9 @@ Not here: a download. That is the point of it.
 from collections.abc import Iterable
 from pathlib import Path
 
-VOCABULARY = 1024
+from anneal_trainer import quiet_libraries
+
+VOCABULARY, WIDTH, HEADS = 1024, 512, 8
 SEED = 20240229
 END_OF_TEXT, START_OF_TURN, END_OF_TURN = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
 CHATML = (
@@ -17,13 +19,15 @@ CHATML = (
 )
 
 
-def build(texts: Iterable[str], path: Path) -> None:
-    """Write tokenizer and model to `path`."""
-    _save_tokenizer(texts, path)
-    _save_model(path)
+def build(
+    texts: Iterable[str], path: Path, *, vocabulary: int = VOCABULARY, width: int = WIDTH, heads: int = HEADS
+) -> None:
+    """Write tokenizer and model to `path`; `width` is a multiple of `heads`."""
+    _save_tokenizer(texts, path, vocabulary)
+    _save_model(path, vocabulary=vocabulary, width=width, heads=heads)
 
 
-def _save_tokenizer(texts: Iterable[str], path: Path) -> None:
+def _save_tokenizer(texts: Iterable[str], path: Path, vocabulary: int) -> None:
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -31,7 +35,7 @@ def _save_tokenizer(texts: Iterable[str], path: Path) -> None:
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=VOCABULARY,
+        vocab_size=vocabulary,
         special_tokens=[END_OF_TEXT, START_OF_TURN, END_OF_TURN],
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
@@ -49,19 +53,18 @@ def _save_tokenizer(texts: Iterable[str], path: Path) -> None:
     fast.save_pretrained(path)
 
 
-def _save_model(path: Path) -> None:
+def _save_model(path: Path, *, vocabulary: int, width: int, heads: int) -> None:
     import torch
     from transformers import Qwen3Config, Qwen3ForCausalLM
 
-    width = 512
     config = Qwen3Config(
-        vocab_size=VOCABULARY,
+        vocab_size=vocabulary,
         hidden_size=width,
         intermediate_size=2 * width,
         num_hidden_layers=2,
-        num_attention_heads=8,
-        num_key_value_heads=2,
-        head_dim=64,
+        num_attention_heads=heads,
+        num_key_value_heads=max(1, heads // 4),
+        head_dim=width // heads,
         max_position_embeddings=2048,
         # Embedding and head stay frozen under LoRA, so what can be learnt is bounded by how well their random rows
         # span the vocabulary: hence few tokens, a wide model, and rows longer than the usual 0.02 makes them.
@@ -71,5 +74,6 @@ def _save_model(path: Path) -> None:
         pad_token_id=0,
         dtype="float32",
     )
+    quiet_libraries.hide_bars()
     torch.manual_seed(SEED)
     Qwen3ForCausalLM(config).save_pretrained(path)
