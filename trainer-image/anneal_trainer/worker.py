@@ -10,6 +10,7 @@ import os
 import sys
 import time
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 
 from anneal_api import ProgressReport, TerminationMessage
@@ -42,6 +43,19 @@ def main(command: str, context_file: Path) -> int:
     reporter.flush()
     replace_text(context.records / f"words-{rank}.json", words.model_copy(update={"log": log}).encode())
     return words.exit_code
+
+
+def _listener(records: Path, rank: int) -> Callable[[ProgressReport], None]:
+    """Rank 0 is asked for its progress, and logs it for who comes later; the others would only repeat it."""
+    if rank != 0:
+        return silent
+    write, lines = into_file(records), console.Lines()
+
+    def listen(report: ProgressReport) -> None:
+        write(report)
+        lines(report)
+
+    return listen
 
 
 def _prepare(context: Context, reporter: Reporter) -> TerminationMessage:
