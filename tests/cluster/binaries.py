@@ -13,7 +13,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from cluster.layout import SOURCE, cache_root
+from cluster.layout import SOURCE, STATE_ROOT, cache_root
 from cluster.shell import run, run_logged, step
 
 KUBERNETES = "v1.36.3"
@@ -162,6 +162,8 @@ def _module_directory() -> Path:
 
 
 def _remove_older(program: Program, parent: Path) -> None:
+    if any(STATE_ROOT.glob("*/cluster.json")):
+        return  # a cluster may be running from them, and a test may be calling them
     length = len(f"{program.name}-") + 16
     for other in parent.glob(f"{program.name}-*"):
         if len(other.name) == length:
