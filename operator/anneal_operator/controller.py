@@ -125,6 +125,8 @@ class Controller:
             try:
                 await self._carry_out(world.job, decision)
             except RefusedError as error:
+                if error.refusal.message not in ((world.job.get("status") or {}).get("message") or ""):
+                    log.warning("%s", error.refusal.message, extra=_about(world.job))
                 world = replace(world, refusals={**world.refusals, error.name: error.refusal})
                 continue
             return decision
@@ -209,8 +211,7 @@ class Controller:
     async def _tell(self, job: Obj, note: Note) -> None:
         """Log it and make an Event. One that cannot be made is only logged: nothing depends on it."""
         namespace = meta(job)["namespace"]
-        extra = {"job": {"namespace": namespace, "name": name_of(job)}}
-        log.info("%s: %s", note.reason, note.message, extra=extra)
+        log.info("%s: %s", note.reason, note.message, extra=_about(job))
         event = {
             "apiVersion": EVENT.api_version,
             "kind": EVENT.name,
@@ -233,4 +234,9 @@ class Controller:
         try:
             await self.cluster.create(event)
         except (ApiError, aiohttp.ClientError, TimeoutError) as error:
-            log.warning("an Event could not be made: %s", error, extra=extra)
+            log.warning("an Event could not be made: %s", error, extra=_about(job))
+
+
+def _about(job: Obj) -> dict[str, dict[str, str]]:
+    """What a log record says about which job it is."""
+    return {"job": {"namespace": str(meta(job).get("namespace", "")), "name": name_of(job)}}

@@ -10,11 +10,15 @@ from anneal_api.status import MemoryReport, Progress
 from anneal_operator.kinds import format_time
 
 GIB = 1024.0**3
+_BEFORE_TRAINING = frozenset({"starting", "fetching", "loading"})
 
 
 def from_report(report: ProgressReport, *, fallback: Progress | None) -> Progress:
     """Where training is. What a report does not know yet (the evaluation loss, say) stays as it was."""
     old = fallback or Progress()
+    if report.phase in _BEFORE_TRAINING:
+        # It does not know its step yet: an attempt that resumes must not look as if it began at none.
+        return old.model_copy(update={"phase": report.phase, "eta_seconds": None, "eta": None})
     total = report.total_steps or old.total_steps
     seconds = report.eta_seconds
     return Progress(

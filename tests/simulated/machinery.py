@@ -144,10 +144,12 @@ class Machinery:
         phase, run = pod["status"]["phase"], self._script(pod)
         started = parse_time(pod["status"].get("startedAt"))
         if meta(pod).get("deletionTimestamp"):
-            if phase in {"Pending", "Running"}:
+            if not _has_ended(pod):
                 self._terminate(pod, STOPPED if started else Run(0, 137))
             else:
                 self.api.vanish(POD, pod)
+        elif phase == "Running" and _has_ended(pod):
+            self.api.update({**pod, "status": {**pod["status"], "phase": "Failed" if _code(pod) else "Succeeded"}})
         elif phase == "Pending":
             self._start(pod)
         elif phase == "Running" and started and self.now >= started + timedelta(seconds=run.seconds):
@@ -172,12 +174,9 @@ class Machinery:
             "finishedAt": format_time(self.now),
             "message": run.words.encode() if run.words else "",
         }
-        status = {
-            **pod["status"],
-            "phase": "Failed" if run.code else "Succeeded",
-            "containerStatuses": [{"name": "pytorch", "state": {"terminated": terminated}}],
-        }
-        self.api.update({**pod, "status": status})
+        # The container ends first; the pod's phase follows at the next tick.
+        ended = [{"name": "pytorch", "state": {"terminated": terminated}}]
+        self.api.update({**pod, "status": {**pod["status"], "containerStatuses": ended}})
 
     def _watch_for_two_writers(self) -> None:
         """Attempts of one job that hold pods at the same time: more than one would spoil its checkpoints."""
@@ -187,6 +186,11 @@ class Machinery:
             if labels[ROLE_LABEL] == "trainer" and pod["status"]["phase"] in {"Pending", "Running"}:
                 attempts.setdefault(labels["anneal.dev/owner-uid"], set()).add(labels[ATTEMPT_LABEL])
         self.most_writers = max([self.most_writers, *map(len, attempts.values())])
+
+
+def _has_ended(pod: Obj) -> bool:
+    containers = pod["status"].get("containerStatuses") or [{}]
+    return "terminated" in containers[0].get("state", {})
 
 
 def _code(pod: Obj) -> int:

@@ -232,7 +232,8 @@ def _stopped(old: Progress | None) -> Progress | None:
 def _ending(draft: Draft, attempt: Attempt, now: Scene, stop: policy.Evidence | None) -> None:
     """It is to end, or has failed: see to it that what is left of it goes."""
     doomed = stop is not None or _survivors_stay(draft, now) or _can_make_pods(now)
-    if doomed and now.obj is not None and not now.engine.deleting:
+    # A success only has to settle; its object and pods stay, for their logs.
+    if doomed and attempt.outcome is not Outcome.SUCCEEDED and now.obj is not None and not now.engine.deleting:
         draft.delete.append(Doomed(engine.KIND, now.obj))
         draft.wake_at(draft.world.now)
     names = ", ".join(pod.name for pod in now.alive) or "its object"
