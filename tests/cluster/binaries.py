@@ -73,10 +73,9 @@ PROGRAMS = (
 
 @dataclass(frozen=True)
 class Binaries:
-    """Where the built programs lie; `key` names them all together."""
+    """Where the built programs lie."""
 
     directories: tuple[tuple[str, Path], ...]
-    key: str
 
     def directory(self, program: str) -> Path:
         return dict(self.directories)[program]
@@ -110,9 +109,7 @@ def ensure_binaries() -> Binaries:
     for program in missing_programs(version):
         with step(f"building {program.title}"):
             _build(program, _directory(program, version))
-    directories = tuple((program.name, _directory(program, version)) for program in PROGRAMS)
-    key = hashlib.sha256(" ".join(directory.name for _, directory in directories).encode()).hexdigest()[:16]
-    return Binaries(directories, key)
+    return Binaries(tuple((program.name, _directory(program, version)) for program in PROGRAMS))
 
 
 def _directory(program: Program, version: str) -> Path:

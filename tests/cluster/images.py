@@ -106,13 +106,14 @@ def missing_images() -> list[Image]:
 def generation() -> str:
     """What the large layers are made of."""
     digest = hashlib.sha256(buildah.base_key().encode())
-    for name in (OPERATOR.requirements, TRAINER.requirements):
-        digest.update((REPOSITORY / name).read_bytes())
+    for image in (OPERATOR, TRAINER):
+        for name in (image.requirements, image.dockerfile):
+            digest.update((REPOSITORY / name).read_bytes())
     return digest.hexdigest()
 
 
 def layers_missing() -> bool:
-    """Whether gigabytes have to be built: nothing was built yet, or what was built is of other dependencies."""
+    """Whether gigabytes have to be built: nothing was built yet, or what was built is of another generation."""
     marker = buildah.images_root() / "generation"
     return not marker.exists() or marker.read_text() != generation()
 
@@ -187,10 +188,10 @@ def _push(name: str) -> None:
 
 
 def _drop_othergeneration() -> None:
-    """When base or dependencies change, the layers made of the old ones are gigabytes that nothing will use again."""
+    """When base, dependencies or a Dockerfile change, the old layers are gigabytes that nothing will use again."""
     marker = buildah.images_root() / "generation"
     if marker.exists() and layers_missing():
         marker.unlink()
-        with step("removing images of older dependencies"):
+        with step("removing images of an older generation"):
             buildah.remove_images()
             run(["find", registry_storage(), "-mindepth", "1", "-delete"])

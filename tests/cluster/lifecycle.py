@@ -13,6 +13,7 @@ import shutil
 import time
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cluster import addons, cgroups, network, node, prerequisites, processes, scratch_images, storage
@@ -27,7 +28,6 @@ from cluster.unpacked import ensure_unpacked, link_copy
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 DEFAULT_NAME = "anneal"
 # Measured: a cluster writes 0.3 GiB in its first minutes; building its programs fills Go's caches with 7.
@@ -96,14 +96,12 @@ def down(name: str = DEFAULT_NAME) -> None:
 
 
 def find(name: str = DEFAULT_NAME) -> Cluster | None:
-    """The running cluster of this name, without building or changing anything."""
+    """The running cluster of this name, with the programs it was started from; nothing is built or changed."""
     paths = Paths(check_name(name))
-    missing = missing_programs(go_version())
-    if missing or not paths.state.exists():
-        return None
-    binaries = ensure_binaries()
-    running = _running(paths, binaries)
-    return None if running is None else _cluster(running, binaries)
+    programs = _read_record(name).get("programs", {})
+    binaries = Binaries(tuple((program, Path(directory)) for program, directory in programs.items()))
+    machine = _running(paths, binaries) if programs else None
+    return None if machine is None else _cluster(machine, binaries)
 
 
 def names() -> list[str]:
@@ -209,7 +207,8 @@ def _reserve(paths: Paths, made: _Made) -> Subnets:
         subnets = Subnets(free_index(taken, network.host_networks()))
         paths.state.mkdir(mode=0o755)
         unpacked = str(made.unpacked) if made.unpacked else None
-        _write_record(paths, index=subnets.index, binaries=made.binaries.key, unpacked=unpacked)
+        programs = {program: str(directory) for program, directory in made.binaries.directories}
+        _write_record(paths, index=subnets.index, programs=programs, unpacked=unpacked)
     return subnets
 
 
@@ -217,7 +216,8 @@ def _running(paths: Paths, binaries: Binaries) -> processes.Node | None:
     """The node if it was started whole, from these programs, and every part of it lives."""
     record = _read_record(paths.name)
     machine = processes.find_node(paths)
-    if machine is None or not record.get("ready") or record["binaries"] != binaries.key:
+    programs = {program: str(directory) for program, directory in binaries.directories}
+    if machine is None or not record.get("ready") or record.get("programs") != programs:
         return None
     return None if processes.dead_parts(machine) or not api_ready(machine, binaries) else machine
 

@@ -29,7 +29,7 @@ _WORKSHOP = ".unpacking"
 
 
 def ensure_unpacked(names: ImageNames) -> Path:
-    """The directory of unpacked images for the current dependencies; made if it is not there."""
+    """The directory of unpacked images for the current generation; made if it is not there."""
     wanted = buildah.images_root() / f"unpacked-{generation()[:16]}"
     with buildah.locked():
         if not wanted.exists():
