@@ -132,7 +132,7 @@ def _json_lines(file: DataFile, problems: Problems) -> Iterator[tuple[int, Row]]
                 continue
             try:
                 # JSON's own rule is UTF-8; a byte order mark is what some editors add to the first line.
-                row = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
+                row = json.loads(line.rstrip(b"\r\n").decode("utf-8-sig" if number == 1 else "utf-8"))
             except ValueError as error:
                 problems.add(f"{file.shown}, line {number}", _json_message(error))
                 continue
