@@ -34,7 +34,7 @@ _STRENGTH = {
         )
     )
 }  # fmt: skip
-_NODE_LOST = frozenset({"DeletionByPodGC", "DeletionByTaintManager"})
+NODE_LOST = frozenset({"DeletionByPodGC", "DeletionByTaintManager"})
 _NODE_GOING = frozenset({"NodeShutdown", "Shutdown", "Terminated", "NodeLost"})
 
 
@@ -65,7 +65,7 @@ def evidence_of(pod: PodView) -> Evidence | None:
 
 
 def _disruption(pod: PodView) -> Outcome:
-    lost = pod.disruption in _NODE_LOST or pod.reason in _NODE_GOING
+    lost = pod.disruption in NODE_LOST or pod.reason in _NODE_GOING
     return Outcome.NODE_LOST if lost else Outcome.PREEMPTED
 
 

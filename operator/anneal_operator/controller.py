@@ -27,7 +27,7 @@ from anneal_operator.errors import (
     Refusal,
     RefusedError,
 )
-from anneal_operator.gather import gather, neighbour, newest_warning
+from anneal_operator.gather import gather, newest_warning
 from anneal_operator.kinds import (
     CLAIM,
     CONFIG_MAP,
@@ -41,6 +41,7 @@ from anneal_operator.kinds import (
     name_of,
     uid_of,
 )
+from anneal_operator.neighbours import Neighbour
 from anneal_operator.queue import KeyedQueue
 from anneal_operator.reconcile import reconcile
 from anneal_operator.settings import Settings
@@ -191,22 +192,19 @@ class Controller:
             self.store.deleted(kind, meta(obj)["namespace"], name_of(obj))
 
     async def _write_status(self, job: Obj, status: Obj) -> None:
-        before = neighbour(job)
+        before = self.store.neighbour(uid_of(job))
         written = await self.cluster.replace_status(FINE_TUNE_JOB, {**job, "status": status})
         self.store.put(FINE_TUNE_JOB, written)
-        if neighbour(written) != before:
-            self.stir(written)
+        after = self.store.neighbour(uid_of(job))
+        if after is not None and after != before:
+            self.stir(meta(job)["namespace"], after)
 
-    def stir(self, job: Obj) -> None:
+    def stir(self, namespace: str, changed: Neighbour) -> None:
         """Have jobs looked at that wait for what this one does: its data, or the place of its output."""
-        for other in self.store.jobs_in(meta(job)["namespace"]):
-            status = other.get("status") or {}
-            conditions = {each["type"]: each for each in status.get("conditions") or []}
-            blocked = conditions.get("Accepted", {}).get("reason") == Reason.OUTPUT_IN_USE
-            mine = (job.get("status") or {}).get("prepareKey")
-            waits = mine == status.get("prepareKey") and conditions.get("DataReady", {}).get("status") != "True"
-            if uid_of(other) != uid_of(job) and (blocked or waits):
-                self.queue.add((meta(other)["namespace"], name_of(other)))
+        for other in self.store.neighbours(namespace):
+            waits = other.prepare_key == changed.prepare_key and not other.data_ready
+            if other.uid != changed.uid and (other.refused_for_output or waits):
+                self.queue.add((namespace, other.name))
 
     async def _tell(self, job: Obj, note: Note) -> None:
         """Log it and make an Event. One that cannot be made is only logged: nothing depends on it."""

@@ -8,10 +8,8 @@ rare, so that reading it costs less than watching it, and less privilege.
 from collections.abc import Iterable
 from datetime import datetime
 
-from anneal_api.conditions import ConditionType, Reason
 from anneal_api.problems import ManifestError
 from anneal_operator.cluster import Cluster
-from anneal_operator.draft import read_status
 from anneal_operator.errors import NotFoundError
 from anneal_operator.kinds import (
     CLAIM,
@@ -29,10 +27,10 @@ from anneal_operator.kinds import (
     true_condition,
     uid_of,
 )
-from anneal_operator.plan import Plan, claim_and_output, plan_of
+from anneal_operator.plan import Plan, plan_of
 from anneal_operator.settings import Settings
 from anneal_operator.store import Store, owner_uid
-from anneal_operator.world import Children, Neighbour, Report, StorageFacts, World
+from anneal_operator.world import Children, Report, StorageFacts, World
 
 _DEFAULT_CLASS = "storageclass.kubernetes.io/is-default-class"
 
@@ -46,7 +44,7 @@ async def gather(
         settings=settings,
         now=now,
         children=await _children(job, store, cluster),
-        neighbours=tuple(map(neighbour, store.jobs_in(meta(job)["namespace"]))),
+        neighbours=store.neighbours(meta(job)["namespace"]),
         storage=await _storage(job, cluster, settings),
         report=report,
     )
@@ -82,27 +80,6 @@ async def _recorded(job: Obj, kind: Kind, cluster: Cluster) -> tuple[Obj, ...]:
     except NotFoundError:
         return ()
     return (obj,) if owner_uid(obj) == uid_of(job) else ()
-
-
-def neighbour(job: Obj) -> Neighbour:
-    """What other jobs need to know of this one."""
-    claim, output = claim_and_output(job)
-    status = read_status(job)
-    conditions = {each.type: each for each in status.conditions}
-    data = conditions.get(ConditionType.DATA_READY)
-    failed = conditions.get(ConditionType.FAILED)
-    at_it = data is not None and data.reason in {Reason.PREPARING, Reason.STARTING}
-    return Neighbour(
-        name=name_of(job),
-        uid=uid_of(job),
-        created=meta(job).get("creationTimestamp", ""),
-        claim=claim,
-        output=output,
-        prepare_key=status.prepare_key,
-        data_ready=data is not None and data.status == "True",
-        preparing=at_it and not (failed and failed.status == "True"),
-        dataset=status.dataset,
-    )
 
 
 async def _storage(job: Obj, cluster: Cluster, settings: Settings) -> StorageFacts:

@@ -25,6 +25,7 @@ from anneal_operator import metrics
 from anneal_operator.cluster import Handler
 from anneal_operator.controller import Controller
 from anneal_operator.kinds import FINE_TUNE_JOB, WATCHED, WATCHED_CHILDREN, Kind, Obj, meta, name_of
+from anneal_operator.neighbours import neighbour
 from anneal_operator.store import owner_uid, version_of
 
 log = logging.getLogger(__name__)
@@ -125,7 +126,7 @@ def _register(registry: Any, kind: Kind, controller: Controller, freshness: Fres
             changed.discard(uid)
             controller.store.removed(kind, obj)
             if kind == FINE_TUNE_JOB:
-                controller.stir(obj)
+                controller.stir(meta(obj)["namespace"], neighbour(obj))
         elif uid in changed:
             changed.discard(uid)
         else:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 from anneal_api.meta import OWNER_UID_LABEL
 from anneal_operator.kinds import FINE_TUNE_JOB, POD, WATCHED, Kind, Obj, labels_of, meta, name_of, uid_of
+from anneal_operator.neighbours import Neighbour, neighbour
 
 Key = tuple[str, str]  # namespace and name of a FineTuneJob
 _Place = tuple[Kind, str, str]
@@ -51,6 +52,7 @@ class Store:
     _children: dict[str, set[_Place]] = field(default_factory=lambda: defaultdict(set))
     _jobs: dict[str, Key] = field(default_factory=dict)
     _namespaces: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
+    _neighbours: dict[str, Neighbour] = field(default_factory=dict)
     # UIDs that are known to be gone; a late event must not bring them back.
     _gone: set[str] = field(default_factory=set)
     # Pods that ended and vanished, by owner, until a pass has seen them.
@@ -72,10 +74,13 @@ class Store:
         """All jobs."""
         return iter(list(self._jobs.values()))
 
-    def jobs_in(self, namespace: str) -> list[Obj]:
-        """The jobs of a namespace."""
-        keys = (self._jobs[uid] for uid in self._namespaces.get(namespace, ()))
-        return [job for key in keys if (job := self.job(key)) is not None]
+    def neighbours(self, namespace: str) -> tuple[Neighbour, ...]:
+        """What the jobs of a namespace need to know of each other."""
+        return tuple(self._neighbours[uid] for uid in self._namespaces.get(namespace, ()))
+
+    def neighbour(self, uid: str) -> Neighbour | None:
+        """The same of one job."""
+        return self._neighbours.get(uid)
 
     def children(self, uid: str, kind: Kind) -> list[Obj]:
         """The children of one kind, by name."""
@@ -106,6 +111,7 @@ class Store:
         if kind == FINE_TUNE_JOB:
             self._jobs[uid] = (place[1], place[2])
             self._namespaces[place[1]].add(uid)
+            self._neighbours[uid] = neighbour(obj)
         elif owner := owner_uid(obj):
             self._children[owner].add(place)
         return True
@@ -160,6 +166,7 @@ class Store:
     def _forget_job(self, uid: str, namespace: str) -> None:
         self._jobs.pop(uid, None)
         self._departed.pop(uid, None)
+        self._neighbours.pop(uid, None)
         self._namespaces[namespace].discard(uid)
         if not self._namespaces[namespace]:
             del self._namespaces[namespace]

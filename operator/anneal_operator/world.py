@@ -10,9 +10,9 @@ from datetime import datetime
 from typing import Any
 
 from anneal_api.progress import ProgressReport
-from anneal_api.status import DatasetReport
 from anneal_operator.errors import Refusal
 from anneal_operator.kinds import Kind, Obj
+from anneal_operator.neighbours import Neighbour
 from anneal_operator.settings import Settings
 
 
@@ -27,21 +27,6 @@ class Children:
     departed_pods: tuple[Obj, ...] = ()
     config_maps: tuple[Obj, ...] = ()
     network_policies: tuple[Obj, ...] = ()
-
-
-@dataclass(frozen=True)
-class Neighbour:
-    """The few facts about another job of the namespace that matter to this one."""
-
-    name: str
-    uid: str
-    created: str
-    claim: str
-    output: str
-    prepare_key: str | None = None
-    data_ready: bool = False
-    preparing: bool = False
-    dataset: DatasetReport | None = None
 
 
 @dataclass(frozen=True)

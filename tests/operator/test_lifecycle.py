@@ -1,9 +1,8 @@
 """A job's whole way through the operator, on a simulated cluster: what people see, and what is made."""
 
+from anneal_operator.kinds import JOB, PYTORCH_JOB
 from simulated.builders import make_job
 from simulated.process import Simulation, conditions
-
-from anneal_operator.kinds import JOB, POD, PYTORCH_JOB
 
 
 async def test_a_job_prepares_trains_and_succeeds() -> None:

@@ -2,10 +2,9 @@
 
 Names are taken, status writes are guarded by resource version and deletes by UID, owners take their children with
 them, and a watch delivers every version in order. It counts requests, and can be told to end the world after any
-effect. Not here: schemas (the real server tests them) and anything that acts by itself (`machinery`).
+effect. Objects are never changed in place, so nothing is copied. Not here: schemas (the real server tests them) and anything that acts by itself (`machinery`).
 """
 
-import copy
 import itertools
 from collections import defaultdict
 from collections.abc import Callable
@@ -72,13 +71,13 @@ class ApiServer:
         found = self.objects.get((kind, namespace, name))
         if found is None:
             raise NotFoundError(404, "NotFound", f"{name} not found")
-        return copy.deepcopy(found)
+        return found
 
     async def list_all(self, kind: Kind, namespace: str = "", *, fields: str = "") -> list[Obj]:
         self.calls["list"] += 1
         del fields
         places = [place for place in self.objects if place[0] == kind and (not namespace or place[1] == namespace)]
-        return [copy.deepcopy(self.objects[place]) for place in places]
+        return [self.objects[place] for place in places]
 
     async def delete(self, kind: Kind, obj: Obj) -> Obj:
         self.calls["delete"] += 1
@@ -98,7 +97,7 @@ class ApiServer:
             raise NotFoundError(404, "NotFound", f"{name_of(obj)} not found")
         if meta(known)["resourceVersion"] != meta(obj)["resourceVersion"]:
             raise ConflictError(409, "Conflict", "the object has been modified")
-        written = self.update({**known, "status": copy.deepcopy(obj["status"])})
+        written = self.update({**known, "status": obj["status"]})
         self._effect()
         return written
 
@@ -115,44 +114,44 @@ class ApiServer:
         metadata = {
             "uid": f"uid-{number}",
             "creationTimestamp": format_time(self.clock()),
-            **copy.deepcopy(meta(obj)),
+            **meta(obj),
             "resourceVersion": str(number),
         }
-        made = {**copy.deepcopy(obj), "metadata": metadata}
+        made = {**obj, "metadata": metadata}
         self.objects[self._place(kind_of(made), made)] = made
         self._tell("ADDED", made)
-        return copy.deepcopy(made)
+        return made
 
     def update(self, obj: Obj) -> Obj:
         """Store a new version."""
-        made = copy.deepcopy(obj)
-        made["metadata"]["resourceVersion"] = str(next(self._numbers))
+        made = {**obj, "metadata": {**meta(obj), "resourceVersion": str(next(self._numbers))}}
         self.objects[self._place(kind_of(made), made)] = made
         self._tell("MODIFIED", made)
-        return copy.deepcopy(made)
+        return made
 
     def remove(self, kind: Kind, obj: Obj) -> None:
         """Remove an object. Running pods get their time to end; `machinery` collects what it owned."""
         known = self.objects[self._place(kind, obj)]
         if kind.plural == "pods" and (known.get("status") or {}).get("phase") in {"Pending", "Running"}:
             if not meta(known).get("deletionTimestamp"):
-                known["metadata"]["deletionTimestamp"] = format_time(self.clock())
-                self.update(known)
+                stamp = format_time(self.clock())
+                self.update({**known, "metadata": {**meta(known), "deletionTimestamp": stamp}})
             return
         self.vanish(kind, known)
 
     def vanish(self, kind: Kind, obj: Obj) -> None:
         """Remove an object for good."""
-        gone = copy.deepcopy(self.objects.pop(self._place(kind, obj)))
-        gone["metadata"]["resourceVersion"] = str(next(self._numbers))
-        self._tell("DELETED", gone)
+        gone = self.objects.pop(self._place(kind, obj))
+        metadata = {**meta(gone), "resourceVersion": str(next(self._numbers))}
+        self._tell("DELETED", {**gone, "metadata": metadata})
 
     def of(self, kind: Kind) -> list[Obj]:
         """All objects of a kind."""
         return [obj for place, obj in self.objects.items() if place[0] == kind]
 
     def _tell(self, event: str, obj: Obj) -> None:
-        self.watch.append((event, kind_of(obj), copy.deepcopy(obj)))
+        # Stored objects are never changed in place, so the watch can hold them as they are.
+        self.watch.append((event, kind_of(obj), obj))
 
     def _place(self, kind: Kind, obj: Obj) -> Place:
         return kind, meta(obj).get("namespace", ""), name_of(obj)

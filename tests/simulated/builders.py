@@ -70,7 +70,7 @@ def make_job(
     }
 
 
-def make_pod(
+def make_pod(  # noqa: PLR0913  a pod can be many things
     name: str = "bot-1-master-0", *, uid: str = "uid-bot", role: str = "trainer", attempt: int = 1, index: int = 0,
     phase: str = "Running", started: float | None = None, created: float = 0, node: str | None = "node-1",
     exit_code: int | None = None, reason: str = "", message: str = "", ended: float = 60,

@@ -13,6 +13,7 @@ from anneal_operator.controller import Controller
 from anneal_operator.errors import ApiError
 from anneal_operator.handlers import notify
 from anneal_operator.kinds import FINE_TUNE_JOB, WATCHED, Kind, Obj
+from anneal_operator.neighbours import neighbour
 from anneal_operator.settings import Settings
 from anneal_operator.store import Key, Store
 from simulated.api_server import ApiServer, CrashError
@@ -63,9 +64,8 @@ class Simulation:
     def edit(self, name: str = "bot", **spec: Any) -> None:
         """A person changes a job's spec."""
         job = self.job(name)
-        job["metadata"]["generation"] += 1
-        job["spec"] |= spec
-        self.api.update(job)
+        metadata = {**job["metadata"], "generation": job["metadata"]["generation"] + 1}
+        self.api.update({**job, "metadata": metadata, "spec": {**job["spec"], **spec}})
 
     def deliver(self) -> None:
         """Let the watches catch up: wholly, or each kind as far as chance has it, and some events twice."""
@@ -83,7 +83,7 @@ class Simulation:
         if event == "DELETED":
             self.store.removed(kind, obj)
             if kind == FINE_TUNE_JOB:
-                self.controller.stir(obj)
+                self.controller.stir("team", neighbour(obj))
         elif not self.store.put(kind, obj):
             return
         notify(self.controller, kind, obj)

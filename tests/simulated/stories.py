@@ -13,6 +13,7 @@ from simulated.builders import make_job
 from simulated.machinery import PREPARED, TRAINED, Run
 from simulated.process import Simulation
 
+MANY = 2
 USER_ERROR = Run(
     3, 65, TerminationMessage(outcome=Outcome.USER_ERROR, message="train.jsonl:7: no column messages", exit_code=65)
 )
@@ -34,6 +35,8 @@ class Story:
     phase: str
     reason: str
     outcomes: tuple[str, ...]
+    # Has so many effects that cutting it off after each is for the soak.
+    long: bool = False
 
 
 async def _straight(simulation: Simulation) -> None:
@@ -50,7 +53,7 @@ def _story(
         simulation.add(make_job(**spec))
         await then(simulation)
 
-    return Story(name, tell, phase, reason, outcomes)
+    return Story(name, tell, phase, reason, outcomes, long=len(outcomes) > MANY)
 
 
 async def _suspend_while_running(simulation: Simulation) -> None:

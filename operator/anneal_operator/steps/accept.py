@@ -11,8 +11,9 @@ from anneal_api.conditions import ConditionType, Reason
 from anneal_api.problems import ManifestError
 from anneal_operator.draft import Draft
 from anneal_operator.kinds import meta, parse_time
+from anneal_operator.neighbours import Neighbour
 from anneal_operator.plan import Plan, plan_of
-from anneal_operator.world import Neighbour, StorageFacts, World
+from anneal_operator.world import StorageFacts, World
 
 Objection = tuple[Reason, str]
 LOOK_AGAIN = timedelta(seconds=30)
@@ -102,9 +103,9 @@ def _access_modes(plan: Plan, storage: StorageFacts) -> list[str]:
 
 
 def _output_objections(plan: Plan, world: World) -> Iterator[Objection]:
-    mine = (meta(world.job).get("creationTimestamp", ""), plan.uid)
+    created = meta(world.job).get("creationTimestamp", "")
     for other in world.neighbours:
-        if other.uid != plan.uid and (other.created, other.uid) < mine and _overlap(plan, other):
+        if other.came_before(created, plan.uid) and _overlap(plan, other):
             words = (
                 f"spec.output.path: {plan.output} on claim {plan.claim} is written by job {other.name}: "
                 "choose another directory, or delete that job"

@@ -236,11 +236,20 @@ def _ending(draft: Draft, attempt: Attempt, now: Scene, stop: policy.Evidence | 
     if doomed and attempt.outcome is not Outcome.SUCCEEDED and now.obj is not None and not now.engine.deleting:
         draft.delete.append(Doomed(engine.KIND, now.obj))
         draft.wake_at(draft.world.now)
-    names = ", ".join(pod.name for pod in now.alive) or "its object"
+    what = f"waiting for {_left(now)}"
     reason = Reason.SUSPENDING if attempt.outcome is Outcome.SUSPENDED else Reason.ENDED
     verb = "stopping" if stop else "ending"
     why = attempt.message or ""
-    draft.set(RUNNING, "True" if now.alive else "False", reason, f"attempt {attempt.number} is {verb} ({why}): {names}")
+    draft.set(RUNNING, "True" if now.alive else "False", reason, f"attempt {attempt.number} is {verb} ({why}): {what}")
+
+
+def _left(now: Scene) -> str:
+    """What has to go first; a pod on a node that is off stays until a person or the cloud removes the node."""
+    names = ", ".join(pod.name for pod in now.alive) or "its object to be deleted"
+    lost = next((pod for pod in now.alive if pod.deleting and pod.disruption in policy.NODE_LOST), None)
+    if lost is None:
+        return names
+    return f"{names}; if node {lost.node} is off for good, delete the node, or the pod with --force"
 
 
 def _survivors_stay(draft: Draft, now: Scene) -> bool:

@@ -21,9 +21,10 @@ from anneal_operator.kinds import (
     uid_of,
 )
 from anneal_operator.manifests import prepare as manifest
+from anneal_operator.neighbours import Neighbour
 from anneal_operator.pods import PodView, view
 from anneal_operator.steps.common import explain, pods_may_be_late, surroundings
-from anneal_operator.world import Doomed, Neighbour
+from anneal_operator.world import Doomed
 
 DATA_READY = ConditionType.DATA_READY
 
@@ -83,7 +84,7 @@ def _goes_first(other: Neighbour, draft: Draft) -> bool:
     """Whether an older job is at it; one that waits for something of its own is not waited for."""
     created = meta(draft.world.job).get("creationTimestamp", "")
     has_begun = draft.world.children.prepare_jobs
-    return other.preparing and not has_begun and (other.created, other.uid) < (created, draft.plan.uid)
+    return other.preparing and not has_begun and other.came_before(created, draft.plan.uid)
 
 
 def _ready_by(draft: Draft, other: Neighbour) -> None:

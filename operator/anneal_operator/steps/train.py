@@ -103,7 +103,7 @@ def _begin(draft: Draft, again: policy.Again | None) -> None:
     reason = Reason.RETRYING if again else Reason.STARTING
     because = f"attempt {number - 1} ended: {again.why}; " if again else ""
     if left := _lingering(draft):
-        draft.set(RUNNING, "False", reason, f"{because}attempt {number} begins when {_where(left)}")
+        draft.set(RUNNING, "False", reason, f"{because}attempt {number} begins when {_names(left)} has ended")
         return
     if again and draft.world.now < again.after:
         at = format_time(again.after)
@@ -136,14 +136,3 @@ def _lingering(draft: Draft) -> list[PodView]:
 
 def _names(pods: list[PodView]) -> str:
     return "pod " + ", ".join(pod.name for pod in pods)
-
-
-def _where(pods: list[PodView]) -> str:
-    """Which pods are in the way; on a node that is gone they stay until a person or the cloud removes it."""
-    lost = [pod for pod in pods if pod.deleting and pod.disruption]
-    if not lost:
-        return f"{_names(pods)} has ended"
-    return (
-        f"{_names(lost)} on node {lost[0].node} is gone; if that node is off for good, delete the node "
-        "(or the pod, with --force)"
-    )

@@ -1,0 +1,52 @@
+"""What one job needs to know of the others of its namespace: a few facts, read once for each version of a job.
+
+Not here: what follows from them (`steps.accept`, `steps.prepare`).
+"""
+
+from dataclasses import dataclass
+
+from anneal_api.conditions import ConditionType, Reason
+from anneal_api.status import DatasetReport, JobStatus
+from anneal_operator.kinds import Obj, meta, name_of, uid_of
+from anneal_operator.plan import claim_and_output
+
+
+@dataclass(frozen=True)
+class Neighbour:
+    """The few facts about another job of the namespace that matter to this one."""
+
+    name: str
+    uid: str
+    created: str
+    claim: str
+    output: str
+    prepare_key: str | None = None
+    data_ready: bool = False
+    preparing: bool = False
+    refused_for_output: bool = False
+    dataset: DatasetReport | None = None
+
+    def came_before(self, created: str, uid: str) -> bool:
+        """Whether it is older than the job of this age; of two of one second, the smaller UID counts as older."""
+        return (self.created, self.uid) < (created, uid)
+
+
+def neighbour(job: Obj) -> Neighbour:
+    """The facts about a job, of any validity."""
+    claim, output = claim_and_output(job)
+    status = JobStatus.model_validate(job.get("status") or {})
+    reasons = {each.type: each.reason for each in status.conditions}
+    holds = {each.type for each in status.conditions if each.status == "True"}
+    at_it = reasons.get(ConditionType.DATA_READY) in {Reason.PREPARING, Reason.STARTING}
+    return Neighbour(
+        name=name_of(job),
+        uid=uid_of(job),
+        created=meta(job).get("creationTimestamp", ""),
+        claim=claim,
+        output=output,
+        prepare_key=status.prepare_key,
+        data_ready=ConditionType.DATA_READY in holds,
+        preparing=at_it and ConditionType.FAILED not in holds,
+        refused_for_output=reasons.get(ConditionType.ACCEPTED) == Reason.OUTPUT_IN_USE,
+        dataset=status.dataset,
+    )
