@@ -16,7 +16,6 @@ from datetime import UTC, datetime
 import aiohttp
 
 from anneal_api.conditions import Reason
-from anneal_api.meta import FIELD_MANAGER
 from anneal_operator import engine, metrics
 from anneal_operator.cluster import Cluster
 from anneal_operator.errors import (
@@ -31,7 +30,6 @@ from anneal_operator.gather import gather, newest_warning
 from anneal_operator.kinds import (
     CLAIM,
     CONFIG_MAP,
-    EVENT,
     FINE_TUNE_JOB,
     NETWORK_POLICY,
     Obj,
@@ -44,9 +42,10 @@ from anneal_operator.kinds import (
 from anneal_operator.neighbours import Neighbour
 from anneal_operator.queue import KeyedQueue
 from anneal_operator.reconcile import reconcile
+from anneal_operator.recorder import Recorder
 from anneal_operator.settings import Settings
 from anneal_operator.store import Key, Store, owner_uid
-from anneal_operator.world import Decision, Doomed, Note, Report, World
+from anneal_operator.world import Decision, Doomed, Report, World
 
 log = logging.getLogger(__name__)
 
@@ -67,10 +66,15 @@ class Controller:
     queue: KeyedQueue[Key] = field(default_factory=KeyedQueue)
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)
     reports: dict[str, Report] = field(default_factory=dict)
+    recorder: Recorder = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.recorder = Recorder(self.cluster, self.clock)
 
     async def work(self, workers: int = WORKERS) -> None:
         """Work until cancelled."""
         async with asyncio.TaskGroup() as group:
+            group.create_task(self.recorder.work())
             for _ in range(workers):
                 group.create_task(self._worker())
 
@@ -141,7 +145,8 @@ class Controller:
         if decision.status is not None:
             await self._write_status(job, decision.status)
         for note in decision.events:
-            await self._tell(job, note)
+            log.info("%s: %s", note.reason, note.message, extra=_about(job))
+            self.recorder.tell(job, note)
 
     async def _make(self, obj: Obj, job: Obj, *, verify: bool) -> None:
         """Make a child, unless it is known to exist; one of another owner is never touched."""
@@ -205,34 +210,6 @@ class Controller:
             waits = other.prepare_key == changed.prepare_key and not other.data_ready
             if other.uid != changed.uid and (other.refused_for_output or waits):
                 self.queue.add((namespace, other.name))
-
-    async def _tell(self, job: Obj, note: Note) -> None:
-        """Log it and make an Event. One that cannot be made is only logged: nothing depends on it."""
-        namespace = meta(job)["namespace"]
-        log.info("%s: %s", note.reason, note.message, extra=_about(job))
-        event = {
-            "apiVersion": EVENT.api_version,
-            "kind": EVENT.name,
-            "metadata": {"name": f"{name_of(job)[:200].rstrip('.-')}.{time.time_ns():x}", "namespace": namespace},
-            "eventTime": self.clock().strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
-            "reportingController": "anneal.dev/operator",
-            "reportingInstance": FIELD_MANAGER,
-            "action": "Reconcile",
-            "reason": note.reason,
-            "type": "Warning" if note.warning else "Normal",
-            "note": note.message[:1024],
-            "regarding": {
-                "apiVersion": job["apiVersion"],
-                "kind": job["kind"],
-                "namespace": namespace,
-                "name": name_of(job),
-                "uid": uid_of(job),
-            },
-        }
-        try:
-            await self.cluster.create(event)
-        except (ApiError, aiohttp.ClientError, TimeoutError) as error:
-            log.warning("an Event could not be made: %s", error, extra=_about(job))
 
 
 def _about(job: Obj) -> dict[str, dict[str, str]]:

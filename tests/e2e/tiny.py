@@ -21,7 +21,7 @@ def make_tiny(directory: Path, *, rows: int = 80, seed: int = 7) -> None:
     (directory / "train.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in data))
     # With the words of the Alpaca prompt, so that a row is tens of tokens and not hundreds of bytes.
     texts = [f"{alpaca.prompt(row['instruction'])}{row['output']}" for row in data]
-    quickstart_model.build(texts, directory / "model")
+    quickstart_model.build(texts, directory / "model", vocabulary=512, width=64, heads=4)
 
 
 def _row(generator: random.Random) -> dict[str, str]:

@@ -126,8 +126,21 @@ def _environment(role: Role, options: PodOptions) -> list[Obj]:
     """Ours come last: the kubelet lets the last of two equal names win."""
     own = {**_SCRATCH_ENV, ENV_GRACE_SECONDS: str(GRACE_SECONDS)}
     theirs = [each.dump() for each in options.env if each.name not in own]
+    if not any(each["name"] == "OMP_NUM_THREADS" for each in theirs):
+        own["OMP_NUM_THREADS"] = _threads(role)
     pod_name = {"name": ENV_POD_NAME, "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}
     return [*theirs, *plain(own), pod_name, *role.env]
+
+
+def _threads(role: Role) -> str:
+    """Threads of one process: its share of the CPU request.
+
+    Left alone, each process would take a thread for every core of the node: pods that share it would starve each
+    other, and the order of sums, and with it the last bits of a loss, would depend on where a pod lands.
+    """
+    cores = quantity_value(role.resources["requests"]["cpu"])
+    processes = max((int(count) for name, count in role.resources["limits"].items() if name != "memory"), default=1)
+    return str(max(1, int(cores) // processes))
 
 
 def plain(values: dict[str, str]) -> list[Obj]:

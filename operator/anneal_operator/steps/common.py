@@ -5,13 +5,14 @@ from datetime import datetime, timedelta
 
 from anneal_api.conditions import ConditionType, Reason
 from anneal_operator.draft import Draft
-from anneal_operator.kinds import Obj
+from anneal_operator.kinds import Obj, meta, parse_time
 from anneal_operator.manifests import claim, configmap, networkpolicy
 from anneal_operator.pods import PodView
 from anneal_operator.waiting import Waiting
 
 # How soon a refused child is tried again, and how often Events are read while something does not start.
 RETRY = timedelta(seconds=15)
+USUAL_START = timedelta(seconds=10)
 # The watch of pods may be behind the one of their controller: how long its word is not taken without theirs.
 WATCHES_AGREE = timedelta(seconds=5)
 
@@ -35,11 +36,17 @@ def pods_may_be_late(draft: Draft, pods: Sequence[PodView], concluded: datetime 
     return True
 
 
+def _is_late(obj: Obj, now: datetime) -> bool:
+    """Whether it has had more than the usual time to start."""
+    created = parse_time(meta(obj).get("creationTimestamp"))
+    return created is not None and now - created >= USUAL_START
+
+
 def explain(draft: Draft, kind: ConditionType, waits: Waiting, *about: Obj) -> None:
     """Say why something does not start, and look again in a while: not everything that may change is watched."""
     draft.set(kind, "False", waits.reason, waits.message)
     if waits.puzzling:
-        draft.puzzling += about
+        draft.puzzling += [obj for obj in about if _is_late(obj, draft.world.now)]
     if waits.reason is Reason.WAITING_FOR_CONFIG_MAP and draft.plan.config_name in waits.message:
         # Ours, and somebody removed it.
         draft.apply.append(configmap.build(draft.plan))
