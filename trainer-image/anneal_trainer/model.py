@@ -213,14 +213,15 @@ def load_model(spec: FineTuneSpec, path: Path, tokenizer: Any, *, found: Device)
         if isinstance(error, torch.OutOfMemoryError):
             raise
         raise InputError(f"model.source {spec.model.source}: the model does not load: {error}") from error
-    if len(tokenizer) > model.get_input_embeddings().weight.shape[0]:
+    rows = model.get_input_embeddings().weight.shape[0]
+    if len(tokenizer) > rows:
         # From the mean of the old ones: a new row far from them all would dominate the first steps.
         model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
-        _start_from_mean(model, len(spec.model.add_special_tokens))
+        _start_from_mean(model, rows)
     return model
 
 
-def _start_from_mean(model: Any, added: int) -> None:
+def _start_from_mean(model: Any, rows: int) -> None:
     import torch
 
     tables = {
@@ -230,7 +231,7 @@ def _start_from_mean(model: Any, added: int) -> None:
     }
     with torch.no_grad():
         for weight in tables.values():
-            weight[-added:] = weight[:-added].mean(dim=0)
+            weight[rows:] = weight[:rows].mean(dim=0)
 
 
 def _attention(model: ModelSpec, found: Device) -> str:

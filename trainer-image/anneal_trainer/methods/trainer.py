@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from peft.utils.other import TrainableTokensWrapper
 from torch import distributed
 from transformers import Trainer
 from trl import SFTTrainer
@@ -23,6 +24,14 @@ from anneal_trainer.order import RunOrder
 from anneal_trainer.stop import Stop
 
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+
+
+def _give_head_its_bias(model: Any) -> None:
+    """TRL reads weight and bias of the output head; PEFT's wrapper for trained token rows passes on the weight alone."""
+    head = model.get_output_embeddings()
+    if isinstance(head, TrainableTokensWrapper):
+        # Past torch's own __setattr__, which would register the parameter a second time.
+        object.__setattr__(head, "bias", getattr(head.token_adapter.base_layer, "bias", None))
 
 
 class OrderedTrainer(SFTTrainer):  # type: ignore[misc]
@@ -36,6 +45,7 @@ class OrderedTrainer(SFTTrainer):  # type: ignore[misc]
         self._keep = keep
         self._stop = stop
         super().__init__(**options)
+        _give_head_its_bias(self.model)
         # TRL casts the adapters of quantized models to bf16; small updates are lost there, so what is trained stays
         # fp32.
         for parameter in self.model.parameters():
