@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cluster.layout import SOURCE, STATE_ROOT, cache_root
-from cluster.shell import run, run_logged, step
+from cluster.shell import locked, run, run_logged, step
 
 KUBERNETES = "v1.36.3"
 TRAINING_OPERATOR = "v1.9.4"
@@ -106,9 +106,11 @@ def missing_programs(version: str) -> list[Program]:
 def ensure_binaries() -> Binaries:
     """Build what is not there yet."""
     version = go_version()
-    for program in missing_programs(version):
-        with step(f"building {program.title}"):
-            _build(program, _directory(program, version))
+    if missing_programs(version):
+        with locked(cache_root() / "programs" / ".lock", "another process that builds programs"):
+            for program in missing_programs(version):
+                with step(f"building {program.title}"):
+                    _build(program, _directory(program, version))
     return Binaries(tuple((program.name, _directory(program, version)) for program in PROGRAMS))
 
 

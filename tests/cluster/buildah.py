@@ -6,19 +6,18 @@ packages. Nothing is shared with a person's own buildah or podman.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import shutil
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cluster.layout import REGISTRY, cache_root
-from cluster.shell import run, run_logged, step
+from cluster.layout import cache_root
+from cluster.shell import locked, run, run_logged, step
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
+    from contextlib import AbstractContextManager
 
 SUITE = "bookworm"
 _PACKAGES = ("ca-certificates", "python3", "python3-pip", "python3-venv")
@@ -64,18 +63,13 @@ def environment() -> dict[str, str]:
     return {**os.environ, "BUILDAH_ISOLATION": "chroot", "TMPDIR": str(temporary)}
 
 
-@contextmanager
-def locked() -> Iterator[None]:
+def alone() -> AbstractContextManager[None]:
     """Whoever builds, pushes or unpacks images does it alone."""
-    images_root().mkdir(parents=True, exist_ok=True)
-    with (images_root() / ".lock").open("w") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
+    return locked(images_root() / ".lock", "another process that builds images")
 
 
 def exists(reference: str) -> bool:
-    listed = run(command("images", "--format", "{{.Name}}:{{.Tag}}"), env=environment())
-    return reference in listed.split()
+    return reference in _listed()
 
 
 def build(dockerfile: Path, reference: str, *, context: Path, arguments: Sequence[str], log: Path) -> None:
@@ -94,31 +88,38 @@ def build(dockerfile: Path, reference: str, *, context: Path, arguments: Sequenc
     )
 
 
-def remove_images() -> None:
-    """Forget all images and layers."""
-    if (images_root() / "buildah").exists():
-        run(command("rm", "--all"), env=environment())
-        run(command("rmi", "--all", "--force"), env=environment(), timeout=300)
+def remove_images(*keep: str) -> None:
+    """Forget all images and layers but those that the kept ones are made of."""
+    if not (images_root() / "buildah").exists():
+        return
+    run(command("rm", "--all"), env=environment())
+    for reference in _listed():
+        if not reference.startswith("<none>") and reference not in keep:
+            run(command("rmi", reference), env=environment())
+    run(command("rmi", "--prune"), env=environment(), timeout=300)
 
 
 def tidy(*keep: str) -> None:
-    """Forget layers of older code when many have come together; those of the kept images and the base stay."""
-    listed = run(command("images", "--all", "--format", "{{.Name}}:{{.Tag}}"), env=environment()).split()
-    if len(listed) < _MANY_IMAGES:
-        return
-    for reference in listed:
-        if reference.startswith(f"{REGISTRY}/") and reference not in keep:
-            run(command("rmi", reference), env=environment())
-    run(command("rmi", "--prune"), env=environment(), timeout=300)
+    """Forget layers of older code when many have come together."""
+    if len(_listed()) >= _MANY_IMAGES:
+        remove_images(*keep)
+
+
+def _listed() -> list[str]:
+    return run(command("images", "--all", "--format", "{{.Name}}:{{.Tag}}"), env=environment()).split()
 
 
 def base_key() -> str:
     return hashlib.sha256(" ".join((SUITE, *_PACKAGES, *_USELESS)).encode()).hexdigest()[:12]
 
 
+def base_reference() -> str:
+    return f"localhost/anneal-base:{base_key()}"
+
+
 def ensure_base() -> str:
     """The base image's name; made from Debian's packages if it is not there."""
-    reference = f"localhost/anneal-base:{base_key()}"
+    reference = base_reference()
     if exists(reference):
         return reference
     tree = images_root() / "base"

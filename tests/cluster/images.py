@@ -120,11 +120,11 @@ def layers_missing() -> bool:
 
 def ensure_images() -> ImageNames:
     """Build and push what is not there yet."""
-    with buildah.locked():
+    with buildah.alone():
         if missing_images():
             _drop_othergeneration()
         names = ImageNames(_ensure(OPERATOR), _ensure(TRAINER))
-        buildah.tidy(names.operator, names.trainer)
+        buildah.tidy(buildah.base_reference(), names.operator, names.trainer)
         (buildah.images_root() / "generation").write_text(generation())
         return names
 
@@ -193,5 +193,5 @@ def _drop_othergeneration() -> None:
     if marker.exists() and layers_missing():
         marker.unlink()
         with step("removing images of an older generation"):
-            buildah.remove_images()
+            buildah.remove_images(buildah.base_reference())
             run(["find", registry_storage(), "-mindepth", "1", "-delete"])

@@ -6,15 +6,12 @@ removes what is left and starts anew, for etcd's data are not worth saving in a 
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
 import shutil
 import time
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from cluster import addons, cgroups, network, node, prerequisites, processes, scratch_images, storage
 from cluster.binaries import Binaries, ensure_binaries, go_version, missing_programs
@@ -23,11 +20,8 @@ from cluster.certificates import make_certificates
 from cluster.control_plane import api_ready, start_control_plane
 from cluster.images import BUILD_GIB, ImageNames, ensure_images, layers_missing, preload, registry_storage
 from cluster.layout import REGISTRY, STATE_ROOT, Paths, Subnets, cache_root, check_name, free_index
-from cluster.shell import ClusterError, step, wait_until
+from cluster.shell import ClusterError, locked, step, wait_until
 from cluster.unpacked import ensure_unpacked, link_copy
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 DEFAULT_NAME = "anneal"
 # Measured: a cluster writes 0.3 GiB in its first minutes; building its programs fills Go's caches with 7.
@@ -71,7 +65,7 @@ def up(name: str = DEFAULT_NAME, *, images: bool = True) -> Cluster:
     paths = Paths(check_name(name))
     prepare_machine(images=images, cluster=not paths.state.exists())
     made = _make(images=images)
-    with _locked(paths.lock):
+    with locked(paths.lock, f"another process that uses cluster {name!r}"):
         running = _running(paths, made.binaries)
         if running is None:
             _remove(paths)
@@ -88,7 +82,7 @@ def down(name: str = DEFAULT_NAME) -> None:
     paths = Paths(check_name(name))
     if not STATE_ROOT.exists():
         return
-    with _locked(paths.lock):
+    with locked(paths.lock, f"another process that uses cluster {name!r}"):
         if paths.state.exists():
             with step(f"removing cluster {name!r}"):
                 _remove(paths)
@@ -202,7 +196,7 @@ def _wait_for_node(machine: processes.Node, binaries: Binaries) -> None:
 
 def _reserve(paths: Paths, made: _Made) -> Subnets:
     """Take a free network; the record that says so is written under a lock that all clusters share."""
-    with _locked(STATE_ROOT / ".networks.lock"):
+    with locked(STATE_ROOT / ".networks.lock", "another cluster's choice of a network"):
         taken = [record["index"] for record in map(_read_record, names()) if record]
         subnets = Subnets(free_index(taken, network.host_networks()))
         paths.state.mkdir(mode=0o755)
@@ -276,16 +270,3 @@ def _cluster(machine: processes.Node, binaries: Binaries) -> Cluster:
         node=machine,
         binaries=binaries,
     )
-
-
-@contextmanager
-def _locked(file: Path) -> Iterator[None]:
-    """Hold a lock that `down` may delete: a lock on a file that no longer has its name holds nobody off."""
-    file.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-    while True:
-        with file.open("w") as handle:
-            fcntl.flock(handle, fcntl.LOCK_EX)
-            if not file.exists() or file.stat().st_ino != os.fstat(handle.fileno()).st_ino:
-                continue
-            yield
-            return

@@ -6,6 +6,8 @@ last lines with the file that holds the rest. There is no logging framework: a p
 
 from __future__ import annotations
 
+import fcntl
+import os
 import subprocess
 import sys
 import time
@@ -111,6 +113,23 @@ def step(title: str) -> Iterator[None]:
         print(f"failed after {time.monotonic() - begun:.1f} s", file=sys.stderr, flush=True)
         raise
     print(f"{time.monotonic() - begun:.1f} s", file=sys.stderr, flush=True)
+
+
+@contextmanager
+def locked(file: Path, waiting_for: str) -> Iterator[None]:
+    """Hold a lock between processes; the file may be deleted by its holder, and then holds nobody off any more."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    while True:
+        with file.open("w") as handle:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                with step(f"waiting for {waiting_for}"):
+                    fcntl.flock(handle, fcntl.LOCK_EX)
+            if not file.exists() or file.stat().st_ino != os.fstat(handle.fileno()).st_ino:
+                continue
+            yield
+            return
 
 
 def wait_until(condition: Callable[[], bool], *, timeout: float, interval: float = 0.2) -> bool:

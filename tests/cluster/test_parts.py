@@ -3,6 +3,7 @@
 import json
 import tarfile
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
@@ -10,6 +11,7 @@ from cluster import cgroups, storage
 from cluster.layout import Paths, Subnets
 from cluster.node import registry_config
 from cluster.scratch_images import ScratchImage, write_archive
+from cluster.shell import locked, wait_until
 from cluster.unpacked import link_copy
 
 V1 = "32 31 0:29 / /sys/fs/cgroup/cpu rw,relatime - cgroup cgroup rw,cpu"
@@ -92,3 +94,29 @@ def test_volumes_of_the_pool_bind_on_their_own_node_only() -> None:
     assert term["matchExpressions"][0]["values"] == ["anneal-unit"]
     assert {"ReadWriteOnce", "ReadWriteMany"} <= set(volume["accessModes"])
     assert Subnets(0).node_ip == "10.96.0.2"
+
+
+def test_a_lock_whose_file_was_deleted_holds_nobody_off(tmp_path: Path) -> None:
+    """Deleting the file under the lock, as `down` does, lets the next one in with a file of its own."""
+    file = tmp_path / "lock"
+    with locked(file, "nobody"):
+        file.unlink()
+        with locked(file, "nobody"):
+            assert file.exists()
+
+
+def test_a_lock_that_is_held_is_waited_for(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """A second holder says what it waits for, and comes in only when the first has left."""
+    order: list[str] = []
+
+    def second() -> None:
+        with locked(tmp_path / "lock", "the first"):
+            order.append("second")
+
+    thread = Thread(target=second)
+    with locked(tmp_path / "lock", "nobody"):
+        thread.start()
+        assert wait_until(lambda: "waiting for the first" in capfd.readouterr().err, timeout=10)
+        order.append("first")
+    thread.join(timeout=10)
+    assert order == ["first", "second"]

@@ -31,7 +31,7 @@ _WORKSHOP = ".unpacking"
 def ensure_unpacked(names: ImageNames) -> Path:
     """The directory of unpacked images for the current generation; made if it is not there."""
     wanted = buildah.images_root() / f"unpacked-{generation()[:16]}"
-    with buildah.locked():
+    with buildah.alone():
         if not wanted.exists():
             _remove_unused(keep=wanted)
             with step("unpacking the images"):
