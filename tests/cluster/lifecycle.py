@@ -21,7 +21,7 @@ from cluster.control_plane import api_ready, start_control_plane
 from cluster.images import BUILD_GIB, ImageNames, ensure_images, layers_missing, preload, registry_storage
 from cluster.layout import REGISTRY, STATE_ROOT, Paths, Subnets, cache_root, check_name, free_index
 from cluster.shell import ClusterError, locked, step, wait_until
-from cluster.unpacked import ensure_unpacked, link_copy
+from cluster.unpacked import ensure_unpacked, link_copy, remove_unused
 
 DEFAULT_NAME = "anneal"
 # Measured: a cluster writes 0.3 GiB in its first minutes; building its programs fills Go's caches with 7.
@@ -86,6 +86,7 @@ def down(name: str = DEFAULT_NAME) -> None:
         if paths.state.exists():
             with step(f"removing cluster {name!r}"):
                 _remove(paths)
+                remove_unused()
         paths.lock.unlink()
 
 

@@ -30,10 +30,10 @@ _WORKSHOP = ".unpacking"
 
 def ensure_unpacked(names: ImageNames) -> Path:
     """The directory of unpacked images for the current generation; made if it is not there."""
-    wanted = buildah.images_root() / f"unpacked-{generation()[:16]}"
+    wanted = _current()
     with buildah.alone():
         if not wanted.exists():
-            _remove_unused(keep=wanted)
+            remove_unused()
             with step("unpacking the images"):
                 _unpack(names, wanted)
     return wanted
@@ -56,6 +56,17 @@ def users(unpacked: Path) -> list[str]:
     """The clusters whose files are links into it."""
     records = STATE_ROOT.glob("*/cluster.json")
     return [file.parent.name for file in records if json.loads(file.read_text()).get("unpacked") == str(unpacked)]
+
+
+def remove_unused() -> None:
+    """Remove what older generations left, once no cluster's files are links into it."""
+    for other in buildah.images_root().glob("unpacked-*"):
+        if other != _current() and not users(other):
+            shutil.rmtree(other)
+
+
+def _current() -> Path:
+    return buildah.images_root() / f"unpacked-{generation()[:16]}"
 
 
 def _unpack(names: ImageNames, wanted: Path) -> None:
@@ -94,9 +105,3 @@ def _share_blobs(root: Path) -> None:
         if same.exists():
             blob.unlink()
             os.link(same, blob)
-
-
-def _remove_unused(*, keep: Path) -> None:
-    for other in buildah.images_root().glob("unpacked-*"):
-        if other != keep and not users(other):
-            shutil.rmtree(other)
