@@ -60,7 +60,7 @@ def make_job(
         "metadata": {
             "name": name,
             "namespace": "team",
-            "uid": uid or f"uid-{name}",
+            "uid": uid or f"uid-{name[:20]}",
             "resourceVersion": "1",
             "generation": generation,
             "creationTimestamp": stamp(created),
