@@ -83,7 +83,7 @@ def values(operator_image: str, trainer_image: str) -> dict[str, Any]:
     return {
         "images": {"operator": image(operator_image), "trainer": image(trainer_image)},
         "pools": {"default": {"resourceName": ""}},
-        "progressIntervalSeconds": 2,
+        "progressIntervalSeconds": 5,
     }
 
 
