@@ -201,7 +201,7 @@ class Controller:
         written = await self.cluster.replace_status(FINE_TUNE_JOB, {**job, "status": status})
         self.store.put(FINE_TUNE_JOB, written)
         after = self.store.neighbour(uid_of(job))
-        if after is not None and after != before:
+        if before and after and after.frees(before):
             self.stir(meta(job)["namespace"], after)
 
     def stir(self, namespace: str, changed: Neighbour) -> None:

@@ -30,6 +30,10 @@ class Neighbour:
         """Whether it is older than the job of this age; of two of one second, the smaller UID counts as older."""
         return (self.created, self.uid) < (created, uid)
 
+    def frees(self, before: "Neighbour") -> bool:
+        """Whether jobs that waited for this one's data, as it was `before`, can go on."""
+        return (self.data_ready and not before.data_ready) or (before.preparing and not self.preparing)
+
 
 def neighbour(job: Obj) -> Neighbour:
     """The facts about a job, of any validity."""
@@ -38,6 +42,7 @@ def neighbour(job: Obj) -> Neighbour:
     reasons = {each.type: each.reason for each in status.conditions}
     holds = {each.type for each in status.conditions if each.status == "True"}
     at_it = reasons.get(ConditionType.DATA_READY) in {Reason.PREPARING, Reason.STARTING}
+    has_job = status.children is not None and status.children.prepare is not None
     return Neighbour(
         name=name_of(job),
         uid=uid_of(job),
@@ -46,7 +51,7 @@ def neighbour(job: Obj) -> Neighbour:
         output=output,
         prepare_key=status.prepare_key,
         data_ready=ConditionType.DATA_READY in holds,
-        preparing=at_it and ConditionType.FAILED not in holds,
+        preparing=at_it and has_job and ConditionType.FAILED not in holds,
         refused_for_output=reasons.get(ConditionType.ACCEPTED) == Reason.OUTPUT_IN_USE,
         dataset=status.dataset,
     )

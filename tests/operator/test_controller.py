@@ -102,7 +102,7 @@ async def test_a_second_job_uses_what_the_first_has_prepared() -> None:
     assert len(simulation.api.of(JOB)) == 1
 
 
-async def test_a_younger_job_waits_for_an_older_one_that_prepares_the_same() -> None:
+async def test_a_job_waits_for_one_that_prepares_the_same() -> None:
     """And prepares by itself if that one fails or goes."""
     simulation = Simulation()
     simulation.machinery.preparing = [Run(20, 0, PREPARED.words)]

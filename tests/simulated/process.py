@@ -90,7 +90,7 @@ class Simulation:
 
     async def passes(self) -> None:
         """Work off what is due; an interrupted pass ends the process."""
-        for _ in range(50):
+        for _ in range(50 + 20 * len(list(self.store.job_keys()))):
             self.due |= {key for key, at in self.wakes.items() if at <= self.now}
             while len(self.controller.queue):
                 self.due.add(await self.controller.queue.get())

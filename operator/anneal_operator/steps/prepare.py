@@ -1,7 +1,7 @@
 """Prepare: the data is read, checked and tokenized on a CPU before any GPU is asked for. Owns `DataReady`.
 
 One Job for each prepare key. Jobs of a namespace share what is prepared: one that finds its key ready, or being made by
-an older job, makes no pod of its own.
+another job, makes no pod of its own.
 """
 
 from anneal_api import exitcodes
@@ -50,7 +50,10 @@ def prepare(draft: Draft) -> bool:
     if ready := next((other for other in others if other.data_ready), None):
         _ready_by(draft, ready)
         return True
-    if busy := next((other for other in others if _goes_first(other, draft)), None):
+    # One that waits for something of its own (a Secret, say) is not waited for; nor by a job that has begun itself.
+    busy = next((other for other in others if other.preparing), None)
+    if busy and not draft.world.children.prepare_jobs:
+        draft.own(prepare=None)
         draft.set(DATA_READY, "False", Reason.PREPARING, f"job {busy.name} prepares the same data")
         return False
     return _by_own_job(draft)
@@ -78,13 +81,6 @@ def _same_data(draft: Draft) -> list[Neighbour]:
     """Other jobs of the namespace that use the same prepared data."""
     mine = draft.plan
     return [each for each in draft.world.neighbours if each.uid != mine.uid and each.prepare_key == mine.prepare_key]
-
-
-def _goes_first(other: Neighbour, draft: Draft) -> bool:
-    """Whether an older job is at it; one that waits for something of its own is not waited for."""
-    created = meta(draft.world.job).get("creationTimestamp", "")
-    has_begun = draft.world.children.prepare_jobs
-    return other.preparing and not has_begun and other.came_before(created, draft.plan.uid)
 
 
 def _ready_by(draft: Draft, other: Neighbour) -> None:

@@ -1,0 +1,41 @@
+"""The settings file: strict, complete in its complaints, and never guessed."""
+
+from pathlib import Path
+
+import pytest
+
+from anneal_operator.errors import SettingsError
+from anneal_operator.settings import load_settings, parse_settings
+
+
+def test_everything_but_the_image_has_a_default() -> None:
+    """A cluster without pools and with one default class needs nothing else."""
+    settings = parse_settings("trainerImage: x:1", namespace="sys")
+    assert (settings.namespace, settings.pools, settings.storage.size) == ("sys", {}, "100Gi")
+    assert settings.monitoring is None
+
+
+def test_every_problem_is_told_with_its_place() -> None:
+    """A misspelt key must not become an operator that ignores it."""
+    text = "pools: {h100: {gpuPerNode: 8, gpusPerNode: 0}}\nprogressIntervalSeconds: soon"
+    with pytest.raises(SettingsError) as caught:
+        parse_settings(text, namespace="sys", where="values")
+    for words in ("values: trainerImage: is required", "pools.h100.gpuPerNode: unknown key",
+                  "pools.h100.gpusPerNode", "progressIntervalSeconds"):  # fmt: skip
+        assert words in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["", "[1]", "a: [", "trainerImage: x\nnamespace: me"])
+def test_what_is_no_settings_file_is_refused(text: str) -> None:
+    """Empty, another shape, not YAML, or with what comes from elsewhere."""
+    with pytest.raises(SettingsError):
+        parse_settings(text, namespace="sys")
+
+
+def test_a_missing_file_is_named_with_the_variable_that_gives_it(tmp_path: Path) -> None:
+    """One line says where it was looked for."""
+    with pytest.raises(SettingsError, match=r"none.yaml: No such file .* ANNEAL_SETTINGS"):
+        load_settings({"ANNEAL_SETTINGS": str(tmp_path / "none.yaml")})
+    (tmp_path / "settings.yaml").write_text("trainerImage: x:1")
+    settings = load_settings({"ANNEAL_SETTINGS": str(tmp_path / "settings.yaml"), "POD_NAMESPACE": "here"})
+    assert settings.namespace == "here"
