@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+
 from trainer.training import alpaca_rows, write_jsonl
 
 # Two tests run at once on two cores: a thread each, or they wait for one another.

@@ -5,6 +5,7 @@ import time
 from pathlib import Path
 
 import pytest
+
 from anneal_api import Outcome, ProgressReport, TerminationMessage
 from anneal_trainer import lastwords, verdict
 from anneal_trainer.errors import (
@@ -58,10 +59,9 @@ def test_what_was_reported_is_in_the_last_words() -> None:
 
 def test_an_unforeseen_error_names_its_place() -> None:
     """Type, first line, file and line: enough to look for."""
-    try:
+    with pytest.raises(IndexError) as raised:
         [].pop()
-    except IndexError as error:
-        assert lastwords.unexpected(error).startswith("IndexError: pop from empty list (test_endings.py, line ")
+    assert lastwords.unexpected(raised.value).startswith("IndexError: pop from empty list (test_endings.py, line ")
 
 
 def leave(records: Path, rank: int, outcome: Outcome, code: int, *, after: float = 0) -> None:
@@ -115,7 +115,7 @@ def test_a_rank_stopped_by_torchrun_is_not_a_preemption(tmp_path: Path) -> None:
     ids=["killed", "crashed", "killed after the grace period", "ended before it could save", "ended"],
 )
 def test_a_death_without_a_word_is_still_told(
-    tmp_path: Path, code: int, stopped: bool, outcome: Outcome, exit_code: int
+    tmp_path: Path, *, code: int, stopped: bool, outcome: Outcome, exit_code: int
 ) -> None:
     """The launcher knows the signal, and whether the pod was being stopped."""
     words = verdict.reached(tmp_path, code=code, stopped=stopped, output="")

@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+
 from anneal_api.dataset import DATASET_TYPES, DatasetFields
 from anneal_trainer import model
 from anneal_trainer.data import formats
@@ -20,7 +21,26 @@ def tokenizer() -> Any:
     from tokenizers import Regex, Tokenizer, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
-    words = "hi you there bye a b c user assistant system Be brief yes no text \n ### Response:".split(" ")
+    words = [
+        "hi",
+        "you",
+        "there",
+        "bye",
+        "a",
+        "b",
+        "c",
+        "user",
+        "assistant",
+        "system",
+        "Be",
+        "brief",
+        "yes",
+        "no",
+        "text",
+        "\n",
+        "###",
+        "Response:",
+    ]
     vocabulary = {word: number for number, word in enumerate([*SPECIAL, "<unk>", *words])}
     made = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
     made.pre_tokenizer = pre_tokenizers.Sequence(
@@ -64,9 +84,7 @@ def test_chatml_trains_every_assistant_turn_and_its_end(tokenizer: Any) -> None:
         "<|im_start|> assistant ⏎ hi you <|im_end|> ⏎ <|im_start|> user ⏎ bye <|im_end|> ⏎ "
         "<|im_start|> assistant ⏎ bye <|im_end|> ⏎"
     )
-    assert labels == (
-        "_ _ _ _ _ _ _ _ _ _ _ _ _ _ _ _ hi you <|im_end|> _ _ _ _ _ _ _ _ _ _ bye <|im_end|> _"
-    )
+    assert labels == ("_ _ _ _ _ _ _ _ _ _ _ _ _ _ _ _ hi you <|im_end|> _ _ _ _ _ _ _ _ _ _ bye <|im_end|> _")
 
 
 def test_llama3_trims_content_and_trains_the_end_of_turn(tokenizer: Any) -> None:
@@ -143,7 +161,7 @@ def test_alpaca_does_not_add_a_second_eos(tokenizer: Any) -> None:
     assert labels.split()[-3] == "_"
 
 
-def test_alpaca_reads_renamed_columns(tokenizer: Any) -> None:
+def test_alpaca_reads_renamed_columns() -> None:
     """`fields` says which columns hold what."""
     fields = DatasetFields(instruction="question", output="answer")
     renamed = alpaca.example({"question": "hi", "answer": "yes"}, fields)
@@ -180,7 +198,7 @@ def test_start_tokens_come_once_in_front(tokenizer: Any) -> None:
     assert labels.startswith("_")
 
 
-def test_tokenized_rows_pass_through(tokenizer: Any) -> None:
+def test_tokenized_rows_pass_through() -> None:
     """Ids and labels are taken as they are; without labels everything is trained."""
     given = tokenized.example({"input_ids": [7, 8, 9], "labels": [-100, 8, -100]})
     assert (given.input_ids, given.labels) == ([7, 8, 9], [-100, 8, -100])
@@ -190,17 +208,27 @@ def test_tokenized_rows_pass_through(tokenizer: Any) -> None:
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        pytest.param(lambda: alpaca.example({"output": "a"}, FIELDS), "'instruction' is missing; this row has output", id="missing"),
         pytest.param(
-            lambda: alpaca.example({"instruction": 5, "output": "a"}, FIELDS), "instruction must be text, got 5 (int)", id="type"
+            lambda: alpaca.example({"output": "a"}, FIELDS),
+            "'instruction' is missing; this row has output",
+            id="missing",
+        ),
+        pytest.param(
+            lambda: alpaca.example({"instruction": 5, "output": "a"}, FIELDS),
+            "instruction must be text, got 5 (int)",
+            id="type",
         ),
         pytest.param(lambda: completion.example({"text": None}, FIELDS), "text must be text, got None", id="null"),
-        pytest.param(lambda: tokenized.example({"input_ids": [1, "2"]}), "input_ids must be a list of whole numbers", id="ids"),
+        pytest.param(
+            lambda: tokenized.example({"input_ids": [1, "2"]}), "input_ids must be a list of whole numbers", id="ids"
+        ),
         pytest.param(
             lambda: tokenized.example({"input_ids": [1, 2], "labels": [1]}), "2 entries and labels 1", id="lengths"
         ),
         pytest.param(
-            lambda: tokenized.example({"input_ids": [1, 2], "attention_mask": [1, 0]}), "leave padding out", id="padding"
+            lambda: tokenized.example({"input_ids": [1, 2], "attention_mask": [1, 0]}),
+            "leave padding out",
+            id="padding",
         ),
         pytest.param(lambda: messages({"messages": []}), "messages must be a list of turns", id="no turns"),
         pytest.param(lambda: messages({"messages": ["hi"]}), "messages[0] must be a turn", id="turn type"),
@@ -214,7 +242,9 @@ def test_tokenized_rows_pass_through(tokenizer: Any) -> None:
             "conversations[0].value must be text, got None",
             id="content",
         ),
-        pytest.param(lambda: messages({"text": "a"}), "'messages' is missing or null; this row has text", id="no messages"),
+        pytest.param(
+            lambda: messages({"text": "a"}), "'messages' is missing or null; this row has text", id="no messages"
+        ),
     ],
 )
 def test_a_row_that_does_not_fit_is_explained(make: Any, words: str) -> None:

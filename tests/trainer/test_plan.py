@@ -4,6 +4,7 @@ from collections import Counter
 from typing import Any
 
 import pytest
+
 from anneal_api import resolve
 from anneal_trainer.errors import ConfigError
 from anneal_trainer.order import RunOrder, total_steps
@@ -96,12 +97,10 @@ def test_a_run_has_ten_checkpoints_or_one_every_500_steps(steps: int, every: int
 
 
 def test_warmup_is_a_share_or_a_number_of_steps() -> None:
-    """warmupRatio counts up to a whole step; warmupSteps is taken as it is."""
+    """WarmupRatio counts up to a whole step; warmupSteps is taken as it is."""
     assert plan(training={"maxSteps": 100, "warmupSteps": 7}).warmup_steps == 7
     without = {key: value for key, value in job().spec.training.dump().items() if key != "warmupSteps"}
     spec = job().spec
     training = type(spec.training).model_validate({**without, "maxSteps": 110, "warmupRatio": 0.05})
-    made = make_plan(
-        resolve(spec.model_copy(update={"training": training})), sequences=10, world=1, micro_batch=None
-    )
+    made = make_plan(resolve(spec.model_copy(update={"training": training})), sequences=10, world=1, micro_batch=None)
     assert made.warmup_steps == 6

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from anneal_api import FineTuneJob, ProgressReport
 from anneal_trainer.data import store
 from anneal_trainer.data.pieces import IGNORED
@@ -110,9 +111,13 @@ def test_training_finds_what_was_prepared(storage: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        pytest.param(lambda s: write_jsonl(s / "data.jsonl", alpaca_rows(9)), "changed since .*data.jsonl", id="changed"),
+        pytest.param(
+            lambda s: write_jsonl(s / "data.jsonl", alpaca_rows(9)), "changed since .*data.jsonl", id="changed"
+        ),
         pytest.param(lambda s: (s / "data.jsonl").unlink(), "a source has gone", id="gone"),
-        pytest.param(lambda s: (s / "prepared/by-key").rename(s / "elsewhere"), "is not on the job's storage", id="lost"),
+        pytest.param(
+            lambda s: (s / "prepared/by-key").rename(s / "elsewhere"), "is not on the job's storage", id="lost"
+        ),
         pytest.param(lambda s: (s / "model/tokenizer.json").touch(), "changed since .*tokenizer.json", id="tokenizer"),
     ],
 )
@@ -244,7 +249,9 @@ def _cut(path: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "words"),
     [
-        pytest.param(lambda m: (m / "config.json").unlink(), "config.json is missing; the directory holds", id="config"),
+        pytest.param(
+            lambda m: (m / "config.json").unlink(), "config.json is missing; the directory holds", id="config"
+        ),
         pytest.param(lambda m: (m / "config.json").write_text("{"), "config.json is not JSON", id="config text"),
         pytest.param(lambda m: (m / "config.json").write_text("{}"), "names no model_type", id="config empty"),
         pytest.param(lambda m: (m / "model.safetensors").unlink(), "model.safetensors is missing", id="weights"),
@@ -279,4 +286,4 @@ def test_progress_counts_rows(storage: Path) -> None:
     reporter = Reporter(ProgressReport(role="prepare"), seen.append)
     prepare(context(storage, job()), reporter)
     assert reporter.report.rows == 48
-    assert [report.phase for report in seen][0] == "preparing"
+    assert seen[0].phase == "preparing"

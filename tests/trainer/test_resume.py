@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from anneal_api import FineTuneJob, ProgressReport
 from anneal_trainer import checkpoints, local
 from anneal_trainer.errors import ConfigError, StoppedError
@@ -98,7 +99,7 @@ def test_a_smaller_micro_batch_goes_on_with_the_same_rows(storage: Path) -> None
 
 
 def test_another_runs_checkpoint_can_be_gone_on_from(storage: Path) -> None:
-    """resumeFrom continues its steps; this run's own intervals count, not those it was saved with."""
+    """ResumeFrom continues its steps; this run's own intervals count, not those it was saved with."""
     attempt(storage, made("whole"))
     attempt(storage, made("first", training={"maxSteps": 14}))
     for step in (14,):
@@ -123,7 +124,7 @@ def test_a_checkpoint_of_another_adapter_is_refused(storage: Path) -> None:
         attempt(storage, other)
 
 
-def test_a_signal_before_training_ends_at_once(storage: Path) -> None:
+def test_a_signal_before_training_ends_at_once() -> None:
     """While it still loads there is nothing to save."""
     stop = Stop()
     try:

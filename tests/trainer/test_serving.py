@@ -1,7 +1,6 @@
 """Progress over HTTP, checkpoints on disk, and the log: the small parts around training."""
 
 import json
-import os
 import subprocess
 import sys
 import urllib.error
@@ -9,6 +8,7 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+
 from anneal_api import Layout, ProgressReport
 from anneal_trainer import checkpoints, server
 from anneal_trainer.errors import InputError
@@ -86,7 +86,7 @@ def test_resume_from_is_for_runs_without_checkpoints_of_their_own(tmp_path: Path
 
 def test_resume_from_nothing_is_refused(tmp_path: Path) -> None:
     """A run directory without a checkpoint is a mistake in the manifest, not a fresh start."""
-    with pytest.raises(InputError, match="checkpoint.resumeFrom runs/old: there is no checkpoint in"):
+    with pytest.raises(InputError, match=r"checkpoint\.resumeFrom runs/old: there is no checkpoint in"):
         checkpoints.to_resume(Layout(tmp_path, "runs/job"), "runs/old")
 
 
@@ -136,9 +136,8 @@ def test_a_storage_without_room_for_a_log_stops_nothing(capfdbinary: pytest.Capt
 
 def test_a_directory_appears_whole_or_not_at_all(tmp_path: Path) -> None:
     """A failure while it is filled leaves nothing; of two that make the same, the first stays."""
-    with pytest.raises(RuntimeError), new_directory(tmp_path / "a") as draft:
-        (draft / "file").write_text("half")
-        raise RuntimeError
+    with pytest.raises(FileNotFoundError), new_directory(tmp_path / "a") as draft:
+        ((draft / "file").write_text("half"), (draft / "absent").read_text())
     assert list(tmp_path.iterdir()) == []
     with new_directory(tmp_path / "a") as draft:
         (draft / "file").write_text("mine")
@@ -154,5 +153,5 @@ def test_a_result_replaces_an_earlier_one(tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
         (tmp_path / name / file).touch()
     replace_directory(tmp_path / "draft", tmp_path / "output")
-    assert sorted(os.listdir(tmp_path)) == ["output"]
-    assert os.listdir(tmp_path / "output") == ["new"]
+    assert [path.name for path in tmp_path.iterdir()] == ["output"]
+    assert [path.name for path in (tmp_path / "output").iterdir()] == ["new"]

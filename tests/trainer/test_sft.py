@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from anneal_api import FineTuneJob, ProgressReport
 from anneal_trainer import model as models
 from anneal_trainer.data import store
@@ -13,20 +14,7 @@ from anneal_trainer.data.pieces import IGNORED
 from anneal_trainer.errors import ConfigError, DataError
 from anneal_trainer.prepare import Ready, prepare
 from anneal_trainer.reporter import Reporter, silent
-from anneal_trainer.result import Result
-from anneal_trainer.stop import Stop
-from anneal_trainer.train import train
-from trainer.training import context, job, losses, records
-
-
-def trained(storage: Path, made: FineTuneJob) -> Result:
-    """Prepare and train in this process."""
-    ready, reporter = made_ready(storage, made), Reporter(ProgressReport(), silent)
-    stop = Stop()
-    try:
-        return train(context(storage, made), ready, reporter=reporter, stop=stop)
-    finally:
-        stop.restore()
+from trainer.training import context, job, losses, records, trained
 
 
 def made_ready(storage: Path, made: FineTuneJob) -> Ready:
@@ -79,8 +67,9 @@ def test_full_fine_tuning_changes_the_model(storage: Path) -> None:
     result = trained(storage, job(adapter=None, training={"maxSteps": 12, "learningRate": 5e-3}))
     assert falls(losses(storage), by=0.3)
     assert result.outputs[0].kind == "model"
-    before, after = load_file(storage / "model/model.safetensors"), load_file(
-        storage / "runs/job/output/model.safetensors"
+    before, after = (
+        load_file(storage / "model/model.safetensors"),
+        load_file(storage / "runs/job/output/model.safetensors"),
     )
     assert before.keys() == after.keys()
     assert not any(before[name].equal(after[name]) for name in before)
@@ -91,9 +80,7 @@ def test_full_fine_tuning_changes_the_model(storage: Path) -> None:
 def test_quantized_bases_learn(storage: Path, quantization: str) -> None:
     """QLoRA on a CPU: the base is quantized, the loss falls as it does without, and the adapter stays fp32."""
     trained(storage, job("plain", training={"maxSteps": 30, "learningRate": 2e-2}))
-    trained(
-        storage, job(model={"quantization": quantization}, training={"maxSteps": 30, "learningRate": 2e-2})
-    )
+    trained(storage, job(model={"quantization": quantization}, training={"maxSteps": 30, "learningRate": 2e-2}))
     assert falls(losses(storage), by=0.4)
     assert losses(storage) == pytest.approx(losses(storage, "plain"), rel=0.1)
     assert losses(storage) != pytest.approx(losses(storage, "plain"), rel=1e-4)
@@ -158,7 +145,8 @@ def test_the_evaluation_loss_is_over_tokens_whatever_the_batch(storage: Path) ->
             training={"microBatchSize": micro, "maxSteps": 2},
         )
         result = trained(storage, made)
-        found.append((result.eval_loss_before, result.eval_loss))
+        before = next(record["eval_loss"] for record in records(storage, made.name) if record["step"] == 0)
+        found.append((before, result.eval_loss))
     assert found[0] == pytest.approx(found[1], abs=1e-5)
     held = made_ready(storage, made).prepared.dataset(store.EVAL)
     base = AutoModelForCausalLM.from_pretrained(storage / "model").eval()
@@ -179,16 +167,21 @@ def test_samples_are_answered_before_and_after(storage: Path) -> None:
         adapter=None,
         training={"maxSteps": 60, "learningRate": 1e-2},
     )
-    result = trained(storage, made)
-    assert [sample.prompt for sample in result.samples_before] == [sample["prompt"] for sample in samples]
-    assert [sample.answer for sample in result.samples_after] != [sample.answer for sample in result.samples_before]
-    assert result.samples_after[0].answer.isupper()
-    kept = json.loads((storage / "runs/job/samples/after.json").read_text())
-    assert [entry["answer"] for entry in kept] == [sample.answer for sample in result.samples_after]
+    trained(storage, made)
+    before, after = (
+        json.loads((storage / f"runs/job/samples/{when}.json").read_text()) for when in ("before", "after")
+    )
+    assert (
+        [sample["prompt"] for sample in before]
+        == [sample["prompt"] for sample in after]
+        == [sample["prompt"] for sample in samples]
+    )
+    assert [sample["answer"] for sample in after] != [sample["answer"] for sample in before]
+    assert after[0]["answer"].isupper()
 
 
 @pytest.mark.parametrize("tied", [True, False], ids=["tied head", "own head"])
-def test_added_tokens_are_trained_under_lora(storage: Path, tied: bool) -> None:
+def test_added_tokens_are_trained_under_lora(storage: Path, *, tied: bool) -> None:
     """Their embeddings move, and their output rows too; those of the other tokens do not."""
     import torch
     from peft import PeftModel
@@ -250,7 +243,9 @@ def test_a_loss_that_is_not_a_number_ends_the_run(storage: Path) -> None:
     weights = load_file(path)
     weights["model.norm.weight"] = torch.full_like(weights["model.norm.weight"], math.inf)
     save_file(weights, path, metadata={"format": "pt"})
-    with pytest.raises(DataError, match="step 1 of 6: loss and grad_norm became nan.*lower training.learningRate") as raised:
+    with pytest.raises(
+        DataError, match=r"step 1 of 6: loss and grad_norm became nan.*lower training.learningRate"
+    ) as raised:
         trained(storage, job())
     assert raised.value.exit_code == 65
     assert not list((storage / "runs/job/checkpoints").glob("checkpoint-*"))

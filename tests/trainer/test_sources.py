@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from anneal_api.dataset import DatasetSpec
 from anneal_trainer.data import sources
 from anneal_trainer.data.problems import Problems
@@ -116,7 +117,9 @@ def test_a_glob_takes_what_it_matches(tmp_path: Path) -> None:
         pytest.param("d.json", b'[{"a": 1},\n{"a": }]', ["line 2: not JSON: Expecting value at column 7"], id="json"),
         pytest.param("d.json", b'[{"a": 1}, 2]', ["element 2: must be a JSON object, got int"], id="element"),
         pytest.param("d.json", b'"a"', ["must be a list of objects or one object a line, got str"], id="json type"),
-        pytest.param("d.csv", b"a,b\n1,2\n3\n4,5,6\n", ["line 3: has 1 fields, the header 2", "line 4: has 3"], id="csv"),
+        pytest.param(
+            "d.csv", b"a,b\n1,2\n3\n4,5,6\n", ["line 3: has 1 fields, the header 2", "line 4: has 3"], id="csv"
+        ),
         pytest.param("d.parquet", b"PAR0", ["not a Parquet file"], id="parquet"),
         pytest.param("d.arrow", b"ARROW1xx", ["not an Arrow file"], id="arrow"),
     ],

@@ -8,12 +8,33 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from anneal_api import FineTuneJob, parse_job, resolve
+from anneal_api import FineTuneJob, ProgressReport, parse_job, resolve
 from anneal_api.jobfile import JobFile
 from anneal_trainer.context import Context
+from anneal_trainer.prepare import prepare
+from anneal_trainer.reporter import Reporter, silent
+from anneal_trainer.result import Result
+from anneal_trainer.stop import Stop
+from anneal_trainer.train import train
 
 CLAIM = "runs"
-WORDS = "red green blue one two three cat dog bird sun moon star tea bread salt".split()
+WORDS = [
+    "red",
+    "green",
+    "blue",
+    "one",
+    "two",
+    "three",
+    "cat",
+    "dog",
+    "bird",
+    "sun",
+    "moon",
+    "star",
+    "tea",
+    "bread",
+    "salt",
+]
 
 
 def alpaca_rows(count: int = 48) -> list[dict[str, str]]:
@@ -65,6 +86,17 @@ def context(storage: Path, made: FineTuneJob, **options: Any) -> Context:
     """The context of a job whose claims are all `storage`."""
     resolved = made.model_copy(update={"spec": resolve(made.spec)})
     return Context(JobFile(job=resolved, storage_claim=CLAIM), {CLAIM: storage}, **options)
+
+
+def trained(storage: Path, made: FineTuneJob) -> Result:
+    """Prepare and train in this process."""
+    here, reporter = context(storage, made), Reporter(ProgressReport(), silent)
+    ready = prepare(here, reporter)
+    stop = Stop()
+    try:
+        return train(here, ready, reporter=reporter, stop=stop)
+    finally:
+        stop.restore()
 
 
 def records(storage: Path, name: str = "job") -> list[dict[str, Any]]:

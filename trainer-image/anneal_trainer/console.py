@@ -7,8 +7,8 @@ import sys
 import time
 from typing import Any, Self
 
-from anneal_api import ProgressReport
-from anneal_trainer.result import Result
+from anneal_api import Layout, ProgressReport, TerminationMessage
+from anneal_trainer import metrics, samples
 from anneal_trainer.samples import Sample
 
 _LINE_EVERY_SECONDS = 10.0
@@ -133,18 +133,19 @@ class Silent:
         """The listener."""
 
 
-def summary(result: Result, where: str, seconds: float) -> None:
+def summary(words: TerminationMessage, layout: Layout, seconds: float) -> None:
     """What came of it, for a person."""
     say("")
-    for before, after in zip(result.samples_before, result.samples_after, strict=False):
+    for before, after in zip(samples.load(layout, samples.BEFORE), samples.load(layout, samples.AFTER), strict=False):
         say(f"Prompt   {before.prompt}\n  before {_shown(before)}\n  after  {_shown(after)}\n")
-    say(f"{result.outputs[0].kind.capitalize():9}{where}")
-    if result.first_loss is not None and result.loss is not None:
-        say(f"Loss     {result.first_loss:.3f} → {result.loss:.3f} in {result.steps} steps")
-    if result.eval_loss_before is not None and result.eval_loss is not None:
-        say(f"Holdout  {result.eval_loss_before:.3f} → {result.eval_loss:.3f} ({result.dataset.eval_rows} rows)")
-    pace = f", {result.tokens_per_second:,.0f} tokens/s" if result.tokens_per_second else ""
-    say(f"Time     {clock(seconds)} on {result.device}{pace}")
+    say(f"{words.outputs[0].kind.capitalize():9}{layout.output}")
+    if words.first_loss is not None and words.loss is not None:
+        say(f"Loss     {words.first_loss:.3f} → {words.loss:.3f} in {words.total_steps} steps")
+    eval_before = metrics.first(layout.logs / "metrics.jsonl", "eval_loss")
+    if eval_before is not None and words.eval_loss is not None:
+        say(f"Holdout  {eval_before:.3f} → {words.eval_loss:.3f}")
+    pace = f", {words.tokens_per_second:,.0f} tokens/s" if words.tokens_per_second else ""
+    say(f"Time     {clock(seconds)} on {words.device}{pace}")
 
 
 def _shown(sample: Sample) -> str:

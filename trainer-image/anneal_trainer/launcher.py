@@ -66,7 +66,9 @@ def _command(command: str, context: Context, context_file: Path) -> list[str]:
     work = ["-m", "anneal_trainer.worker", command, str(context_file)]
     if command == "prepare" or context.world_size == 1:
         return [sys.executable, *work]
-    return [sys.executable, "-m", "torch.distributed.run", *work]
+    # One node meets itself: no name has to resolve for that. Several read where from PET_MASTER_ADDR and its kin.
+    place = ["--standalone", "--nnodes=1", f"--nproc-per-node={context.processes}"] if context.nodes == 1 else []
+    return [sys.executable, "-m", "torch.distributed.run", *place, *work]
 
 
 def _environment(environment: Mapping[str, str], context: Context) -> dict[str, str]:

@@ -6,19 +6,20 @@ several GPUs goes through the launcher, as in a pod. Not here: reading manifests
 
 import shutil
 import time
+from dataclasses import replace
 from pathlib import Path
 
-from anneal_api import FineTuneJob, ProgressReport, resolve
+from anneal_api import FineTuneJob, Outcome, ProgressReport, TerminationMessage, resolve
 from anneal_api.exitcodes import OK
 from anneal_api.jobfile import JobFile
 from anneal_api.resolve import digest
 from anneal_api.sources import UnmappedVolumeError
 from anneal_trainer import console, lastwords, quiet_libraries
 from anneal_trainer.context import Context
-from anneal_trainer.errors import InputError, StoppedError, UserError
+from anneal_trainer.errors import InputError, UserError
 from anneal_trainer.files import read_json, write_json
+from anneal_trainer.plan import largest_divisor
 from anneal_trainer.reporter import Reporter
-from anneal_trainer.result import Result
 from anneal_trainer.stop import Stop
 
 DEFAULT_STORAGE = Path("anneal-storage")
@@ -86,27 +87,44 @@ def _reported(context: Context, *, quiet: bool, begun: float) -> int:
     stop = Stop()
     try:
         with console.listener(quiet=quiet) as listen:
-            reporter = Reporter(ProgressReport(time=time.time()), listen)
-            result = _run(context, reporter, stop)
+            words = _run(context, Reporter(ProgressReport(time=time.time()), listen), stop)
     except Exception as error:
         named = lastwords.as_named(error)
         if named is None:
             raise
-        console.say(f"{'stopped' if isinstance(named, StoppedError) else 'error'}: {named}")
-        return named.exit_code
+        words = lastwords.of_error(named, None)
     finally:
         stop.restore()
+    if words.exit_code != OK:
+        console.say(f"{'stopped' if words.outcome == Outcome.PREEMPTED else 'error'}: {words.message}")
+        return words.exit_code
     write_json(context.layout.run_dir / _RECORD, {"manifest": digest(context.spec.dump()), "done": True})
     if not quiet:
-        console.summary(result, str(context.layout.output), time.monotonic() - begun)
+        console.summary(words, context.layout, time.monotonic() - begun)
     return OK
 
 
-def _run(context: Context, reporter: Reporter, stop: Stop) -> Result:
+def _run(context: Context, reporter: Reporter, stop: Stop) -> TerminationMessage:
     from anneal_trainer.prepare import prepare
     from anneal_trainer.train import train
 
     ready = prepare(context, reporter)
     for warning in ready.report.warnings:
         console.say(f"note: {warning}")
-    return train(context, ready, reporter=reporter, stop=stop)
+    processes = _processes(context)
+    if processes > 1:
+        from anneal_trainer import launcher
+
+        return launcher.launch("train", replace(context, processes=processes), port=0)
+    return lastwords.of_result(train(context, ready, reporter=reporter, stop=stop))
+
+
+def _processes(context: Context) -> int:
+    """One for each GPU that is here and asked for, and that the global batch can be shared by."""
+    wanted = context.spec.compute.gpus_per_node
+    if wanted < 2:  # noqa: PLR2004 - one process needs no count, and torch is slow to import
+        return 1
+    import torch
+
+    assert context.spec.training.global_batch_size is not None, "resolve() fills globalBatchSize"
+    return largest_divisor(context.spec.training.global_batch_size, max(1, min(wanted, torch.cuda.device_count())))

@@ -18,25 +18,22 @@ class MetricsLog:
         kept = [line for line in _lines(path) if json.loads(line)["step"] <= resumed_from] if resumed_from else []
         replace_text(path, "".join(f"{line}\n" for line in kept))
         self._stream: TextIO = path.open("a", encoding="utf-8", buffering=1)
-        self.first_loss: float | None = None
-        self.first_eval_loss: float | None = None
-        for line in kept:
-            self._notice(json.loads(line))
+        self.first_loss = first(path, "loss")
 
     def write(self, record: dict[str, Any]) -> None:
         """One record."""
         self._stream.write(f"{json.dumps(record)}\n")
-        self._notice(record)
-
-    def _notice(self, record: dict[str, Any]) -> None:
         if self.first_loss is None:
             self.first_loss = record.get("loss")
-        if self.first_eval_loss is None:
-            self.first_eval_loss = record.get("eval_loss")
 
     def close(self) -> None:
         """Close the file."""
         self._stream.close()
+
+
+def first(path: Path, key: str) -> float | None:
+    """The first value of `key` in a run's metrics."""
+    return next((value for line in _lines(path) if (value := json.loads(line).get(key)) is not None), None)
 
 
 def _lines(path: Path) -> list[str]:

@@ -3,6 +3,8 @@
 import shutil
 from typing import Any
 
+from anneal_api.model import ModelSpec
+from anneal_api.sources import parse_source
 from anneal_api.status import Output
 from anneal_trainer.context import Context
 from anneal_trainer.files import digest_of, replace_directory
@@ -14,6 +16,8 @@ def save(context: Context, model: Any, tokenizer: Any) -> Output:
     draft = target.with_name(f".{target.name}.new")
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir(parents=True)
+    if context.spec.adapter:
+        _name_base(model, context.spec.model)
     model.save_pretrained(draft)
     tokenizer.save_pretrained(draft)
     digest = digest_of(draft)
@@ -21,3 +25,11 @@ def save(context: Context, model: Any, tokenizer: Any) -> Output:
     relative = target.relative_to(context.layout.storage)
     kind = "adapter" if context.spec.adapter else "model"
     return Output(kind=kind, uri=f"volume://{context.file.storage_claim}/{relative}", digest=digest)
+
+
+def _name_base(model: Any, base: ModelSpec) -> None:
+    """An adapter of a hub model names that model, not the directory of a pod that is long gone."""
+    source = parse_source(base.source)
+    if source.scheme == "hf":
+        for config in model.peft_config.values():
+            config.base_model_name_or_path, config.revision = source.path, base.revision

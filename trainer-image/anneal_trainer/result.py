@@ -1,9 +1,8 @@
-"""What came of a run, as it goes into the termination message and the summary of `anneal run`."""
+"""What came of a run that reached its end: what its termination message is made of."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from anneal_api.status import DatasetReport, Output
-from anneal_trainer.samples import Sample
 
 
 @dataclass(frozen=True)
@@ -13,7 +12,6 @@ class Result:
     steps: int
     first_loss: float | None
     loss: float | None
-    eval_loss_before: float | None
     eval_loss: float | None
     tokens_per_second: float | None
     device: str
@@ -21,5 +19,3 @@ class Result:
     resumed_from_step: int | None
     outputs: list[Output]
     dataset: DatasetReport
-    samples_before: list[Sample] = field(default_factory=list)
-    samples_after: list[Sample] = field(default_factory=list)

@@ -176,7 +176,6 @@ def _finish(
         steps=trainer.state.global_step,
         first_loss=metrics.first_loss if metrics else None,
         loss=report.loss,
-        eval_loss_before=metrics.first_eval_loss if metrics else None,
         eval_loss=report.eval_loss,
         tokens_per_second=report.tokens_per_second,
         device=report.device or "",
@@ -184,6 +183,4 @@ def _finish(
         resumed_from_step=report.resumed_from_step,
         outputs=outputs,
         dataset=ready.report,
-        samples_before=samples.load(context.layout, samples.BEFORE),
-        samples_after=samples.load(context.layout, samples.AFTER),
     )

@@ -27,7 +27,7 @@ os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
 
 def _give_head_its_bias(model: Any) -> None:
-    """TRL reads weight and bias of the output head; PEFT's wrapper for trained token rows passes on the weight alone."""
+    """TRL reads the output head's weight and bias; PEFT's wrapper for trained rows passes on the weight alone."""
     head = model.get_output_embeddings()
     if isinstance(head, TrainableTokensWrapper):
         # Past torch's own __setattr__, which would register the parameter a second time.

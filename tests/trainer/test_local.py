@@ -1,0 +1,97 @@
+"""`anneal run` without its command line: what it prints, and the exit codes that it ends with."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from anneal_api import Outcome, ProgressReport, TerminationMessage
+from anneal_trainer import console, launcher, local
+from trainer.training import CLAIM, job, losses, write_jsonl
+
+
+def test_a_run_ends_with_a_summary(storage: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Where the adapter is, the loss from start to end, the holdout, and answers before and after."""
+    made = job(evaluation={"holdout": {"count": 6}, "samples": [{"prompt": "Say red 2 times"}], "maxSampleTokens": 8})
+    assert local.run(made, {CLAIM: storage}) == 0
+    said = capsys.readouterr().err
+    found = losses(storage)
+    assert f"Adapter  {storage}/runs/job/output" in said
+    assert f"Loss     {found[0]:.3f} → {found[-1]:.3f} in 6 steps" in said
+    assert "Prompt   Say red 2 times\n  before " in said
+    assert "\nHoldout  " in said
+    assert "on cpu, " in said
+
+
+def test_a_job_without_storage_is_kept_in_a_directory_of_its_own(storage: Path, tmp_path: Path) -> None:
+    """Local sources need no claim at all."""
+    made = job(
+        model={"source": str(storage / "model")},
+        datasets=[{"source": str(storage / "data.jsonl")}],
+        storage=None,
+        training={"maxSteps": 1},
+    )
+    assert local.run(made, {}, default_storage=tmp_path / "kept", quiet=True) == 0
+    assert (tmp_path / "kept/runs/job/output/adapter_model.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    ("rows", "volumes", "code", "words"),
+    [
+        pytest.param([{"question": "a"}], True, 65, "error: volume://runs/data.jsonl: no type fits", id="data"),
+        pytest.param(
+            [], False, 66, "error: no directory is given for the claim 'runs': add --volume runs=DIR", id="claim"
+        ),
+    ],
+)
+def test_what_a_user_can_mend_is_one_message(
+    storage: Path, capsys: pytest.CaptureFixture[str], *, rows: list[Any], volumes: bool, code: int, words: str
+) -> None:
+    """No traceback; the trainer's exit code."""
+    write_jsonl(storage / "data.jsonl", rows)
+    assert local.run(job(), {CLAIM: storage} if volumes else {}) == code
+    assert words in capsys.readouterr().err
+
+
+def test_several_gpus_go_through_the_launcher(storage: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many processes as GPUs that are here and asked for; the batch is shared by a divisor of it."""
+    import torch
+
+    asked: list[int] = []
+
+    def launch(_command: str, context: Any, *, port: int) -> TerminationMessage:
+        asked.append(context.processes)
+        assert port == 0, "two runs on one machine must not meet"
+        return TerminationMessage(outcome=Outcome.INFRASTRUCTURE, message="as told", exit_code=1)
+
+    monkeypatch.setattr(launcher, "launch", launch)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    for gpus in (2, 4):
+        assert local.run(job(compute={"gpusPerNode": gpus}), {CLAIM: storage}, quiet=True) == 1
+    assert asked == [2, 2]
+
+
+@pytest.mark.parametrize(
+    ("report", "text"),
+    [
+        (ProgressReport(), ""),
+        (
+            ProgressReport(loss=1.23456, tokens_per_second=2310.4, eta_seconds=3725.0),
+            "loss 1.235 · 2,310 tokens/s · 1:02:05 left",
+        ),
+        (ProgressReport(loss=1.0, eval_loss=2.0), "loss 1.000 · eval 2.000"),
+    ],
+    ids=["nothing yet", "training", "evaluated"],
+)
+def test_facts_are_told_as_far_as_known(report: ProgressReport, text: str) -> None:
+    """The line beside the bar."""
+    assert console.facts(report) == text
+
+
+def test_lines_are_few(capsys: pytest.CaptureFixture[str]) -> None:
+    """Where there is no terminal: the phases once, and training every ten seconds."""
+    lines = console.Lines()
+    for step in range(50):
+        lines(ProgressReport(phase="training", step=step, total_steps=50, loss=math.pi))
+    assert len(capsys.readouterr().err.splitlines()) <= 2

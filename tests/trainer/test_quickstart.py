@@ -1,0 +1,40 @@
+"""The quickstart's model and data: real, deterministic, and made once."""
+
+import json
+from pathlib import Path
+
+from anneal_trainer.files import digest_of
+from anneal_trainer.quickstart import corpus, model
+from anneal_trainer.quickstart.build import build
+
+
+def test_thousands_of_real_rows() -> None:
+    """Python documents itself: questions with text answers, none twice."""
+    rows = corpus.rows()
+    assert len(rows) > 2000
+    assert len({row["output"] for row in rows}) == len(rows)
+    assert all(row.keys() == {"instruction", "input", "output"} for row in rows)
+    assert all(corpus.SHORTEST_ANSWER <= len(row["output"]) <= corpus.LONGEST_ANSWER for row in rows)
+    [dumps] = [row for row in rows if row["instruction"] == "What does the Python function `json.dumps` do?"]
+    assert dumps["input"].startswith("dumps(obj, *, skipkeys=False")
+    assert dumps["output"] == (json.dumps.__doc__ or "").split("\n\n")[0].strip() or dumps["output"].startswith(
+        "Serialize"
+    )
+    assert not any(" at 0x" in value for row in rows for value in row.values())
+
+
+def test_the_same_files_every_time(tmp_path: Path) -> None:
+    """Two builds agree to the byte, and what is there is left alone."""
+    texts = [row["output"] for row in corpus.rows()[:200]]
+    for name in ("one", "two"):
+        model.build(texts, tmp_path / name, vocabulary=300, width=32, heads=2)
+    assert digest_of(tmp_path / "one") == digest_of(tmp_path / "two")
+
+
+def test_what_is_there_stays(tmp_path: Path) -> None:
+    """A second call makes nothing."""
+    (tmp_path / "model").mkdir()
+    assert build(tmp_path)
+    assert len((tmp_path / "data/train.jsonl").read_text().splitlines()) == len(corpus.rows())
+    assert not build(tmp_path)
+    assert list((tmp_path / "model").iterdir()) == []
