@@ -56,7 +56,8 @@ def test_the_end_of_the_node_is_the_end_of_all_its_processes(node: Node) -> None
     running = in_namespace_of(node)
     assert len(running) >= 3
     processes.destroy_node(node)
-    assert not [pid for pid in running if processes.process_started(pid)]
+    # `unshare`, which waits for the first process, ends a moment after it.
+    assert wait_until(lambda: not [pid for pid in running if processes.process_started(pid)], timeout=10)
     assert str(node.paths.state) not in Path("/proc/self/mountinfo").read_text()
 
 

@@ -198,7 +198,7 @@ def test_the_first_twenty_problems_are_told_and_the_rest_counted(storage: Path) 
         pytest.param(
             [{"instruction": "a", "output": ""}, {"instruction": "b", "output": ""}],
             {},
-            "no row has a token to train on: all 2 rows have only masked labels (the first: volume://runs/data.jsonl, "
+            "no row has a token to train on: all 2 rows have only masked labels, -100 (the first: volume://runs/data.jsonl, "
             "line 1)",
             id="all masked",
         ),

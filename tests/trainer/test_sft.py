@@ -11,7 +11,7 @@ from anneal_api import FineTuneJob, ProgressReport
 from anneal_trainer import model as models
 from anneal_trainer.data import store
 from anneal_trainer.data.pieces import IGNORED
-from anneal_trainer.errors import ConfigError, DataError
+from anneal_trainer.errors import ConfigError, DataError, InputError
 from anneal_trainer.prepare import Ready, prepare
 from anneal_trainer.reporter import Reporter, silent
 from trainer.training import context, job, losses, records, trained
@@ -232,6 +232,23 @@ def test_unknown_target_modules_are_refused(storage: Path) -> None:
     """The model's own layers are named."""
     with pytest.raises(ConfigError, match="c_attn is not in this model; its linear layers are down_proj, gate_proj"):
         trained(storage, job(adapter={"targetModules": ["q_proj", "c_attn"]}))
+
+
+@pytest.mark.parametrize("damage", ["broken header", "cut", "other shapes"])
+def test_weights_that_broke_after_they_were_prepared_are_the_users_to_mend(storage: Path, damage: str) -> None:
+    """They are looked at again before they are loaded: a retry would not help."""
+    from safetensors.torch import load_file, save_file
+
+    path, made = storage / "model/model.safetensors", job()
+    ready = made_ready(storage, made)
+    if damage == "broken header":
+        path.write_bytes(b"not weights")
+    elif damage == "cut":
+        path.write_bytes(path.read_bytes()[:-8])
+    else:
+        save_file({name: tensor[..., :-1].clone() for name, tensor in load_file(path).items()}, path, {"format": "pt"})
+    with pytest.raises(InputError, match="model.source volume://runs/model: "):
+        models.load_model(made.spec, ready.model_path, ready.tokenizer, found=models.device())
 
 
 def test_a_loss_that_is_not_a_number_ends_the_run(storage: Path) -> None:

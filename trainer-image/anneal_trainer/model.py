@@ -195,8 +195,10 @@ def precision(spec: FineTuneSpec, found: Device) -> str:
 def load_model(spec: FineTuneSpec, path: Path, tokenizer: Any, *, found: Device) -> Any:
     """The base model in the form it is trained from, with embeddings for every token."""
     import torch
+    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
 
+    check_files(path, spec.model.source)
     quiet_libraries.hide_bars()
     half = precision(spec, found) == "bf16" and spec.adapter is not None
     options: dict[str, Any] = {
@@ -209,8 +211,9 @@ def load_model(spec: FineTuneSpec, path: Path, tokenizer: Any, *, found: Device)
         options["device_map"] = {"": torch.cuda.current_device() if found.kind == "cuda" else "cpu"}
     try:
         model = AutoModelForCausalLM.from_pretrained(path, **options)
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
-        if isinstance(error, torch.OutOfMemoryError):
+    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
+        # A failing disk carries the kernel's number, and may come back; transformers' own complaints carry none.
+        if isinstance(error, torch.OutOfMemoryError) or (isinstance(error, OSError) and error.errno is not None):
             raise
         raise InputError(f"model.source {spec.model.source}: the model does not load: {error}") from error
     rows = model.get_input_embeddings().weight.shape[0]

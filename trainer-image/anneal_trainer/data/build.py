@@ -159,7 +159,7 @@ def _kept(
 def _check_any_left(tally: Tally) -> None:
     if not tally.lengths:
         raise DataError(
-            f"no row has a token to train on: all {tally.rows} rows have only masked labels (the first: "
+            f"no row has a token to train on: all {tally.rows} rows have only masked labels, -100 (the first: "
             f"{tally.first_untrained}); look for empty answers, conversations without an assistant turn, or prompts "
             f"that are longer than training.sequenceLength"
         )
