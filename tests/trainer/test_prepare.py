@@ -163,9 +163,9 @@ def test_all_bad_rows_are_told_at_once(storage: Path) -> None:
     assert (type(error), error.exit_code) == (DataError, 65)
     file = "volume://runs/data.jsonl"
     assert sorted(str(error).splitlines()) == [
-        f"{file}, line 2: not JSON: Expecting value at column 32",
+        f"{file}, line 2: not JSON from column 32: Expecting value",
         f"{file}, line 3: the column 'output' is missing; this row has instruction",
-        f"{file}, line 4: output must be text, got 7 (int)",
+        f"{file}, line 4: output must be text, got 7",
         f"{file}, line 5: must be a JSON object, got list",
     ]
 

@@ -247,7 +247,7 @@ def test_weights_that_broke_after_they_were_prepared_are_the_users_to_mend(stora
         path.write_bytes(path.read_bytes()[:-8])
     else:
         save_file({name: tensor[..., :-1].clone() for name, tensor in load_file(path).items()}, path, {"format": "pt"})
-    with pytest.raises(InputError, match="model.source volume://runs/model: "):
+    with pytest.raises(InputError, match=r"model\.source volume://runs/model: "):
         models.load_model(made.spec, ready.model_path, ready.tokenizer, found=models.device())
 
 

@@ -51,7 +51,7 @@ def files_of(text: str, volumes: dict[str, Path]) -> list[DataFile]:
     root = volumes.get(source.claim, Path())
     found = _matching(path)
     if not found:
-        raise InputError(f"{text}: {_why_none(path)}")
+        raise InputError(f"{text}: {_why_none(path, source, root)}")
     return [DataFile(file, _shown(file, source, root)) for file in found]
 
 
@@ -69,13 +69,15 @@ def _hidden(file: Path, root: Path) -> bool:
     return any(part.startswith(".") for part in file.relative_to(root).parts)
 
 
-def _why_none(path: Path) -> str:
+def _why_none(path: Path, source: Source, root: Path) -> str:
     accepted = ", ".join(SUFFIXES)
     if path.is_dir():
         return f"the directory holds no data file; accepted: {accepted}"
     parent = next((parent for parent in path.parents if parent.is_dir()), Path("/"))
     beside = sorted(entry.name for entry in parent.iterdir())[:8]
-    return f"there is no such file; {parent} holds {', '.join(beside) or 'nothing'}"
+    # A directory given for a claim may itself not be there: then its parent is what can be shown.
+    where = _shown(parent, source, root).removesuffix("/.") if parent.is_relative_to(root) else str(parent)
+    return f"there is no such file; {where} holds {', '.join(beside) or 'nothing'}"
 
 
 def _shown(file: Path, source: Source, root: Path) -> str:
@@ -144,7 +146,7 @@ def _json_lines(file: DataFile, problems: Problems) -> Iterator[tuple[int, Row]]
 
 def _json_message(error: ValueError) -> str:
     if isinstance(error, json.JSONDecodeError):
-        return f"not JSON: {error.msg} at column {error.colno}"
+        return f"not JSON from column {error.colno}: {error.msg.removesuffix(' starting at')}"
     return "not UTF-8 text"
 
 

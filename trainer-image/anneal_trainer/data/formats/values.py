@@ -1,5 +1,6 @@
 """Reading one column of a row, with the error that says what was found instead."""
 
+import json
 from typing import Any
 
 from anneal_trainer.data.pieces import RowError
@@ -8,9 +9,9 @@ _SHOWN = 60
 
 
 def shown(value: Any) -> str:
-    """A value for an error message: short, with its type."""
-    text = repr(value)
-    return f"{text if len(text) <= _SHOWN else text[:_SHOWN] + '…'} ({type(value).__name__})"
+    """A value for an error message: short, and as it stands in the file, so that its type can be seen."""
+    text = json.dumps(value, ensure_ascii=False, default=repr)
+    return text if len(text) <= _SHOWN else text[:_SHOWN] + "…"
 
 
 def text_of(row: dict[str, Any], column: str) -> str:
