@@ -8,6 +8,8 @@ CLUSTER := PYTHONPATH=tests $(PY) -m cluster
 KUBECONFIG_FILE ?=
 CONTEXT ?=
 RUNS ?= runs
+# Random orders of events a story that `make soak` tries.
+SEEDS ?= 200
 export PYTHONDONTWRITEBYTECODE := 1
 
 .PHONY: help install run demo demo-down cluster-up cluster-down test check generate unit e2e bench soak images clean clean-cache
@@ -62,7 +64,7 @@ bench: install ## Measure against peers and limits; a table and bench/results/*.
 	@$(PY) bench/run.py
 
 soak: install ## The whole of the long campaigns that `make test` samples
-	@ANNEAL_SOAK=1 $(PY) -m pytest tests/operator tests/e2e -q -k "crash or chaos or interleav"
+	@ANNEAL_SOAK_SEEDS=$(SEEDS) $(PY) -m pytest tests/operator/test_stories.py -n 2 -q
 
 clean: ## Remove the environment and local runs
 	rm -rf $(VENV) runs bench/results

@@ -9,12 +9,13 @@ import statistics
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from kubernetes import client, config, watch
 from table import Row, report
+from urllib3.exceptions import ProtocolError
 
 from cluster import lifecycle
 from e2e.harness import Kube, small_job
@@ -31,7 +32,10 @@ def metric(kube: Kube, name: str) -> float:
     (pod,) = kube.objects("pods", "app.kubernetes.io/component=operator")
     path = f"/api/v1/namespaces/{SYSTEM}/pods/{pod['metadata']['name']}:8080/proxy/metrics"
     lines = kube.run("get", "--raw", path).stdout.splitlines()
-    return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith((f"{name} ", f"{name}{{")))
+    values = [float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith((f"{name} ", f"{name}{{"))]
+    if not values:
+        raise SystemExit(f"the operator exposes no metric {name}")
+    return sum(values)
 
 
 def memory(kube: Kube) -> float:
@@ -58,11 +62,13 @@ def created_times(api: client.CustomObjectsApi, seen: dict[str, float], stop: th
     stream = watch.Watch().stream(
         api.list_namespaced_custom_object, "kubeflow.org", "v1", NAMESPACE, "pytorchjobs", timeout_seconds=120
     )
-    for event in stream:
-        owner = event["object"]["metadata"]["ownerReferences"][0]["name"]
-        seen.setdefault(owner, time.monotonic())
-        if stop.is_set():
-            return
+    # The watch outlives the jobs and ends with the cluster.
+    with suppress(ProtocolError):
+        for event in stream:
+            owner = event["object"]["metadata"]["ownerReferences"][0]["name"]
+            seen.setdefault(owner, time.monotonic())
+            if stop.is_set():
+                return
 
 
 def latencies(kubeconfig: Path) -> list[float]:
@@ -102,11 +108,11 @@ def calls_per_job(kube: Kube, system: Kube) -> float:
     kube.apply(load_job("prepares-the-data", 1e-3))
     kube.until_phase("prepares-the-data", "Succeeded", seconds=300)
     time.sleep(5)
-    before = metric(system, "anneal_api_requests_total")
+    before = metric(system, "anneal_api_calls_total")
     kube.apply(load_job("counted", 2e-3))
     kube.until_phase("counted", "Succeeded", seconds=300)
     time.sleep(3)
-    return metric(system, "anneal_api_requests_total") - before
+    return metric(system, "anneal_api_calls_total") - before
 
 
 def main() -> None:
