@@ -12,13 +12,14 @@ from http import HTTPStatus
 from typing import Any
 
 from typer import Exit
+from yaml import YAMLError
 
 from anneal_api import exitcodes
 from anneal_api.finetunejob import PLURAL
 from anneal_api.meta import GROUP, VERSION
 from anneal_cli.output import failed
 
-INSTALL = "pip install 'anneal[cluster]'"
+INSTALL = "pip install '.[cluster]' in Anneal's checkout"
 _REFUSED = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
 # Seconds to connect; and to read, where no stream is followed.
 _TIMEOUT = (10, 30)
@@ -44,6 +45,10 @@ class Cluster:
             self.namespace = target.namespace or _namespace(config, target)
         except (config.ConfigException, OSError) as error:
             raise failed(f"no cluster to talk to: {error}", code=exitcodes.CONFIG) from error
+        except (ValueError, TypeError, AttributeError, LookupError, YAMLError) as error:
+            # The client library takes a file's structure for granted.
+            shown = target.kubeconfig or "the kubeconfig"
+            raise failed(f"{shown} is not a kubeconfig file: {error}", code=exitcodes.CONFIG) from error
         self._host = self._api.configuration.host
 
     def jobs(self, *, everywhere: bool = False) -> list[dict[str, Any]]:

@@ -11,7 +11,7 @@ import typer
 if TYPE_CHECKING:
     from anneal_api import FineTuneJob
 
-INSTALL = "pip install 'anneal[trainer]'"
+INSTALL = "pip install '.[trainer]' in Anneal's checkout"
 
 
 def run(

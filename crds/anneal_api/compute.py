@@ -43,7 +43,9 @@ class Toleration(Block):
     """A taint that the pods tolerate, beside those of the pool."""
 
     key: ShortText | None = Field(default=None, description="The taint's key; absent with operator Exists: every key.")
-    operator: Literal["Exists", "Equal"] = Field(default="Equal", description="How the value is compared.")
+    operator: Literal["Exists", "Equal"] | None = Field(
+        default=None, description="How the value is compared. Default: Equal."
+    )
     value: LabelValue | None = Field(default=None, description="The taint's value, for Equal.")
     effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = Field(
         default=None, description="Absent: every effect."
@@ -52,7 +54,7 @@ class Toleration(Block):
 
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(
-            cel="self.operator == 'Exists' ? !has(self.value) : has(self.key)",
+            cel="has(self.operator) && self.operator == 'Exists' ? !has(self.value) : has(self.key)",
             message="operator Exists takes no value; operator Equal needs a key",
             holds=lambda t: t.value is None if t.operator == "Exists" else t.key is not None,
         ),
@@ -88,7 +90,7 @@ class ExtraVolume(Block):
 
     name: LabelName = Field(description="A name for the volume, unique in the job.")
     mount_path: MountPath = Field(description="Where it is mounted.")
-    read_only: bool = Field(default=True, description="Mounted read-only.")
+    read_only: bool | None = Field(default=None, description="Mounted read-only. Default: true.")
     config_map: NamedSource | None = Field(default=None, description="A ConfigMap.")
     secret: SecretSource | None = Field(default=None, description="A Secret, mounted as files.")
     persistent_volume_claim: ClaimSource | None = Field(default=None, description="A claim, mounted as a directory.")

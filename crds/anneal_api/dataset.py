@@ -33,8 +33,10 @@ class DatasetSpec(Block):
     subset: ShortText | None = Field(
         default=None, description="The configuration name of an hf:// data set that has several."
     )
-    split: ShortText = Field(default="train", description="The split of an hf:// data set.")
-    revision: ShortText = Field(default="main", description="Branch, tag or commit of an hf:// data set.")
+    split: ShortText | None = Field(default=None, description="The split of an hf:// data set. Default: train.")
+    revision: ShortText | None = Field(
+        default=None, description="Branch, tag or commit of an hf:// data set. Default: main."
+    )
     type: DatasetType | None = Field(
         default=None,
         description="How a row becomes tokens: chat_template (messages), alpaca (instruction, input, output), completion (text), tokenized (input_ids, labels). Default: detected from the columns, and shown in status.",

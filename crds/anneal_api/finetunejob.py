@@ -83,13 +83,13 @@ class FineTuneSpec(Block):
         ),
         Rule(
             cel=f"!has(self.training.globalBatchSize) || self.training.globalBatchSize % {_WORLD} == 0",
-            message="globalBatchSize must be a multiple of nodes x gpusPerNode, so that every GPU gets the same number of sequences",
+            message="globalBatchSize must be a multiple of nodes x gpusPerNode (on CPUs of nodes), so that every GPU gets the same number of sequences",
             holds=_batch_fits_world,
             field="training.globalBatchSize",
         ),
         Rule(
             cel=f"!(has(self.training.globalBatchSize) && has(self.training.microBatchSize)) || self.training.globalBatchSize % (self.training.microBatchSize * {_WORLD}) == 0",
-            message="microBatchSize must divide each GPU's share: globalBatchSize / (nodes x gpusPerNode)",
+            message="microBatchSize must divide each GPU's share of the batch: globalBatchSize / (nodes x gpusPerNode), on CPUs globalBatchSize / nodes",
             holds=_share_fits_micro_batch,
             field="training.microBatchSize",
         ),

@@ -14,11 +14,13 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from anneal_api.base import DNS_1123_SUBDOMAIN
 from anneal_api.finetunejob import KIND, FineTuneJob
 from anneal_api.meta import API_VERSION, GROUP, VERSION
 from anneal_api.problems import ManifestError, Problem, problems_of
 
 KINDS = {KIND: FineTuneJob}
+LONGEST_NAME = 253
 
 
 class _Loader(yaml.SafeLoader):
@@ -97,6 +99,8 @@ def documents(text: str) -> list[Any]:
         raise ManifestError([Problem(place, f"not YAML: {error.problem or error.context}")]) from error
     except yaml.YAMLError as error:
         raise ManifestError([Problem("", f"not YAML: {error}")]) from error
+    except RecursionError as error:
+        raise ManifestError([Problem("", "lists or mappings are nested too deeply")]) from error
     if not found:
         raise ManifestError(
             [Problem("", f"the file is empty; write a {KIND}: apiVersion, kind, metadata.name and spec")]
@@ -135,6 +139,16 @@ def _identity_problems(document: dict[str, Any]) -> Iterator[Problem]:
         yield Problem("kind", f"{kind!r} is not accepted; write one of: {', '.join(KINDS)}")
     if not isinstance(metadata, dict) or not (metadata.get("name") or metadata.get("generateName")):
         yield Problem("metadata.name", "is required")
+    elif "name" in metadata and not _is_name(metadata["name"]):
+        yield Problem(
+            "metadata.name",
+            f"{metadata['name']!r} is not a Kubernetes name: lower-case letters, digits, '-' and '.', "
+            f"{LONGEST_NAME} characters at most",
+        )
+
+
+def _is_name(name: Any) -> bool:
+    return isinstance(name, str) and len(name) <= LONGEST_NAME and re.fullmatch(DNS_1123_SUBDOMAIN, name) is not None
 
 
 def load_jobs(path: Path) -> list[FineTuneJob]:

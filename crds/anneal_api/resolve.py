@@ -1,7 +1,8 @@
 """Defaults that depend on other fields, filled by one pure function; and the digest of what shapes prepared data.
 
 Defaults that depend on nothing are in the schema, so that `kubectl get -o yaml` shows them. These are not: they would
-be wrong as soon as another field changed. `anneal validate --resolved` and the job's ConfigMap show them filled.
+be wrong as soon as another field changed, or they stand in a list: kubectl replaces lists as a whole, so a default in
+one would make every later `kubectl apply` of the same manifest a change. `anneal validate --resolved` and the job's ConfigMap show them filled.
 Not here: anything that depends on the machine (precision `auto`) or on the data (the number of steps).
 """
 
@@ -11,8 +12,10 @@ import math
 from typing import Any
 
 from anneal_api.base import Block
+from anneal_api.dataset import DatasetSpec
 from anneal_api.finetunejob import FineTuneSpec
 from anneal_api.model import AdapterSpec
+from anneal_api.sources import parse_source
 from anneal_api.training import TrainingSpec
 
 DEFAULT_GLOBAL_BATCH_SIZE = 16
@@ -32,8 +35,16 @@ def resolve(spec: FineTuneSpec) -> FineTuneSpec:
         adapter=spec.adapter and _adapter(spec.adapter),
         training=_training(spec),
         compute=_compute(spec),
+        datasets=[_dataset(dataset) for dataset in spec.datasets],
     )
     return resolved
+
+
+def _dataset(dataset: DatasetSpec) -> DatasetSpec:
+    if parse_source(dataset.source).scheme != "hf":
+        return dataset
+    filled: DatasetSpec = _with(dataset, split=dataset.split or "train", revision=dataset.revision or "main")
+    return filled
 
 
 def _with(block: Any, **values: Any) -> Any:

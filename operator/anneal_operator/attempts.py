@@ -241,5 +241,6 @@ def _without_progress(attempts: Sequence[Attempt]) -> int:
 def deadline_message(seconds: int | None) -> str:
     """What the limit was, and where it is written."""
     return (
-        f"trained for runPolicy.activeDeadlineSeconds ({seconds} s) without reaching its end: raise it, or train less"
+        f"trained for runPolicy.activeDeadlineSeconds ({seconds} s) without reaching its end: "
+        "apply the job under another name with a longer one and checkpoint.resumeFrom, or delete it and train less"
     )

@@ -38,17 +38,28 @@ def _classify(text: str, otherwise: Reason) -> Reason:
     return next((reason for pattern, reason in _MISSING if re.search(pattern, text)), otherwise)
 
 
+_NAMED = frozenset({Reason.WAITING_FOR_SECRET, Reason.WAITING_FOR_CONFIG_MAP, Reason.WAITING_FOR_CLAIM})
+
+
+def _remedy(reason: Reason, message: str) -> str:
+    missing = reason in _NAMED and "not found" in message
+    return "; create it in this namespace, or correct its name in the manifest" if missing else ""
+
+
 def waiting_for(pod: PodView, *, warning: str = "") -> Waiting:
     """Why this pod does not run."""
     if unscheduled := _unscheduled(pod.raw):
         reason = _classify(unscheduled, Reason.WAITING_FOR_NODE)
-        return Waiting(reason, f"pod {pod.name} is not scheduled: {unscheduled}")
+        return Waiting(
+            reason, f"pod {pod.name} is not scheduled: {unscheduled.rstrip('.')}{_remedy(reason, unscheduled)}"
+        )
     state = _container_waiting(pod.raw)
     why, message = state.get("reason", ""), state.get("message", "")
     if why in _IMAGE:
         return Waiting(Reason.WAITING_FOR_IMAGE, f"pod {pod.name} cannot pull its image ({why}): {message}")
     if why in _CONFIG:
-        return Waiting(_classify(message, Reason.STARTING), f"pod {pod.name} cannot start ({why}): {message}")
+        reason = _classify(message, Reason.STARTING)
+        return Waiting(reason, f"pod {pod.name} cannot start ({why}): {message}{_remedy(reason, message)}")
     if warning and pod.node:
         return Waiting(_classify(warning, Reason.STARTING), f"pod {pod.name} on {pod.node}: {warning}")
     if pod.node is None:

@@ -41,6 +41,12 @@ def test_every_schema_is_structural_and_bounded(path: str, schema: dict[str, Any
         assert "maxLength" in schema
 
 
+@pytest.mark.parametrize("path", [path for path, _ in nodes(SCHEMA) if path.startswith(".spec.") and "[]" in path])
+def test_no_default_stands_in_a_list(path: str) -> None:
+    """Lists are replaced as a whole by kubectl: a default in one would make the same manifest a change at every apply."""
+    assert "default" not in dict(nodes(SCHEMA))[path]
+
+
 @pytest.mark.parametrize(
     "path", [path for path, _ in nodes(SCHEMA) if path.startswith(".spec.") and not path.endswith(("[]", "{}"))]
 )

@@ -91,6 +91,15 @@ def test_every_problem_is_reported_at_once() -> None:
     ]
 
 
+@pytest.mark.parametrize("name", ["Bad_Name", "a" * 254, 123, "a..b"], ids=["letters", "long", "number", "dots"])
+def test_a_name_that_the_api_server_would_refuse_is_found_here(name: Any) -> None:
+    """Beside everything else that is wrong."""
+    document = with_spec(method="x") | {"metadata": {"name": name}}
+    found = problems(document)
+    assert any(line.startswith("metadata.name: ") and "is not a Kubernetes name" in line for line in found)
+    assert any(line.startswith("spec.method") for line in found)
+
+
 @pytest.mark.parametrize("document", [None, 3, "text", [], {}], ids=["null", "number", "text", "list", "empty"])
 def test_what_is_no_manifest_is_refused(document: Any) -> None:
     """A document of another shape is an error, not an exception."""

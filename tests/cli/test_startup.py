@@ -37,8 +37,8 @@ def test_help_imports_nothing_heavy() -> None:
 @pytest.mark.parametrize(
     ("arguments", "missing", "extra"),
     [
-        pytest.param(["status"], "kubernetes", "anneal[cluster]", id="cluster"),
-        pytest.param(["run", "FILE"], "torch", "anneal[trainer]", id="trainer"),
+        pytest.param(["status"], "kubernetes", "[cluster]", id="cluster"),
+        pytest.param(["run", "FILE"], "torch", "[trainer]", id="trainer"),
     ],
 )
 def test_a_missing_extra_is_one_line(tmp_path: Path, arguments: list[str], missing: str, extra: str) -> None:

@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from anneal_api.progress import ProgressReport
+from anneal_api import Outcome
+from anneal_api.progress import ProgressReport, TerminationMessage
 from anneal_operator.errors import ApiError
 from anneal_operator.kinds import CONFIG_MAP, FINE_TUNE_JOB, JOB, NETWORK_POLICY, POD, PYTORCH_JOB, Obj, name_of
 from anneal_operator.world import Report
@@ -100,6 +101,32 @@ async def test_a_second_job_uses_what_the_first_has_prepared() -> None:
     assert status["dataset"]["preparedBy"] == "first"
     assert status["dataset"]["trainedTokens"] == 300
     assert len(simulation.api.of(JOB)) == 1
+
+
+async def test_a_missing_secret_is_never_found_by_a_trainer() -> None:
+    """A job that names Secrets has a prepare pod of its own, though its data is ready: only the kubelet can tell."""
+    simulation = Simulation()
+    simulation.add(make_job("first"))
+    await simulation.until("Succeeded", "first")
+    simulation.add(make_job("second", training={"learningRate": 1e-4}, secrets=[{"name": "hf-token"}]))
+    status = await simulation.until("Succeeded", "second")
+    assert conditions(status)["DataReady"] == ("True", "Prepared")
+    assert len(simulation.api.of(JOB)) == 2
+
+
+async def test_between_two_tries_the_cause_is_told() -> None:
+    """The last words of the pod that ended, and how many tries there are."""
+    simulation = Simulation()
+    words = TerminationMessage(
+        outcome=Outcome.INFRASTRUCTURE, exit_code=75, message="the hub cannot be reached: no route"
+    )
+    simulation.machinery.preparing = [Run(1, 75, words), PREPARED]
+    simulation.add(make_job())
+    said = set()
+    for _ in range(40):
+        await simulation.run(1)
+        said.add(simulation.status().get("message", ""))
+    assert any("(try 1 of 4): the hub cannot be reached: no route" in message for message in said), said
 
 
 async def test_a_job_waits_for_one_that_prepares_the_same() -> None:

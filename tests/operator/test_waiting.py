@@ -71,6 +71,13 @@ def test_events_tell_what_a_pod_does_not(warning: str, reason: Reason) -> None:
     assert warning in waits.message
 
 
+@pytest.mark.parametrize("case", ["claim", "secret", "config-map"])
+def test_what_is_missing_comes_with_what_to_do(case: str) -> None:
+    """A name that is not there is to be made, or to be corrected."""
+    pod, _reason, _words = CASES[case]
+    assert waiting_for(view(pod)).message.endswith("; create it in this namespace, or correct its name in the manifest")
+
+
 def test_a_refused_pod_is_told_with_the_refusal() -> None:
     """A quota or an admission rule is named; before it is known, the pod is simply not there yet."""
     assert no_pod("Job", "bot-prep").reason is Reason.STARTING

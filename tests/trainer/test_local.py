@@ -1,6 +1,8 @@
 """`anneal run` without its command line: what it prints, and the exit codes that it ends with."""
 
 import math
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +10,7 @@ import pytest
 
 from anneal_api import Outcome, ProgressReport, TerminationMessage
 from anneal_trainer import console, launcher, local
+from anneal_trainer.samples import Sample
 from trainer.training import CLAIM, job, losses, write_jsonl
 
 
@@ -34,6 +37,34 @@ def test_a_job_without_storage_is_kept_in_a_directory_of_its_own(storage: Path, 
     )
     assert local.run(made, {}, default_storage=tmp_path / "kept", quiet=True) == 0
     assert (tmp_path / "kept/runs/job/output/adapter_model.safetensors").exists()
+
+
+def test_two_at_once_do_not_share_a_run(storage: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The second is refused while the first lives, whoever that is; after it, the run is free again."""
+    (storage / "runs/job").mkdir(parents=True)
+    hold = "import fcntl, sys, time; f = open(sys.argv[1], 'a+'); fcntl.flock(f, 2); print('held', flush=True); time.sleep(60)"
+    other = subprocess.Popen([sys.executable, "-c", hold, str(storage / "runs/job/run.lock")], stdout=subprocess.PIPE)
+    try:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"held\n"
+        assert local.run(job(), {CLAIM: storage}) == 78
+        assert "error: job job is running in" in capsys.readouterr().err
+    finally:
+        other.kill()
+        other.wait()
+    assert local.run(job(training={"maxSteps": 1}), {CLAIM: storage}, quiet=True) == 0
+
+
+def test_a_finished_job_that_is_run_again_says_so(storage: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It starts anew, and the earlier checkpoints are kept."""
+    for _ in range(2):
+        assert local.run(job(training={"maxSteps": 1}), {CLAIM: storage}) == 0
+    assert "note: the earlier run here has ended: this one starts anew" in capsys.readouterr().err
+
+
+def test_an_answer_cannot_act_on_the_terminal() -> None:
+    """An untrained model says anything, control characters among it."""
+    assert console._shown(Sample("p", "a\x1b[31mb\x04\n c\x15")) == "a�[31mb� c�"
 
 
 @pytest.mark.parametrize(

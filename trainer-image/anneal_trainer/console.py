@@ -149,5 +149,6 @@ def summary(words: TerminationMessage, layout: Layout, seconds: float) -> None:
 
 
 def _shown(sample: Sample) -> str:
-    flat = " ".join(sample.answer.split())
+    # What a model says may hold control characters, and a terminal obeys them.
+    flat = "".join(char if char.isprintable() else "�" for char in " ".join(sample.answer.split()))
     return flat if len(flat) <= _ANSWER_SHOWN else f"{flat[:_ANSWER_SHOWN]}…"

@@ -4,8 +4,12 @@ A job of one process is prepared and trained in this very process, so that nothi
 several GPUs goes through the launcher, as in a pod. Not here: reading manifests and command lines (the CLI does).
 """
 
+import fcntl
+import os
 import shutil
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +20,7 @@ from anneal_api.resolve import digest
 from anneal_api.sources import UnmappedVolumeError
 from anneal_trainer import console, lastwords, quiet_libraries
 from anneal_trainer.context import Context
-from anneal_trainer.errors import InputError, UserError
+from anneal_trainer.errors import ConfigError, InputError, UserError
 from anneal_trainer.files import read_json, write_json
 from anneal_trainer.plan import largest_divisor
 from anneal_trainer.reporter import Reporter
@@ -26,6 +30,7 @@ DEFAULT_STORAGE = Path("anneal-storage")
 # The claim's name where a job names none: it appears in the URI of the output only.
 LOCAL_CLAIM = "local"
 _RECORD = "run.json"
+_LOCK = "run.lock"
 
 
 def run(
@@ -51,8 +56,13 @@ def run(
         console.say(f"error: {error}")
         return error.exit_code
     quiet_libraries.apply()
-    _begin(context)
-    return _reported(context, quiet=quiet, begun=begun)
+    try:
+        with _alone(context):
+            _begin(context, quiet=quiet)
+            return _reported(context, quiet=quiet, begun=begun)
+    except ConfigError as error:
+        console.say(f"error: {error}")
+        return error.exit_code
 
 
 def _context(job: FineTuneJob, volumes: dict[str, Path], default_storage: Path) -> Context:
@@ -67,12 +77,37 @@ def _context(job: FineTuneJob, volumes: dict[str, Path], default_storage: Path) 
     return Context(file, {name: path.resolve() for name, path in volumes.items()})
 
 
-def _begin(context: Context) -> None:
+@contextmanager
+def _alone(context: Context) -> Iterator[None]:
+    """Two processes in one run directory would each go on from the other's checkpoints.
+
+    The kernel holds the lock, so that it ends with the process however that ends.
+    """
+    context.layout.run_dir.mkdir(parents=True, exist_ok=True)
+    with (context.layout.run_dir / _LOCK).open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            file.seek(0)
+            raise ConfigError(
+                f"job {context.job.name} is running in {context.layout.run_dir} already (process {file.read()}): "
+                "wait for it, or give this job another metadata.name"
+            ) from error
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield
+
+
+def _begin(context: Context, *, quiet: bool) -> None:
     """Start anew unless the same manifest was interrupted here; an earlier run's files are kept beside, once."""
     record, mark = context.layout.run_dir / _RECORD, digest(context.spec.dump())
     earlier = read_json(record)
     unfinished = earlier == {"manifest": mark, "done": False}
     if not unfinished and context.layout.checkpoints.exists():
+        if not quiet:
+            why = "has ended" if (earlier or {}).get("manifest") == mark else "was another manifest"
+            console.say(f"note: the earlier run here {why}: this one starts anew (its checkpoints: previous/)")
         previous = context.layout.run_dir / "previous"
         shutil.rmtree(previous, ignore_errors=True)
         previous.mkdir()

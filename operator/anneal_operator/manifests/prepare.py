@@ -14,6 +14,8 @@ from anneal_operator.pods import CONTAINER
 
 ZONE_LABELS = ("topology.kubernetes.io/zone", "topology.kubernetes.io/region")
 SHARED_MEMORY = "64Mi"
+# Pods in all: what may pass by itself, such as a hub that cannot be reached, is tried again.
+TRIES = 4
 _FAILURE_POLICY = {
     "rules": [
         {
@@ -39,7 +41,7 @@ def build(plan: Plan) -> Obj:
         node_selector=selector,
     )
     spec = {
-        "backoffLimit": 3,
+        "backoffLimit": TRIES - 1,
         "completions": 1,
         "parallelism": 1,
         "podFailurePolicy": _FAILURE_POLICY,

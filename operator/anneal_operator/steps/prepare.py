@@ -46,7 +46,7 @@ def prepare(draft: Draft) -> bool:
         return _suspended(draft)
     if draft.reason(ConditionType.RUNNING) == Reason.SUSPENDED:
         draft.set(ConditionType.RUNNING, "False", Reason.NOT_STARTED)
-    others = [] if _is_stale(draft) else _same_data(draft)
+    others = [] if _is_stale(draft) or _needs_own_pod(draft) else _same_data(draft)
     if ready := next((other for other in others if other.data_ready), None):
         _ready_by(draft, ready)
         return True
@@ -57,6 +57,15 @@ def prepare(draft: Draft) -> bool:
         draft.set(DATA_READY, "False", Reason.PREPARING, f"job {busy.name} prepares the same data")
         return False
     return _by_own_job(draft)
+
+
+def _needs_own_pod(draft: Draft) -> bool:
+    """Whether the pods name objects that only the kubelet can look up: a missing one must not be found on a GPU.
+
+    The data is found prepared all the same, so such a pod takes seconds.
+    """
+    spec = draft.plan.spec
+    return bool(spec.secrets or (spec.compute.pod and spec.compute.pod.volumes))
 
 
 def _is_stale(draft: Draft) -> bool:
@@ -167,7 +176,7 @@ def _in_progress(draft: Draft, job: Obj, pods: list[PodView]) -> None:
         if not pods:
             explain(draft, DATA_READY, waiting.no_pod("Job", name_of(job), warning=_warning(draft, job)), job)
         else:
-            draft.set(DATA_READY, "False", Reason.PREPARING, f"pod {pods[-1].name} has ended")
+            draft.set(DATA_READY, "False", Reason.PREPARING, _tried(pods))
         return
     if not current.running:
         explain(
@@ -181,6 +190,14 @@ def _in_progress(draft: Draft, job: Obj, pods: list[PodView]) -> None:
     rows = report.report.rows if report and report.report and report.report.role == "prepare" else None
     done = f": {rows} rows read" if rows else ""
     draft.set(DATA_READY, "False", Reason.PREPARING, f"pod {current.name} prepares the data{done}")
+
+
+def _tried(pods: list[PodView]) -> str:
+    """Between two pods: why the last one ended, and how many there may be."""
+    ended = pods[-1].ended
+    said = ended.words.message if ended and ended.words else ""
+    why = f": {said.splitlines()[0]}" if said else ""
+    return f"pod {pods[-1].name} has ended (try {len(pods)} of {manifest.TRIES}){why}"
 
 
 def _warning(draft: Draft, obj: Obj) -> str:
