@@ -23,12 +23,17 @@ class Neighbour:
     prepare_key: str | None = None
     data_ready: bool = False
     preparing: bool = False
+    accepted: bool = False
     refused_for_output: bool = False
     dataset: DatasetReport | None = None
 
-    def came_before(self, created: str, uid: str) -> bool:
-        """Whether it is older than the job of this age; of two of one second, the smaller UID counts as older."""
-        return (self.created, self.uid) < (created, uid)
+    def comes_before(self, *, accepted: bool, created: str, uid: str) -> bool:
+        """Whether it has the first claim to what it and this job both want.
+
+        Who is accepted already has it: to take it away would stop a job that has begun. Else the older one, and of two
+        of one second that with the smaller UID.
+        """
+        return (not self.accepted, self.created, self.uid) < (not accepted, created, uid)
 
     def frees(self, before: "Neighbour") -> bool:
         """Whether jobs that waited for this one's data, as it was `before`, can go on."""
@@ -51,7 +56,9 @@ def neighbour(job: Obj) -> Neighbour:
         output=output,
         prepare_key=status.prepare_key,
         data_ready=ConditionType.DATA_READY in holds,
-        preparing=at_it and has_job and ConditionType.FAILED not in holds,
+        # One that was refused since does not go on, and must not be waited for.
+        preparing=at_it and has_job and ConditionType.FAILED not in holds and ConditionType.ACCEPTED in holds,
+        accepted=ConditionType.ACCEPTED in holds,
         refused_for_output=reasons.get(ConditionType.ACCEPTED) == Reason.OUTPUT_IN_USE,
         dataset=status.dataset,
     )

@@ -108,6 +108,21 @@ async def test_the_later_of_two_jobs_with_one_output_is_refused_until_the_other_
     await simulation.until("Succeeded", "second")
 
 
+@pytest.mark.parametrize("uid", ["0", "z"], ids=["smaller", "larger"])
+async def test_who_has_begun_is_not_turned_out_by_a_job_of_the_same_second(uid: str) -> None:
+    """Creation times are whole seconds: the first that was accepted keeps the output, whatever their UIDs are."""
+    simulation = Simulation()
+    simulation.add(make_job("first", uid="m", output={"path": "results/bot"}))
+    await simulation.run(3)
+    assert conditions(simulation.status("first"))["Accepted"] == ("True", "Valid")
+    simulation.add(make_job("second", uid=uid, output={"path": "results/bot"}))
+    await simulation.run(60)
+    assert simulation.status("first")["phase"] == "Succeeded"
+    assert conditions(simulation.status("second"))["Accepted"] == ("False", "OutputInUse")
+    simulation.api.vanish(FINE_TUNE_JOB, simulation.job("first"))
+    await simulation.until("Succeeded", "second")
+
+
 async def test_two_jobs_on_different_claims_may_use_one_path() -> None:
     """The path is below the claim."""
     simulation = Simulation()

@@ -10,7 +10,7 @@ from datetime import timedelta
 from anneal_api.conditions import ConditionType, Reason
 from anneal_api.problems import ManifestError
 from anneal_operator.draft import Draft
-from anneal_operator.kinds import meta, parse_time
+from anneal_operator.kinds import meta, parse_time, true_condition
 from anneal_operator.neighbours import Neighbour
 from anneal_operator.plan import Plan, plan_of
 from anneal_operator.world import StorageFacts, World
@@ -104,8 +104,9 @@ def _access_modes(plan: Plan, storage: StorageFacts) -> list[str]:
 
 def _output_objections(plan: Plan, world: World) -> Iterator[Objection]:
     created = meta(world.job).get("creationTimestamp", "")
+    accepted = true_condition(world.job, ConditionType.ACCEPTED) is not None
     for other in world.neighbours:
-        if other.came_before(created, plan.uid) and _overlap(plan, other):
+        if other.comes_before(accepted=accepted, created=created, uid=plan.uid) and _overlap(plan, other):
             words = (
                 f"spec.output.path: {plan.output} on claim {plan.claim} is written by job {other.name}: "
                 "choose another directory, or delete that job"
