@@ -1,6 +1,6 @@
 """`make bench`: every measurement, one after the other, each with its table and JSON.
 
-run.py [trainer] [operator]
+run.py [data] [trainer] [chat] [operator]
 """
 
 import sys
@@ -11,10 +11,18 @@ sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "tes
 
 def main(chosen: list[str]) -> None:
     """Run the chosen measurements, or all of them."""
+    if not chosen or "data" in chosen:
+        import data_path
+
+        data_path.main()
     if not chosen or "trainer" in chosen:
         import trainer_pairs
 
         trainer_pairs.main()
+    if not chosen or "chat" in chosen:
+        import chat_rows
+
+        chat_rows.main()
     if not chosen or "operator" in chosen:
         import operator_load
 

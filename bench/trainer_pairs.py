@@ -46,6 +46,8 @@ def manifest(name: str) -> dict[str, Any]:
                 "warmupSteps": 0,
                 "gradientCheckpointing": False,
                 "precision": "fp32",
+                # The peer does not pack.
+                "packing": False,
             },
         },
     }

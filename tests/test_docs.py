@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from anneal_api import ConditionType, Outcome, Phase, Reason
+from anneal_api.columns import READS
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("helm/**/*.md")])
@@ -51,3 +52,16 @@ def test_every_link_inside_the_project_leads_somewhere(page: Path) -> None:
         assert linked.exists(), target
         if anchor:
             assert anchor in anchors(linked), target
+
+
+def test_every_dataset_type_is_described_with_its_columns() -> None:
+    """The page of types names each type of the API once, with the columns that it reads."""
+    table = (ROOT / "docs/dataset-types.md").read_text().split("## Types")[1].split("## user_defined")[0]
+    described = [kind for line in table.splitlines() for kind in re.findall(r"`([^`]+)`", line.partition(" | ")[0])]
+    kinds = [kind for kind in described if kind in READS]
+    assert sorted(kinds) == sorted(READS)
+    for line in table.splitlines():
+        for kind in set(re.findall(r"`([^`]+)`", line.partition(" | ")[0])) & set(READS):
+            cell = line.split(" | ")[1]
+            missing = [name for column in READS[kind].values() for name in column.names if name not in cell]
+            assert not missing or cell == "the same", kind

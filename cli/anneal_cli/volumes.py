@@ -20,10 +20,10 @@ def sources(job: FineTuneJob) -> Iterator[tuple[str, str]]:
             yield f"{path}.source", block.source
 
 
-def used_claims(job: FineTuneJob) -> dict[str, str]:
-    """Each claim that the job reads or writes, with the first field that names it."""
+def used_claims(job: FineTuneJob, *, storage: bool = True) -> dict[str, str]:
+    """Each claim that the job reads or, with `storage`, writes, with the first field that names it."""
     claims: dict[str, str] = {}
-    if job.spec.storage and job.spec.storage.volume:
+    if storage and job.spec.storage and job.spec.storage.volume:
         claims[job.spec.storage.volume.claim_name] = "spec.storage.volume.claimName"
     for path, text in sources(job):
         source = parse_source(text)
@@ -49,10 +49,10 @@ def parse_mappings(options: Iterable[str]) -> tuple[dict[str, Path], list[Proble
     return mapped, problems
 
 
-def unmapped(job: FineTuneJob, mapped: Collection[str]) -> list[Problem]:
+def unmapped(job: FineTuneJob, mapped: Collection[str], *, storage: bool = True) -> list[Problem]:
     """A problem for each claim of the job without a directory."""
     return [
         Problem(path, f"no directory is given for the claim {claim!r}: add --volume {claim}=DIR")
-        for claim, path in used_claims(job).items()
+        for claim, path in used_claims(job, storage=storage).items()
         if claim not in mapped
     ]

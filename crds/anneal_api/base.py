@@ -133,11 +133,18 @@ DNS_1123_LABEL = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
 QUANTITY = r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|P|Ki|Mi|Gi|Ti|Pi)?$"
 # A path below a volume: no leading slash and no `..`, so that a manifest cannot leave its claim.
 RELATIVE_PATH = r"^[A-Za-z0-9_][A-Za-z0-9._=+@-]*(/[A-Za-z0-9_][A-Za-z0-9._=+@-]*)*$"
+# What `str.format` fills in, with those names and no others; a brace of the text itself is doubled, as there.
+TURN_TEMPLATE = r"^([^{}]|\{\{|\}\}|\{instruction\}|\{input\})*$"
+INSTRUCTION_TEMPLATE = r"^([^{}]|\{\{|\}\}|\{instruction\})*$"
+SYSTEM_TEMPLATE = r"^([^{}]|\{\{|\}\}|\{system\})*$"
 
 # What a pattern means, for the error of a value that does not match it.
 PATTERN_WORDS = {
     DNS_1123_SUBDOMAIN: "a Kubernetes name: lower-case letters, digits, '-' and '.'",
     DNS_1123_LABEL: "a Kubernetes label: lower-case letters, digits and '-'",
+    TURN_TEMPLATE: "a text in which only {instruction} and {input} are filled in; write {{ and }} for braces",
+    INSTRUCTION_TEMPLATE: "a text in which only {instruction} is filled in; write {{ and }} for braces",
+    SYSTEM_TEMPLATE: "a text in which only {system} is filled in; write {{ and }} for braces",
     RELATIVE_PATH: "a path below the storage, like adapters/first: no leading '/' and no '..'",
 }
 
@@ -145,6 +152,10 @@ ObjectName = Annotated[str, StringConstraints(pattern=DNS_1123_SUBDOMAIN, min_le
 LabelName = Annotated[str, StringConstraints(pattern=DNS_1123_LABEL, min_length=1, max_length=63)]
 RelativePath = Annotated[str, StringConstraints(pattern=RELATIVE_PATH, min_length=1, max_length=512)]
 ShortText = Annotated[str, StringConstraints(min_length=1, max_length=256)]
+LongText = Annotated[str, StringConstraints(max_length=16384)]
+TurnTemplate = Annotated[str, StringConstraints(pattern=TURN_TEMPLATE, min_length=1, max_length=16384)]
+InstructionTemplate = Annotated[str, StringConstraints(pattern=INSTRUCTION_TEMPLATE, min_length=1, max_length=16384)]
+SystemTemplate = Annotated[str, StringConstraints(pattern=SYSTEM_TEMPLATE, max_length=16384)]
 
 _QUANTITY_SCHEMA = {"x-kubernetes-int-or-string": True, "pattern": QUANTITY, "maxLength": 20}
 

@@ -43,9 +43,7 @@ class Toleration(Block):
     """A taint that the pods tolerate, beside those of the pool."""
 
     key: ShortText | None = Field(default=None, description="The taint's key; absent with operator Exists: every key.")
-    operator: Literal["Exists", "Equal"] | None = Field(
-        default=None, description="How the value is compared. Default: Equal."
-    )
+    operator: Literal["Exists", "Equal"] = Field(default="Equal", description="How the value is compared.")
     value: LabelValue | None = Field(default=None, description="The taint's value, for Equal.")
     effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = Field(
         default=None, description="Absent: every effect."
@@ -90,7 +88,7 @@ class ExtraVolume(Block):
 
     name: LabelName = Field(description="A name for the volume, unique in the job.")
     mount_path: MountPath = Field(description="Where it is mounted.")
-    read_only: bool | None = Field(default=None, description="Mounted read-only. Default: true.")
+    read_only: bool = Field(default=True, description="Mounted read-only.")
     config_map: NamedSource | None = Field(default=None, description="A ConfigMap.")
     secret: SecretSource | None = Field(default=None, description="A Secret, mounted as files.")
     persistent_volume_claim: ClaimSource | None = Field(default=None, description="A claim, mounted as a directory.")

@@ -5,6 +5,7 @@ Pydantic's JSON schema is not structural: it has `$ref`, `anyOf` with null, `con
 CI fails on a difference. Not here: anything about Helm (the chart's copies are made from these files).
 """
 
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,7 @@ def structural(schema: dict[str, Any], definitions: dict[str, Any]) -> dict[str,
     if "properties" in schema:
         result["properties"] = {name: structural(value, definitions) for name, value in schema["properties"].items()}
     if "items" in schema:
-        result["items"] = structural(schema["items"], definitions)
+        result["items"] = _without_defaults(structural(schema["items"], definitions))
     if isinstance(schema.get("additionalProperties"), dict):
         result["additionalProperties"] = structural(schema["additionalProperties"], definitions)
     if "patternProperties" in schema:
@@ -45,6 +46,19 @@ def structural(schema: dict[str, Any], definitions: dict[str, Any]) -> dict[str,
     if "type" not in result and "x-kubernetes-int-or-string" not in result:
         raise ValueError(f"not structural: {schema}")
     return result
+
+
+def _without_defaults(schema: dict[str, Any]) -> dict[str, Any]:
+    """Kubectl replaces lists as a whole: a default in one would make every later apply of a manifest a change.
+
+    The models fill it all the same, when they read the object; so it is told in words.
+    """
+    default = schema.pop("default", None)
+    if default not in (None, False, "", [], {}):
+        schema["description"] = f"{schema.get('description', '')} Default: {json.dumps(default)}.".strip()
+    for child in (*schema.get("properties", {}).values(), *filter(None, [schema.get("items")])):
+        _without_defaults(child)
+    return schema
 
 
 def _keys_checked(patterns: dict[str, Any], definitions: dict[str, Any]) -> dict[str, Any]:

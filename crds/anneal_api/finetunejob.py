@@ -12,10 +12,11 @@ from pydantic import Field
 from anneal_api.artifacts import CheckpointSpec, OutputSpec, StorageSpec
 from anneal_api.base import Block, ObjectName, Rule
 from anneal_api.compute import ComputeSpec
-from anneal_api.dataset import DatasetSpec, EvaluationSpec
+from anneal_api.dataset import PRETRAIN_TYPES, DatasetSpec, EvaluationSpec
 from anneal_api.meta import API_VERSION
 from anneal_api.model import AdapterSpec, ModelSpec
 from anneal_api.policy import RunPolicy, SecretRef
+from anneal_api.preparation import PreparationSpec
 from anneal_api.status import JobStatus
 from anneal_api.training import TrainingSpec
 
@@ -41,6 +42,14 @@ def _share_fits_micro_batch(spec: "FineTuneSpec") -> bool:
     return training.global_batch_size % (training.micro_batch_size * world) == 0
 
 
+def _pretrains_on_text(spec: "FineTuneSpec") -> bool:
+    return spec.method != "pretrain" or all(dataset.type in (None, *PRETRAIN_TYPES) for dataset in spec.datasets)
+
+
+def _all_weighted_or_none(spec: "FineTuneSpec") -> bool:
+    return len({dataset.weight is None for dataset in spec.datasets}) == 1
+
+
 _WORLD = "(self.compute.nodes * (self.compute.gpusPerNode == 0 ? 1 : self.compute.gpusPerNode))"
 
 
@@ -48,12 +57,18 @@ class FineTuneSpec(Block):
     """What to train, on what, and how. The smallest useful spec is a model and a data set."""
 
     model: ModelSpec = Field(description="The base model.")
-    method: Literal["sft"] = Field(default="sft", description="sft: supervised fine-tuning.")
+    method: Literal["sft", "pretrain"] = Field(
+        default="sft",
+        description="sft: supervised fine-tuning. pretrain: continued pretraining on plain text, all of which is trained; long texts become several sequences.",
+    )
     adapter: AdapterSpec | None = Field(default=None, description="Train a LoRA adapter. Absent: full fine-tuning.")
     datasets: list[DatasetSpec] = Field(
         min_length=1,
         max_length=64,
-        description="The training data; the rows of all sources are concatenated and shuffled by seed.",
+        description="The training data; the rows of all sources are concatenated, or mixed by their weights, and shuffled by seed.",
+    )
+    preparation: PreparationSpec = Field(
+        default_factory=PreparationSpec, description="Bad rows, long rows, duplicates and sampling."
     )
     evaluation: EvaluationSpec | None = Field(
         default=None, description="Held-out loss and sample answers. Absent: neither."
@@ -76,6 +91,18 @@ class FineTuneSpec(Block):
 
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(
+            cel=f"self.method != 'pretrain' || self.datasets.all(d, !has(d.type) || d.type in {list(PRETRAIN_TYPES)})",
+            message=f"method pretrain trains on plain text: the type of its datasets must be {' or '.join(PRETRAIN_TYPES)}",
+            holds=_pretrains_on_text,
+            field="datasets",
+        ),
+        Rule(
+            cel="self.datasets.all(d, has(d.weight)) || self.datasets.all(d, !has(d.weight))",
+            message="write a weight for every dataset, or for none",
+            holds=_all_weighted_or_none,
+            field="datasets",
+        ),
+        Rule(
             cel="self.model.quantization == 'none' || has(self.adapter)",
             message="quantized weights cannot be trained: add an adapter (adapter: {type: lora}) or set quantization: none",
             holds=_quantized_needs_adapter,
@@ -94,6 +121,14 @@ class FineTuneSpec(Block):
             field="training.microBatchSize",
         ),
     )
+
+    @property
+    def all_datasets(self) -> list[tuple[str, DatasetSpec]]:
+        """Every source of rows with its path in the spec: those that are trained on, then those that are measured."""
+        measured = self.evaluation.datasets if self.evaluation else []
+        return [(f"datasets[{index}]", dataset) for index, dataset in enumerate(self.datasets)] + [
+            (f"evaluation.datasets[{index}]", dataset) for index, dataset in enumerate(measured)
+        ]
 
 
 def _immutable(field: str) -> Rule:

@@ -37,7 +37,7 @@ class ModelSpec(Block):
         default="auto",
         min_length=1,
         max_length=32768,
-        description="How messages become text: auto is the tokenizer's own template; chatml and llama3 are built in; anything else is Jinja text.",
+        description="How messages become text: auto is the tokenizer's own template; or the name of a built-in one, as in the chatTemplate of a datasets entry; or Jinja text.",
     )
     add_special_tokens: list[ShortText] = bounded(
         "Tokens added to the vocabulary as special tokens; their embeddings are trained, also under LoRA.", most=64

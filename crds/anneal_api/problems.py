@@ -95,7 +95,12 @@ def _unknown_key(loc: tuple[str | int, ...], model: type[BaseModel]) -> str:
     return f"unknown key{_did_you_mean(loc[-1], known)}; accepted here: {', '.join(known)}"
 
 
+# Names that people bring and that are called otherwise here.
+_KNOWN_AS = {"sharegpt": "chat_template"}
+
+
 def _did_you_mean(word: Any, known: list[str]) -> str:
+    word = _KNOWN_AS.get(str(word).lower().partition(".")[0].partition(":")[0], word)
     lowered = {name.lower(): name for name in known}
     close = difflib.get_close_matches(str(word).replace("_", "").lower(), lowered, n=1, cutoff=0.6)
     return f" (did you mean {lowered[close[0]]}?)" if close else ""

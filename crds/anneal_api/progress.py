@@ -62,12 +62,13 @@ class TerminationMessage(Record):
     log: str | None = None
 
     def encode(self, limit: int = TERMINATION_MESSAGE_LIMIT) -> str:
-        """JSON of at most `limit` bytes: warnings go first, then the end of the message."""
+        """JSON of at most `limit` bytes: lists of the report go first, warnings last of them; then the message's end."""
         record = self
         text = _json(record)
-        if len(text.encode()) > limit and record.dataset:
-            record = record.model_copy(update={"dataset": record.dataset.model_copy(update={"warnings": []})})
-            text = _json(record)
+        for name in ("lengths", "detected", "special_tokens", "dropped", "types", "warnings"):
+            if len(text.encode()) > limit and record.dataset:
+                record = record.model_copy(update={"dataset": record.dataset.model_copy(update={name: []})})
+                text = _json(record)
         excess = len(text.encode()) - limit
         if excess > 0:
             record = record.model_copy(update={"message": _shortened(record.message, excess)})

@@ -59,7 +59,7 @@ def _section(path: str, schema: Schema) -> Iterator[str]:
         "|---|---|---|---|",
     )
     required = schema.get("required", [])
-    for name, field in schema["properties"].items():
+    for name, field in sorted(schema["properties"].items(), key=lambda item: item[0] not in required):
         default = "**required**" if name in required else _default(field)
         yield f"| `{name}` | {_type(path, name, field)} | {default} | {_cell(field.get('description', ''))} |"
     yield ""

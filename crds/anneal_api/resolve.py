@@ -1,8 +1,7 @@
 """Defaults that depend on other fields, filled by one pure function; and the digest of what shapes prepared data.
 
 Defaults that depend on nothing are in the schema, so that `kubectl get -o yaml` shows them. These are not: they would
-be wrong as soon as another field changed, or they stand in a list: kubectl replaces lists as a whole, so a default in
-one would make every later `kubectl apply` of the same manifest a change. `anneal validate --resolved` and the job's ConfigMap show them filled.
+be wrong as soon as another field changed. `anneal validate --resolved` and the job's ConfigMap show them filled.
 Not here: anything that depends on the machine (precision `auto`) or on the data (the number of steps).
 """
 
@@ -12,10 +11,8 @@ import math
 from typing import Any
 
 from anneal_api.base import Block
-from anneal_api.dataset import DatasetSpec
 from anneal_api.finetunejob import FineTuneSpec
 from anneal_api.model import AdapterSpec
-from anneal_api.sources import parse_source
 from anneal_api.training import TrainingSpec
 
 DEFAULT_GLOBAL_BATCH_SIZE = 16
@@ -25,7 +22,7 @@ FULL_LEARNING_RATE = 2e-5
 DEFAULT_WARMUP_RATIO = 0.03
 
 # Raised when the meaning of prepared data changes, so that older directories are not reused.
-DATA_FORMAT_VERSION = 1
+DATA_FORMAT_VERSION = 2
 
 
 def resolve(spec: FineTuneSpec) -> FineTuneSpec:
@@ -35,16 +32,8 @@ def resolve(spec: FineTuneSpec) -> FineTuneSpec:
         adapter=spec.adapter and _adapter(spec.adapter),
         training=_training(spec),
         compute=_compute(spec),
-        datasets=[_dataset(dataset) for dataset in spec.datasets],
     )
     return resolved
-
-
-def _dataset(dataset: DatasetSpec) -> DatasetSpec:
-    if parse_source(dataset.source).scheme != "hf":
-        return dataset
-    filled: DatasetSpec = _with(dataset, split=dataset.split or "train", revision=dataset.revision or "main")
-    return filled
 
 
 def _with(block: Any, **values: Any) -> Any:
@@ -111,6 +100,9 @@ def prepare_inputs(spec: FineTuneSpec) -> dict[str, Any]:
         "addSpecialTokens": spec.model.add_special_tokens,
         "datasets": [dataset.dump() for dataset in spec.datasets],
         "holdout": evaluation.holdout.dump() if evaluation and evaluation.holdout else None,
+        "evaluationDatasets": [dataset.dump() for dataset in evaluation.datasets] if evaluation else [],
+        "preparation": spec.preparation.dump(),
+        "packing": spec.training.packing,
         "seed": spec.training.seed,
         "sequenceLength": spec.training.sequence_length,
     }

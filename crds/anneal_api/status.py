@@ -77,8 +77,33 @@ class Attempt(Record):
     log: str | None = Field(default=None, max_length=1024, description="Where on the job's storage its log is.")
 
 
+class Dropped(Record):
+    """Rows that are not trained on, and why."""
+
+    reason: str = Field(
+        max_length=32,
+        description="bad, masked, answerCutOff, tooLong, duplicate, nearDuplicate, inEvaluation or notSampled.",
+    )
+    rows: int = Field(description="How many.")
+    first: str | None = Field(default=None, max_length=512, description="Where the first of them is.")
+
+
+class LengthBin(Record):
+    """One column of a histogram."""
+
+    up_to: int = Field(description="The longest row that is counted here, in tokens.")
+    rows: int = Field(description="How many are that long, and longer than the previous column's.")
+
+
+class TokenCount(Record):
+    """A special token, and how often it is trained."""
+
+    token: str = Field(max_length=64, description="Its text.")
+    count: int = Field(description="Labels that are this token, in all rows that could be read.")
+
+
 class DatasetReport(Record):
-    """What was made of the data, before any GPU was asked for."""
+    """What was made of the data, before any GPU was asked for. report.json beside the data has every place."""
 
     rows: int = Field(default=0, description="Rows read.")
     used: int = Field(default=0, description="Rows that are trained on.")
@@ -91,6 +116,25 @@ class DatasetReport(Record):
     types: list[str] = Field(
         default_factory=list, max_length=64, description="The type of each source, detected or given."
     )
+    eval_sequences: int = Field(default=0, description="Evaluation sequences.")
+    packed: bool = Field(default=False, description="Whether rows share sequences.")
+    packing_efficiency: float | None = Field(
+        default=None, description="Tokens over what the packs could hold: 1 is without a gap."
+    )
+    dropped: list[Dropped] = Field(
+        default_factory=list, max_length=16, description="Rows that are not trained on, by reason."
+    )
+    duplicates: int = Field(default=0, description="Rows that repeat an earlier one token for token, kept or not.")
+    lengths: list[LengthBin] = Field(
+        default_factory=list, max_length=32, description="How long the rows are, before any cut."
+    )
+    special_tokens: list[TokenCount] = Field(
+        default_factory=list, max_length=16, description="Special tokens that are trained, the most frequent first."
+    )
+    detected: list[str] = Field(
+        default_factory=list, max_length=64, description="Types that were found from the columns."
+    )
+    seconds: float | None = Field(default=None, description="How long the preparation took.")
     warnings: list[str] = Field(
         default_factory=list, max_length=16, description="What a person should know about the data."
     )

@@ -34,7 +34,11 @@ class TrainingSpec(Block):
         default=2048,
         ge=8,
         le=1_048_576,
-        description="The most tokens of a row; longer rows are truncated at the end, counted and reported.",
+        description="The most tokens of a sequence; preparation.longRows says what becomes of longer rows.",
+    )
+    packing: bool | None = Field(
+        default=None,
+        description="Several rows share a sequence, which never attends from one to another: the same loss and gradients, without padding. Batch sizes then count packs. Default: on, except for models that cannot keep rows apart (status.dataset.warnings says so); true for such a model is an error.",
     )
     learning_rate: float | None = Field(
         default=None,

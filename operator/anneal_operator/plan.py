@@ -121,7 +121,7 @@ class Plan:
     @cached_property
     def source_claims(self) -> tuple[str, ...]:
         """Claims that are only read from, sorted."""
-        sources = (self.spec.model.source, *(dataset.source for dataset in self.spec.datasets))
+        sources = (self.spec.model.source, *(dataset.source for _, dataset in self.spec.all_datasets))
         claims = {parse_source(source).claim for source in sources}
         return tuple(sorted(claims - {"", self.claim}))
 

@@ -6,8 +6,9 @@ import pytest
 
 from anneal_api import Outcome, TerminationMessage
 from anneal_api.base import quantity_value
+from anneal_api.model import ModelSpec
 from anneal_api.names import attempt_name, base_name, owner_label, prepare_name, run_directory, sanitized
-from anneal_api.sources import local_path, parse_source
+from anneal_api.sources import CLUSTER_DATA_SOURCE, local_path, parse_source
 from anneal_api.status import DatasetReport
 
 DNS_1035 = re.compile(r"^[a-z]([-a-z0-9]*[a-z0-9])?$")
@@ -37,7 +38,10 @@ def test_a_job_created_again_shares_nothing() -> None:
         "volume://runs",
         "hf://",
         "hf://a//b",
-        "s3://b/k",
+        "s3://b",
+        "s3://b/../k",
+        "https://user:pw@host/d.jsonl",
+        "postgresql://user:pw@host/db",
         "data.jsonl",
         "",
     ],
@@ -46,6 +50,36 @@ def test_sources_that_leave_their_place_are_refused(text: str) -> None:
     """The grammar has no `..`, so a manifest cannot read beside its claim."""
     with pytest.raises(ValueError, match="is not a source"):
         parse_source(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "scheme"),
+    [
+        ("hf://squad", "hf"),
+        ("hf://org/rows/data/*.parquet", "hf"),
+        ("volume://runs/a/**/x-?.jsonl.gz", "volume"),
+        ("s3://my.bucket/a/b=1/part-*.jsonl", "s3"),
+        ("gs://bucket/a", "gs"),
+        ("az://container/a/b.csv", "az"),
+        ("https://host:8443/a%20b/d.jsonl?sig=$(SIGNATURE)&x=1", "http"),
+        ("http://files.data.svc/d.jsonl", "http"),
+        ("postgresql://reader:$(DB_PASSWORD)@db.prod:5432/chats", "sql"),
+        ("mysql+pymysql://$(DB_USER):$(DB_PASSWORD)@db/chats?charset=utf8mb4", "sql"),
+        ("sql://$(CHATS_URL)", "sql"),
+        ("./data.jsonl", "local"),
+    ],
+)
+def test_every_kind_of_place_has_its_grammar(text: str, scheme: str) -> None:
+    """Data may come from any of them; what the API server matches is the same, but for local paths."""
+    assert parse_source(text).scheme == scheme
+    assert bool(re.match(CLUSTER_DATA_SOURCE, text)) == (scheme != "local")
+
+
+@pytest.mark.parametrize("text", ["s3://bucket/model", "https://host/model", "sql://$(URL)", "az://c/model"])
+def test_a_model_comes_from_the_hub_or_a_volume(text: str) -> None:
+    """What is trained must be there before a pod that takes a GPU, as files."""
+    with pytest.raises(ValueError, match="is not a source of a model; write hf://"):
+        ModelSpec.model_validate({"source": text})
 
 
 def test_a_volume_source_is_a_path_below_its_claim(tmp_path: object) -> None:

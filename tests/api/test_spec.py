@@ -37,13 +37,14 @@ def job(**changes: Any) -> FineTuneJob:
     return parse_job(with_spec(**changes))
 
 
+DATA = {"source": "volume://runs/data/train.jsonl"}
 BAD = [
     pytest.param({"compute": {"gpuPerNode": 2}}, ["spec.compute.gpuPerNode: unknown key (did you mean gpusPerNode?)"], id="unknown-key"),
     pytest.param({"training": {"micro_batch_size": 2}}, ["spec.training.micro_batch_size: unknown key (did you mean microBatchSize?)"], id="snake-case"),
     pytest.param({"training": {"learningRate": "1e-5"}}, ["spec.training.learningRate: input should be a valid number, got '1e-5' (str)"], id="text-for-number"),
     pytest.param({"training": {"learningRate": 3}}, ["spec.training.learningRate: input should be less than or equal to 1, got 3"], id="range"),
     pytest.param({"training": {"gradientCheckpointing": "yes"}}, ["spec.training.gradientCheckpointing: input should be a valid boolean, got 'yes' (str)"], id="text-for-boolean"),
-    pytest.param({"method": "sftt"}, ["spec.method: 'sftt' is not accepted; write one of: sft (did you mean sft?)"], id="unknown-method"),
+    pytest.param({"method": "sftt"}, ["spec.method: 'sftt' is not accepted; write one of: sft, pretrain (did you mean sft?)"], id="unknown-method"),
     pytest.param({"datasets": []}, ["spec.datasets: list should have at least 1 item"], id="no-data"),
     pytest.param({"training": {"epochs": 1, "maxSteps": 5}}, ["spec.training: epochs and maxSteps both give the length"], id="two-lengths"),
     pytest.param({"training": {"warmupRatio": 0.1, "warmupSteps": 5}}, ["spec.training: warmupRatio and warmupSteps both"], id="two-warmups"),
@@ -67,6 +68,12 @@ BAD = [
     pytest.param({"compute": {"pod": {"securityContext": {}}}}, ["spec.compute.pod.securityContext: unknown key"], id="no-security-context"),
     pytest.param({"compute": {"cpu": 0.5}}, ["spec.compute.cpu: 0.5 is not a quantity; write a whole number"], id="float-quantity"),
     pytest.param({"compute": {"memory": "64GB"}}, ["spec.compute.memory: '64GB' is not a quantity"], id="quantity-suffix"),
+    pytest.param({"datasets": [{**DATA, "type": "alpca"}]}, ["spec.datasets[0].type: 'alpca' is not accepted; write one of: chat_template, messages, alpaca"], id="unknown-type"),
+    pytest.param({"datasets": [{**DATA, "type": "alpaca", "fields": {"text": "a"}}]}, ["spec.datasets[0].fields.text: the dataset's type does not read this column; it is for completion, pretrain"], id="unread-column"),
+    pytest.param({"datasets": [{**DATA, "type": "user_defined"}]}, ["spec.datasets[0].format: format and type: user_defined go together"], id="no-format"),
+    pytest.param({"datasets": [{**DATA, "type": "alpaca", "format": {}}]}, ["spec.datasets[0].format: format and type: user_defined go together"], id="format-unread"),
+    pytest.param({"datasets": [{**DATA, "type": "user_defined", "format": {"format": "{output}"}}]}, ["spec.datasets[0].format.format: '{output}' (str) is not a text in which only {instruction} and {input}"], id="placeholder"),
+    pytest.param({"datasets": [{**DATA, "type": "completion", "trainOnInputs": True}]}, ["spec.datasets[0].trainOnInputs: completion and pretrain train every token anyway"], id="inputs-unread"),
     pytest.param({"datasets": [{"source": "s3//bucket"}]}, ["spec.datasets[0].source: 's3//bucket' is not a source; write hf://"], id="source"),
 ]  # fmt: skip
 
@@ -78,6 +85,13 @@ def test_a_spec_that_cannot_work_is_refused(changes: dict[str, Any], expected: l
     assert len(found) == len(expected)
     for line, start in zip(found, expected, strict=True):
         assert line.startswith(start)
+
+
+@pytest.mark.parametrize("kind", ["sharegpt", "sharegpt.load_role", "sharegpt:chat", "ShareGPT"])
+def test_sharegpt_is_called_chat_template(kind: str) -> None:
+    """A type that Axolotl dropped is answered with the one that reads its rows."""
+    (line,) = problems(with_spec(datasets=[{**DATA, "type": kind}]))
+    assert line.endswith("(did you mean chat_template?)")
 
 
 def test_every_problem_is_reported_at_once() -> None:

@@ -160,6 +160,13 @@ def test_a_jobs_own_options_are_added_and_replace_nothing() -> None:
     assert spec["nodeSelector"] == {"disk": "fast"}
 
 
+def test_the_prepare_pod_gets_the_secrets_of_its_sources() -> None:
+    """As environment, by the kubelet; their values are in no object of ours."""
+    job = prepare.build(make_plan(secrets=[{"name": "s3-reader"}, {"name": "database"}]))
+    [container] = job["spec"]["template"]["spec"]["containers"]
+    assert container["envFrom"] == [{"secretRef": {"name": "s3-reader"}}, {"secretRef": {"name": "database"}}]
+
+
 def test_the_prepare_job_stops_at_user_errors_and_ignores_disruptions() -> None:
     """Retrying what a person must change wastes their time; an eviction is not the job's fault."""
     spec = prepare.build(make_plan())["spec"]

@@ -5,11 +5,16 @@ import shutil
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from trainer.training import alpaca_rows, write_jsonl
 
 # Two tests run at once on two cores: a thread each, or they wait for one another.
 os.environ["OMP_NUM_THREADS"] = "1"
+
+# The same examples every time: a failure is the change's, and nothing is kept between runs.
+settings.register_profile("anneal", derandomize=True, database=None, deadline=None)
+settings.load_profile("anneal")
 
 
 @pytest.fixture(scope="session")

@@ -51,9 +51,9 @@ def test_rows_become_sequences_with_counts(storage: Path) -> None:
 
 def test_long_rows_are_cut_and_counted(storage: Path) -> None:
     """No sequence is longer than sequenceLength; what was cut is counted and told."""
-    rows = [{"text": "red green blue " * n} for n in (1, 2, 40, 50)]
-    ready = prepared(storage, over(storage, rows, training={"sequenceLength": 64}))
-    assert [len(row["input_ids"]) for row in ready.prepared.dataset(store.TRAIN)][2:] == [64, 64]
+    rows = [{"instruction": "Say", "output": "red green blue " * n} for n in (1, 2, 40, 50)]
+    ready = prepared(storage, over(storage, rows, training={"sequenceLength": 120}))
+    assert [len(row["input_ids"]) for row in ready.prepared.dataset(store.TRAIN)][2:] == [120, 120]
     assert ready.report.truncated == 2
     assert ready.report.warnings == ["2 rows (50.0%) are cut to training.sequenceLength: their ends are not learnt"]
 
@@ -227,7 +227,7 @@ def test_a_missing_template_is_refused_with_the_remedy(storage: Path) -> None:
     error = refused(storage, over(storage, rows))
     assert (type(error), error.exit_code) == (ConfigError, 78)
     assert "has no chat template" in str(error)
-    assert "set model.chatTemplate to chatml, llama3 or a Jinja text" in str(error)
+    assert "set model.chatTemplate or the entry's chatTemplate to chatml, llama3," in str(error)
     assert prepared(storage, over(storage, rows, model={"chatTemplate": "chatml"})).report.used == 1
 
 

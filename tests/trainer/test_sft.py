@@ -10,6 +10,7 @@ import pytest
 from anneal_api import FineTuneJob, ProgressReport
 from anneal_trainer import model as models
 from anneal_trainer.data import store
+from anneal_trainer.data.formats.chat.known import TEMPLATES
 from anneal_trainer.data.pieces import IGNORED
 from anneal_trainer.errors import ConfigError, DataError, InputError
 from anneal_trainer.prepare import Ready, prepare
@@ -50,7 +51,7 @@ def test_lora_learns_and_saves_an_adapter_that_loads(storage: Path) -> None:
     directory = storage / "runs/job/output"
     loaded = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(storage / "model"), directory)
     assert any(value.abs().sum() > 0 for name, value in loaded.named_parameters() if "lora_B" in name)
-    assert AutoTokenizer.from_pretrained(directory).chat_template == models.CHATML
+    assert AutoTokenizer.from_pretrained(directory).chat_template == TEMPLATES["chatml"]
 
 
 def test_every_linear_layer_has_an_adapter(storage: Path) -> None:

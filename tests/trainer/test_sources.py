@@ -144,16 +144,16 @@ def test_a_quoted_line_break_does_not_shift_csv_lines(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("path", "words"),
     [
-        ("absent.jsonl", "there is no such file; volume://claim holds empty, notes.txt"),
-        ("gone/absent-*.jsonl", "there is no such file; volume://claim holds empty, notes.txt"),
+        ("absent.jsonl", "there is no such file; volume://claim holds empty, notes.md"),
+        ("gone/absent-*.jsonl", "there is no such file; volume://claim holds empty, notes.md"),
         ("empty", "the directory holds no data file; accepted: .jsonl"),
-        ("notes.txt", "files that end in .txt cannot be read; accepted: .jsonl"),
+        ("notes.md", "files that end in .md cannot be read; accepted: .jsonl"),
     ],
 )
 def test_a_source_without_data_is_named(tmp_path: Path, path: str, words: str) -> None:
     """What is not there, or is no data, is exit code 66."""
     (tmp_path / "empty").mkdir()
-    (tmp_path / "notes.txt").write_text("hi")
+    (tmp_path / "notes.md").write_text("hi")
     with pytest.raises(InputError) as raised:
         read(tmp_path, path)
     assert f"volume://claim/{path}: " in str(raised.value)

@@ -22,17 +22,22 @@ def fetch(model: ModelSpec, layout: Layout) -> Path:
     if target.exists():
         return target
     with new_directory(target) as draft:
-        _download(model, draft)
+        _download(model, draft, _WANTED)
     return target
 
 
-def _download(model: ModelSpec, draft: Path) -> None:
+def fetch_tokenizer(model: ModelSpec) -> Path:
+    """A directory with everything but the weights, in the hub library's own cache: enough to look at tokens."""
+    return _download(model, None, [pattern for pattern in _WANTED if pattern != "*.safetensors"])
+
+
+def _download(model: ModelSpec, target: Path | None, wanted: list[str]) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
 
     name = parse_source(model.source).path
     try:
-        snapshot_download(name, revision=model.revision, local_dir=draft, allow_patterns=_WANTED)
+        return Path(snapshot_download(name, revision=model.revision, local_dir=target, allow_patterns=wanted))
     except GatedRepoError as error:
         raise InputError(
             f"model.source {model.source}: access is gated: accept its terms on the hub, "

@@ -16,25 +16,8 @@ from anneal_api.finetunejob import FineTuneSpec
 from anneal_api.model import ModelSpec
 from anneal_api.sources import local_path, parse_source
 from anneal_trainer import quiet_libraries
-from anneal_trainer.data.formats.chat import Message, Renderer
+from anneal_trainer.data.formats.chat.template import Renderer
 from anneal_trainer.errors import ConfigError, InputError
-
-CHATML = (
-    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>\\n' }}"
-    "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
-)
-LLAMA3 = (
-    "{{ bos_token }}{% for message in messages %}"
-    "{{ '<|start_header_id|>' + message['role'] + '<|end_header_id|>\\n\\n' }}"
-    "{{ message['content'] | trim + '<|eot_id|>' }}{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<|start_header_id|>assistant<|end_header_id|>\\n\\n' }}{% endif %}"
-)
-BUILT_IN = {"chatml": CHATML, "llama3": LLAMA3}
-# Special tokens that a built-in template writes: without them its turns would be spelled out in pieces.
-TEMPLATE_TOKENS = {
-    "chatml": ("<|im_start|>", "<|im_end|>"),
-    "llama3": ("<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"),
-}
 
 # What shapes tokens. Weights are not among them: training may continue on data prepared before they changed.
 TOKENIZER_FILES = (
@@ -127,37 +110,18 @@ def load_tokenizer(model: ModelSpec, path: Path) -> Any:
         tokenizer.add_special_tokens(
             {"additional_special_tokens": list(model.add_special_tokens)}, replace_extra_special_tokens=False
         )
+    # Kept, as an entry of `datasets` may ask for it by name.
+    tokenizer.own_chat_template = tokenizer.chat_template
     if model.chat_template != "auto":
-        tokenizer.chat_template = _template(model, tokenizer)
+        tokenizer.chat_template = renderer(model, tokenizer).named(model.chat_template)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
 
 
-def _template(model: ModelSpec, tokenizer: Any) -> str:
-    known = tokenizer.get_vocab()
-    missing = [token for token in TEMPLATE_TOKENS.get(model.chat_template, ()) if token not in known]
-    if missing:
-        raise ConfigError(
-            f"model.chatTemplate {model.chat_template} writes {', '.join(missing)}, which this tokenizer lacks: "
-            f"add them with model.addSpecialTokens"
-        )
-    return BUILT_IN.get(model.chat_template, model.chat_template)
-
-
 def renderer(model: ModelSpec, tokenizer: Any) -> Renderer:
-    """The chat template as a function; ConfigError with the remedy where there is none."""
-    if not tokenizer.chat_template:
-        raise ConfigError(
-            f"model.chatTemplate is auto, but the tokenizer of {model.source} has no chat template, which datasets "
-            "of type chat_template need: set model.chatTemplate to chatml, llama3 or a Jinja text"
-        )
-
-    def render(messages: list[Message]) -> str:
-        text: str = tokenizer.apply_chat_template(messages, tokenize=False)
-        return text
-
-    return Renderer(render, tuple(tokenizer.all_special_tokens))
+    """What chat templates are rendered with, for a tokenizer of `load_tokenizer`."""
+    return Renderer.of(tokenizer, own=tokenizer.own_chat_template, source=model.source)
 
 
 def vocabulary(path: Path, tokenizer: Any) -> int:

@@ -6,9 +6,11 @@ Not here: anything that needs torch, and reading and tokenizing themselves (`dat
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from anneal_api.model import ModelSpec
 from anneal_api.resolve import DATA_FORMAT_VERSION, digest, prepare_inputs
 from anneal_api.sources import UnmappedVolumeError, parse_source
 from anneal_api.status import DatasetReport
@@ -24,12 +26,17 @@ from anneal_trainer.reporter import Reporter
 
 @dataclass(frozen=True)
 class Ready:
-    """What training starts from. The tokenizer is handed on, so that one process loads it once."""
+    """What training starts from."""
 
     prepared: store.Prepared
+    model: ModelSpec
     model_path: Path
-    tokenizer: Any
     reused: bool
+
+    @cached_property
+    def tokenizer(self) -> Any:
+        """Loaded when it is first asked for, and once in a process: data that is there is found without it."""
+        return model.load_tokenizer(self.model, self.model_path)
 
     @property
     def report(self) -> DatasetReport:
@@ -53,19 +60,22 @@ def _prepare(context: Context, reporter: Reporter) -> Ready:
     path = model.directory(spec.model, layout, context.volumes)
     model.check_files(path, spec.model.source)
     reporter.update(phase="preparing")
-    tokenizer = model.load_tokenizer(spec.model, path)
     sources = sources_identity(spec, context.volumes, path)
     fingerprint = _fingerprint(context, sources, path)
     target = layout.prepared(fingerprint)
     found = store.load(target)
     if found is None:
+        tokenizer = model.load_tokenizer(spec.model, path)
         with new_directory(target) as draft:
-            report = build(context, tokenizer, path, draft=draft, reporter=reporter)
-            store.write_report(draft, report.model_copy(update={"fingerprint": fingerprint}))
+            built = build(context, tokenizer, path, draft=draft, reporter=reporter)
+            store.write_report(draft, built.report.model_copy(update={"fingerprint": fingerprint}), built.places)
     store.point(layout, context.file.prepare_key, fingerprint, sources)
     prepared = found or store.load(target)
     assert prepared is not None, f"{target} was just written"
-    return Ready(prepared, path, tokenizer, reused=found is not None)
+    ready = Ready(prepared, spec.model, path, reused=found is not None)
+    if found is None:
+        vars(ready)["tokenizer"] = tokenizer
+    return ready
 
 
 def _fingerprint(context: Context, sources: Identity, path: Path) -> str:

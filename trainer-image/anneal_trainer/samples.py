@@ -8,7 +8,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from anneal_api import Layout
-from anneal_trainer.data.formats import alpaca
+from anneal_api.chat import CHAT_TYPES
+from anneal_api.dataset import FormatSpec
+from anneal_trainer.data.formats import instruction
+from anneal_trainer.data.formats.chat import Renderer
 from anneal_trainer.files import read_json, write_json
 
 BEFORE, AFTER = "before", "after"
@@ -22,19 +25,25 @@ class Sample:
     answer: str
 
 
-def prompt_text(prompt: str, *, kind: str, tokenizer: Any) -> tuple[str, bool]:
-    """What the model reads, as rows of type `kind` have it; and whether the tokenizer's start tokens come before it."""
-    match kind:
-        case "chat_template":
-            turns = [{"role": "user", "content": prompt}]
-            return tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True), False
-        case "alpaca":
-            return alpaca.prompt(prompt), True
-        case _:
-            return prompt, True
+@dataclass(frozen=True)
+class Asking:
+    """How training rows ask: their type, and its wording or template where the manifest holds it."""
+
+    kind: str
+    format: FormatSpec | None = None
+    template: str | None = None
+
+    def text(self, prompt: str, tokenizer: Any) -> tuple[str, bool]:
+        """What the model reads, as its rows have it; and whether the tokenizer's start tokens come before it."""
+        if self.kind in CHAT_TYPES:
+            choice = self.template or ("chatml" if self.kind == "messages" else None)
+            renderer = Renderer.of(tokenizer, own=tokenizer.own_chat_template)
+            return renderer.chosen(choice).render([{"role": "user", "content": prompt}], prompt=True), False
+        worded = instruction.prompt_of(self.kind, prompt, self.format)
+        return prompt if worded is None else worded, True
 
 
-def answers(model: Any, tokenizer: Any, prompts: Sequence[str], *, kind: str, most: int) -> list[Sample]:
+def answers(model: Any, tokenizer: Any, prompts: Sequence[str], *, asking: Asking, most: int) -> list[Sample]:
     """The model's greedy answers, at most `most` tokens each."""
     import torch
 
@@ -43,7 +52,7 @@ def answers(model: Any, tokenizer: Any, prompts: Sequence[str], *, kind: str, mo
     found = []
     with torch.no_grad():
         for prompt in prompts:
-            text, special = prompt_text(prompt, kind=kind, tokenizer=tokenizer)
+            text, special = asking.text(prompt, tokenizer)
             found.append(Sample(prompt, _continued(model, tokenizer, text, special=special, most=most)))
     model.train(was_training)
     return found

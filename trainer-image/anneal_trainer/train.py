@@ -6,7 +6,7 @@ Not here: the methods themselves, which need torch and are imported last.
 from anneal_trainer import model
 from anneal_trainer.context import Context
 from anneal_trainer.data import store
-from anneal_trainer.data.identity import sources_identity
+from anneal_trainer.data.identity import changed_since
 from anneal_trainer.errors import InputError, StaleDataError
 from anneal_trainer.prepare import Ready
 from anneal_trainer.reporter import Reporter
@@ -21,21 +21,18 @@ def find_ready(context: Context) -> Ready:
         raise StaleDataError("the prepared data is not on the job's storage (any more): it is prepared again")
     path = model.directory(context.spec.model, context.layout, context.volumes)
     try:
-        now = sources_identity(context.spec, context.volumes, path)
+        changed = changed_since(made_from or [], context.spec, context.volumes, path)
     except InputError as error:
         raise StaleDataError(f"a source has gone since the data was prepared: {error}") from error
-    changed = sorted(
-        {entry[0] for entry in (*now, *(made_from or [])) if (entry in now) != (entry in (made_from or []))}
-    )
     if changed:
         raise StaleDataError(f"changed since the data was prepared: {', '.join(changed)}; it is prepared again")
-    return Ready(prepared, path, model.load_tokenizer(context.spec.model, path), reused=True)
+    return Ready(prepared, context.spec.model, path, reused=True)
 
 
 def train(context: Context, ready: Ready, *, reporter: Reporter, stop: Stop) -> Result:
     """Run the job's method."""
     match context.spec.method:
-        case "sft":
+        case "sft" | "pretrain":
             from anneal_trainer.methods import sft
 
             return sft.run(context, ready, reporter=reporter, stop=stop)

@@ -173,7 +173,7 @@ def _extra_volume(index: int, volume: ExtraVolume) -> Obj:
 
 
 def _extra_mount(index: int, volume: ExtraVolume) -> Obj:
-    return {"name": f"extra-{index}", "mountPath": volume.mount_path, "readOnly": volume.read_only is not False}
+    return {"name": f"extra-{index}", "mountPath": volume.mount_path, "readOnly": volume.read_only}
 
 
 def resources(*, cpu: str, memory: str, shared_memory: str, devices: dict[str, str]) -> Obj:

@@ -1,206 +1,214 @@
-"""Rows to prepared data: every source read, every row formatted, tokenized, cut and judged, then written.
+"""Rows to prepared data in two passes: tokenize every row, then decide with all of them known, and write once.
 
-Nothing is trained on a data set with a row that cannot be read or understood: such rows are collected and told
-together. A row that is fine but leaves nothing to train on (an empty answer, a prompt that fills the sequence) is
-dropped and counted.
+The first pass (`rows`) runs in as many processes as there are cores, over chunks of the sources; the second (`decide`,
+`packing`) over arrays of a few numbers a row. So memory hardly grows with the data. Every bad row is collected and told
+together; whatever is dropped is counted with its reason and its place.
 Not here: where prepared data is kept and found (`store`).
 """
 
-import random
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+import errno
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from anneal_api.dataset import DatasetSpec, DatasetType, EvaluationSpec
+from anneal_api.finetunejob import FineTuneSpec
 from anneal_api.status import DatasetReport
-from anneal_trainer import model
+from anneal_trainer import apart
 from anneal_trainer.context import Context
-from anneal_trainer.data import formats, sources, store
-from anneal_trainer.data.encode import Encoder
-from anneal_trainer.data.pieces import IGNORED, Example, RowError, Tokens
-from anneal_trainer.data.problems import Problems
-from anneal_trainer.errors import DataError
+from anneal_trainer.data import decide, near, report, shape, store
+from anneal_trainer.data.detect import Detected, detected
+from anneal_trainer.data.packing import pack
+from anneal_trainer.data.report import Built
+from anneal_trainer.data.rows import Lost, Maker, Task
+from anneal_trainer.data.spool import SpoolReader
+from anneal_trainer.data.table import Gathered, Table
+from anneal_trainer.data.workers import Crew, processes
+from anneal_trainer.errors import ConfigError, DataError
 from anneal_trainer.reporter import Reporter
 
-_BATCH = 512
+
+def build(context: Context, tokenizer: Any, model_path: Path, *, draft: Path, reporter: Reporter) -> Built:
+    """Write the splits into `draft` and say what was made; DataError with every problem if there is one too many."""
+    begun, spec = time.monotonic(), context.spec
+    with _full_disk_told(draft):
+        packed, why_not = packing_of(spec, model_path)
+        gathered, found = _first_pass(context, tokenizer, model_path, draft, reporter)
+        table = Table.of(gathered)
+        chosen = _chosen(spec, table, gathered)
+        splits = {store.TRAIN: chosen.train, store.EVAL: chosen.measured}
+        packs = {name: _packs(table, rows, spec, packed=packed) for name, rows in splits.items() if len(rows)}
+        with SpoolReader(table.sequences) as reader:
+            for name, split in packs.items():
+                store.write_split(draft / name, reader, split, packed=packed)
+        for spool in gathered.spools:
+            spool.unlink()
+    result = _report(spec, table, gathered, chosen, packs)
+    result = result.model_copy(
+        update={
+            "types": [entry.kind for entry in found],
+            "detected": [entry.words for entry in found if entry.words],
+            "special_tokens": report.special_tokens(gathered.special, tokenizer),
+            "packed": packed,
+            "seconds": round(time.monotonic() - begun, 3),
+        }
+    )
+    result = result.model_copy(update={"warnings": list(report.warnings(result, gathered.notes, why_not))[:16]})
+    return Built(result, {reason: lost.places for reason, lost in (gathered.lost | gathered.notes).items()})
 
 
-@dataclass
-class Tally:
-    """What is counted while rows go by."""
-
-    rows: int = 0
-    truncated: int = 0
-    untrained: int = 0
-    first_untrained: str = ""
-    types: list[str] = field(default_factory=list)
-    lengths: list[int] = field(default_factory=list)
-    trained: list[int] = field(default_factory=list)
+def packing_of(spec: FineTuneSpec, model_path: Path) -> tuple[bool, str | None]:
+    """Whether rows share sequences, and if they do not because they cannot, why."""
+    wanted, why_not = spec.training.packing, apart.why_not(model_path)
+    if wanted and why_not:
+        raise ConfigError(f"training.packing is true, but this model cannot: {why_not}; set it to false")
+    return (wanted is not False and why_not is None), (why_not if wanted is None else None)
 
 
-def build(context: Context, tokenizer: Any, model_path: Path, *, draft: Path, reporter: Reporter) -> DatasetReport:
-    """Write the splits into `draft` and say what was made; DataError with every problem if any row is bad."""
-    spec, problems, tally = context.spec, Problems(), Tally()
-    encoder = Encoder.of(tokenizer, model.vocabulary(model_path, tokenizer))
-    writer = store.SplitWriter(draft / store.TRAIN)
-    for index, dataset in enumerate(spec.datasets):
-        source = _Source(dataset, f"datasets[{index}]", context, tokenizer, problems, tally)
-        for placed in _batches(source.examples()):
-            writer.write(_kept(placed, encoder, spec.training.sequence_length, problems=problems, tally=tally))
-            reporter.update(rows=tally.rows)
-    writer.close()
-    problems.raise_if_any()
-    _check_any_left(tally)
-    held_out = _held_out(len(tally.lengths), spec.evaluation, spec.training.seed)
-    if held_out:
-        store.split_off(draft, held_out)
-    return _report(tally, held_out)
+def _first_pass(
+    context: Context, tokenizer: Any, model_path: Path, draft: Path, reporter: Reporter
+) -> tuple[Gathered, list[Detected]]:
+    gathered, found = Gathered(), list[Detected]()
+    here = Maker(context, model_path, draft, tokenizer)
+    crew = Crew(Maker, (context, model_path, draft), here, processes())
+
+    def tasks() -> Iterator[Task]:
+        for entry, (name, dataset) in enumerate(context.spec.all_datasets):
+            kind = detected(name, dataset, context, tokenizer, gathered.problems)
+            if kind:
+                found.append(kind)
+                yield from (Task(entry, kind.dataset, chunk) for chunk in kind.chunks)
+
+    for made in crew.results(tasks()):
+        gathered.add(made)
+        reporter.update(rows=gathered.rows)
+    _judge(gathered, context.spec)
+    return gathered, found
+
+
+def _judge(gathered: Gathered, spec: FineTuneSpec) -> None:
+    """Whether what is bad can be lived with."""
+    problems, policy = gathered.problems, spec.preparation
+    if policy.on_bad_row == "fail" or problems.fatal:
+        problems.raise_if_any()
+    if problems.total > policy.max_bad_rows:
+        problems.add(
+            "preparation.maxBadRows",
+            f"{problems.total} of {gathered.rows} rows are bad, more than {policy.max_bad_rows}",
+            fatal=True,
+        )
+        problems.raise_if_any()
+    if problems.total:
+        gathered.lost[shape.BAD] = Lost(problems.total, list(problems.first))
+    if not gathered.kept:
+        masked = gathered.lost.get(shape.MASKED) or gathered.lost.get(shape.CUT_OFF) or Lost()
+        raise DataError(
+            f"no row has a token to train on: all {gathered.rows} rows have only masked labels, -100 (the first: "
+            f"{masked.places[0] if masked.places else '-'}); look for empty answers, conversations without an "
+            "assistant turn, or prompts that are longer than training.sequenceLength"
+        )
 
 
 @dataclass(frozen=True)
-class _Source:
-    """One `datasets[]` entry on its way to examples."""
+class Chosen:
+    """Rows of the two splits; training rows may repeat."""
 
-    dataset: DatasetSpec
-    name: str
-    context: Context
-    tokenizer: Any
-    problems: Problems
-    tally: Tally
-
-    def examples(self) -> Iterator[tuple[sources.Placed, Example]]:
-        """Every row that its type understands."""
-        rows = sources.rows(self.dataset, self.context.volumes, self.problems)
-        first = next(rows, None)
-        if first is None:
-            if not self.problems.total:
-                self.problems.add(self.dataset.source, "has no row")
-            return
-        kind = self._kind(first)
-        if kind is None:
-            return
-        form = formats.formatter(
-            kind, self.dataset.fields, renderer=lambda: model.renderer(self.context.spec.model, self.tokenizer)
-        )
-        self.tally.types.append(kind)
-        yield from self._formatted(first, rows, form)
-
-    def _formatted(
-        self, first: sources.Placed, rest: Iterator[sources.Placed], form: formats.Format
-    ) -> Iterator[tuple[sources.Placed, Example]]:
-        for placed in _chain(first, rest):
-            self.tally.rows += 1
-            try:
-                yield placed, form(placed.row)
-            except RowError as error:
-                self.problems.add(placed.place, str(error))
-
-    def _kind(self, first: sources.Placed) -> DatasetType | None:
-        """The type given or detected; None, and a problem, if the columns do not fit it."""
-        columns, fields = list(first.row), self.dataset.fields
-        kind = self.dataset.type or formats.detect(columns, fields)
-        there = ", ".join(map(str, columns)) or "no column"
-        if kind is None:
-            self.problems.add(
-                self.dataset.source,
-                f"no type fits its columns ({there}); a type needs {formats.EXPECTED}: "
-                f"set {self.name}.type, and {self.name}.fields if the columns have other names",
-            )
-            return None
-        needed = formats.needed(kind, fields)
-        missing = [name for name, choices in needed.items() if not set(choices) & set(columns)]
-        if missing:
-            wanted = " and ".join(" or ".join(needed[name]) for name in missing)
-            self.problems.add(
-                self.dataset.source,
-                f"type {kind} needs the column {wanted}; this source has {there}: "
-                f"name the right ones in {self.name}.fields, or set another {self.name}.type",
-            )
-            return None
-        return kind
+    train: Any
+    measured: Any
+    duplicates: int
 
 
-def _chain(first: sources.Placed, rest: Iterable[sources.Placed]) -> Iterator[sources.Placed]:
-    yield first
-    yield from rest
+def _chosen(spec: FineTuneSpec, table: Table, gathered: Gathered) -> Chosen:
+    """The second pass: who is in which split. Adds to `gathered.lost` whom it leaves out."""
+    import numpy as np
+
+    policy, seed = spec.preparation, spec.training.seed
+    columns = decide.Columns(table.entry, table.digest, table.entry >= len(spec.datasets))
+    repeated, leaked = decide.repeats(columns)
+    out: dict[str, Any] = {}
+    alive = np.ones(len(table.entry), dtype=bool)
+    if policy.duplicates != "keep":
+        out = {decide.LEAKED: leaked, decide.DUPLICATE: repeated & ~leaked}
+        alive &= ~repeated
+    if policy.duplicates == "dropNear":
+        preferred = columns.preferred
+        out[decide.NEAR] = near.alike(gathered.similar, preferred[alive[preferred]], policy.similarity)
+        alive &= ~out[decide.NEAR]
+    train = np.flatnonzero(alive & ~columns.measured)
+    held = decide.held_out(train, spec.evaluation, seed)
+    train = np.setdiff1d(train, held, assume_unique=True)
+    drawn = decide.mixed(
+        train,
+        table.entry,
+        [dataset.weight for dataset in spec.datasets],
+        replace=policy.sampling == "withReplacement",
+        seed=seed,
+    )
+    out[decide.UNSAMPLED] = np.bincount(np.setdiff1d(train, drawn), minlength=len(alive)).astype(bool)
+    _note(out, table, gathered)
+    if not len(drawn):
+        raise DataError("no row is left to train on: all rows that could be are evaluation rows too")
+    return Chosen(drawn, np.concatenate([held, np.flatnonzero(alive & columns.measured)]), int(repeated.sum()))
 
 
-def _batches(items: Iterator[tuple[sources.Placed, Example]]) -> Iterator[list[tuple[sources.Placed, Example]]]:
-    while batch := list(islice(items, _BATCH)):
-        yield batch
+def _note(out: dict[str, Any], table: Table, gathered: Gathered) -> None:
+    import numpy as np
+
+    for reason, mask in out.items():
+        lost = Lost(int(mask.sum()))
+        lost.places = [table.place(row) for row in np.flatnonzero(mask)[:100].tolist()]
+        if lost.rows:
+            gathered.lost[reason] = lost
 
 
-def _kept(
-    placed: list[tuple[sources.Placed, Example]], encoder: Encoder, most: int, *, problems: Problems, tally: Tally
-) -> Iterator[Tokens]:
-    """The sequences of a batch that have something to train on, cut to `most` tokens."""
-    for (place, _), tokens in zip(placed, encoder.encode([example for _, example in placed]), strict=True):
-        try:
-            encoder.check(tokens)
-        except RowError as error:
-            problems.add(place.place, str(error))
-            continue
-        cut = Tokens(tokens.input_ids[:most], tokens.labels[:most])
-        # The first token is nobody's prediction, so a label there trains nothing.
-        trained = sum(label != IGNORED for label in cut.labels[1:])
-        if not trained:
-            tally.untrained += 1
-            tally.first_untrained = tally.first_untrained or place.place
-            continue
-        tally.truncated += len(tokens.input_ids) > most
-        tally.lengths.append(len(cut.input_ids))
-        tally.trained.append(trained)
-        yield cut
+def _packs(table: Table, rows: Any, spec: FineTuneSpec, *, packed: bool) -> store.Packs:
+    import numpy as np
+
+    sequences = decide.sequences_of(rows, table.pieces)
+    if not packed:
+        return store.Packs(sequences, np.arange(len(sequences) + 1))
+    order, starts = pack(table.sequences.length[sequences], spec.training.sequence_length)
+    return store.Packs(sequences[order], starts)
 
 
-def _check_any_left(tally: Tally) -> None:
-    if not tally.lengths:
-        raise DataError(
-            f"no row has a token to train on: all {tally.rows} rows have only masked labels, -100 (the first: "
-            f"{tally.first_untrained}); look for empty answers, conversations without an assistant turn, or prompts "
-            f"that are longer than training.sequenceLength"
-        )
+def _report(
+    spec: FineTuneSpec, table: Table, gathered: Gathered, chosen: Chosen, packs: dict[str, store.Packs]
+) -> DatasetReport:
+    import numpy as np
 
-
-def _held_out(rows: int, evaluation: EvaluationSpec | None, seed: int) -> set[int]:
-    """The numbers of the rows that are held out: the same for the same rows and seed."""
-    if evaluation is None or evaluation.holdout is None:
-        return set()
-    holdout = evaluation.holdout
-    count = holdout.count if holdout.count is not None else max(1, round(rows * (holdout.fraction or 0)))
-    if count >= rows:
-        raise DataError(
-            f"evaluation.holdout would keep {count} of {rows} rows out of training and leave none: make it smaller"
-        )
-    return set(random.Random(seed).sample(range(rows), count))  # noqa: S311 - a reproducible choice, not a secret
-
-
-def _report(tally: Tally, held_out: set[int]) -> DatasetReport:
-    used = [index for index in range(len(tally.lengths)) if index not in held_out]
+    train = decide.sequences_of(chosen.train, table.pieces)
+    tokens = int(table.sequences.length[train].sum(dtype=np.int64))
+    count = len(packs[store.TRAIN])
     return DatasetReport(
-        rows=tally.rows,
-        used=len(used),
-        eval_rows=len(held_out),
-        truncated=tally.truncated,
-        tokens=sum(tally.lengths[index] for index in used),
-        trained_tokens=sum(tally.trained[index] for index in used),
-        sequences=len(used),
-        longest=max(tally.lengths[index] for index in used),
-        types=tally.types,
-        warnings=list(_warnings(tally)),
+        rows=gathered.rows,
+        used=len(np.unique(chosen.train)),
+        eval_rows=len(chosen.measured),
+        truncated=gathered.truncated,
+        tokens=tokens,
+        trained_tokens=int(table.trained[train].sum(dtype=np.int64)),
+        sequences=count,
+        eval_sequences=len(packs[store.EVAL]) if store.EVAL in packs else 0,
+        longest=int(table.sequences.length[train].max()),
+        packing_efficiency=round(tokens / (count * spec.training.sequence_length), 4),
+        dropped=report.dropped(gathered.lost),
+        duplicates=chosen.duplicates,
+        lengths=report.lengths(gathered.histogram),
         prepared_time=datetime.now(UTC).isoformat(timespec="seconds"),
     )
 
 
-def _warnings(tally: Tally) -> Iterator[str]:
-    if tally.untrained:
-        yield (
-            f"{tally.untrained} of {tally.rows} rows have no token to train on and are dropped "
-            f"(the first: {tally.first_untrained})"
-        )
-    if tally.truncated:
-        share = tally.truncated / tally.rows
-        yield f"{tally.truncated} rows ({share:.1%}) are cut to training.sequenceLength: their ends are not learnt"
+@contextmanager
+def _full_disk_told(draft: Path) -> Iterator[None]:
+    """A disk that is full stays so: the user has to make room."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
+        raise ConfigError(
+            f"the job's storage is full: prepared data is written to {draft.parent.name}/, and needs about 8 bytes a "
+            "token twice while it is made; enlarge the volume or free space on it"
+        ) from error

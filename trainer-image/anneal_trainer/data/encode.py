@@ -1,14 +1,18 @@
 """Examples to token ids and labels: the only place that tokenizes, in batches, for every type.
 
 Labels follow what Axolotl users know: a token is trained if any of its characters is; the tokenizer's start tokens
-come once, in front; EOS is appended unless it is there already. Not here: reading rows and cutting them to length.
+come once, in front; EOS is appended unless it is there already. A tokenizer that would put an EOS of its own behind
+every text does not get to: it would stand between a prompt and its answer.
+Not here: which tokens a span of characters is (`labels`), reading rows, and cutting them to length.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from anneal_trainer.data.pieces import IGNORED, Example, Piece, RowError, Text, Tokens
+from anneal_trainer.data import division
+from anneal_trainer.data.labels import labels as labels_of
+from anneal_trainer.data.pieces import IGNORED, Example, RowError, Text, Tokens
 
 
 @dataclass(frozen=True)
@@ -23,6 +27,9 @@ class Encoder:
     @classmethod
     def of(cls, tokenizer: Any, vocabulary: int) -> "Encoder":
         """Ask `tokenizer` what it puts in front of a text."""
+        # Files of tokenizers may say to cut and to pad every text; sequences are cut where it is counted.
+        tokenizer.backend_tokenizer.no_truncation()
+        tokenizer.backend_tokenizer.no_padding()
         bare = tokenizer("a", add_special_tokens=False)["input_ids"]
         full = tokenizer("a")["input_ids"]
         place = next(i for i in range(len(full)) if full[i : i + len(bare)] == bare)
@@ -33,6 +40,21 @@ class Encoder:
         texts = [piece.text for example in examples if isinstance(example, Text) for piece in example.pieces]
         encoded = iter(self._tokenized(texts))
         return [self._assembled(example, encoded) if isinstance(example, Text) else example for example in examples]
+
+    def ids(self, texts: list[str]) -> list[list[int]]:
+        """The ids of each text, without start tokens and EOS."""
+        return [encoding.ids for encoding in self._tokenized(texts)]
+
+    def divided(self, example: Example, tokens: Tokens, length: int) -> list[Tokens]:
+        """The sequences that the tokens of `example` are: one, whatever its length, unless its type divides rows."""
+        match example:
+            case Text(division="chunks"):
+                return division.chunks(tokens, length)
+            case Text(division="windows"):
+                body = tokens.input_ids[len(self.start) :]
+                return division.windows(body, length, start=self.start, eos=self.eos)
+            case _:
+                return [tokens]
 
     def check(self, tokens: Tokens) -> None:
         """RowError if an id or a label is not in the model's vocabulary."""
@@ -46,34 +68,26 @@ class Encoder:
                 f"the label {bad} is neither {IGNORED} nor in the model's vocabulary (0 to {self.vocabulary - 1})"
             )
 
-    def _tokenized(self, texts: list[str]) -> list[tuple[list[int], list[tuple[int, int]]]]:
-        if not texts:
-            return []
-        found = self.tokenizer(
-            texts, add_special_tokens=False, return_offsets_mapping=True, return_attention_mask=False
-        )
-        return list(zip(found["input_ids"], found["offset_mapping"], strict=True))
+    def _tokenized(self, texts: list[str]) -> list[Any]:
+        """One encoding a text. Asked of the library itself: the layer above copies every offset into Python."""
+        backend = self.tokenizer.backend_tokenizer
+        return list(backend.encode_batch(texts, add_special_tokens=False)) if texts else []
 
-    def _assembled(self, example: Text, encoded: Any) -> Tokens:
-        ids = list(self.start) if example.starts else []
-        # A text that is trained as a whole is trained from its first token on, as its ids are.
-        labels = list(ids) if example.starts and example.pieces[0].whole else [IGNORED] * len(ids)
-        for piece in example.pieces:
-            piece_ids, offsets = next(encoded)
-            ids += piece_ids
-            labels += _labels(piece, piece_ids, offsets)
-        if example.ends and self.eos is not None and ids[-1] != self.eos:
-            ids.append(self.eos)
-            labels.append(self.eos)
+    def _assembled(self, example: Text, encoded: Iterator[Any]) -> Tokens:
+        ids: list[int] = []
+        labels: list[int] = []
+        last = len(example.pieces) - 1
+        for number, piece in enumerate(example.pieces):
+            encoding = next(encoded)
+            if piece.starts or (number == 0 and example.starts):
+                ids += self.start
+                # A text that is trained as a whole is trained from its first token on, as its ids are.
+                labels += self.start if piece.whole else [IGNORED] * len(self.start)
+            own = encoding.ids
+            ids += own
+            labels += labels_of(piece, own, encoding)
+            ends = piece.ends or (number == last and example.ends)
+            if ends and own and self.eos is not None and own[-1] != self.eos:
+                ids.append(self.eos)
+                labels.append(self.eos)
         return Tokens(ids, labels)
-
-
-def _labels(piece: Piece, ids: list[int], offsets: list[tuple[int, int]]) -> list[int]:
-    if piece.whole:
-        return list(ids)
-    if not piece.trained:
-        return [IGNORED] * len(ids)
-    return [
-        token if any(start < last and end > first for first, last in piece.trained) else IGNORED
-        for token, (start, end) in zip(ids, offsets, strict=True)
-    ]

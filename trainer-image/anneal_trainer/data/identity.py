@@ -1,34 +1,95 @@
 """What prepared data was made from, cheaply enough to ask again before every attempt.
 
-A file is identified by its path, size and time of change: reading terabytes to compare them would cost more than it
-saves, and a file that is rewritten with neither changed is not something people do. Not here: hub sources, which only
-a prepare pod can ask about; their revision is part of the spec.
+A file here is identified by its path, size and time of change: reading terabytes to compare them would cost more than
+it saves, and a file that is rewritten with neither changed is not something people do. One elsewhere, by what its
+server says of its content (an ETag, a checksum, a generation), and where it says nothing, by the content; a hub source
+by its commit; a query by its rows. Only files here are looked at before an attempt: a GPU pod asks no server, and the
+rows that were prepared stay the rows of the job.
 """
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
+from anneal_api.dataset import DatasetSpec
 from anneal_api.finetunejob import FineTuneSpec
 from anneal_api.sources import parse_source
-from anneal_trainer.data.sources import files_of
+from anneal_trainer.data.sources import DataFile, files_of
+from anneal_trainer.data.sources.failures import told
+from anneal_trainer.data.sources.streams import filesystem, opened
 from anneal_trainer.model import TOKENIZER_FILES
 
+# A name first; last the time of change of a file here (a number), or the sign of one elsewhere (text).
 Identity = list[list[Any]]
+_HERE = ("volume", "local")
+# What servers call the sign of a content. Not dates: a copy has another one, and the same second may see two writes.
+_SIGNS = ("ETag", "etag", "md5Hash", "content_md5", "blob_id", "Content-MD5", "Digest", "generation")
 
 
 def sources_identity(spec: FineTuneSpec, volumes: dict[str, Path], model: Path) -> Identity:
-    """One entry a file: its name, size in bytes and time of change in nanoseconds."""
+    """One entry a file or source: its name, and what changes when its content does."""
     entries: Identity = []
-    for dataset in spec.datasets:
-        if parse_source(dataset.source).scheme == "hf":
-            entries.append([dataset.source, dataset.revision])
-        else:
-            entries += [_entry(file.shown, file.path) for file in files_of(dataset.source, volumes)]
-    return entries + [
-        _entry(f"{spec.model.source}/{name}", model / name) for name in TOKENIZER_FILES if (model / name).exists()
-    ]
+    for _, dataset in spec.all_datasets:
+        entries += _local(dataset, volumes) if _is_here(dataset.source) else _remote(dataset, volumes)
+    return entries + _tokenizer(spec, model)
+
+
+def changed_since(made_from: Identity, spec: FineTuneSpec, volumes: dict[str, Path], model: Path) -> list[str]:
+    """The names of the files here that are not as they were, or are new or gone; InputError if a source is gone."""
+    now = [entry for _, dataset in spec.all_datasets if _is_here(dataset.source) for entry in _local(dataset, volumes)]
+    now += _tokenizer(spec, model)
+    then = [entry for entry in made_from if isinstance(entry[-1], int)]
+    return sorted({str(entry[0]) for entry in (*now, *then) if (entry in now) != (entry in then)})
+
+
+def _is_here(source: str) -> bool:
+    return parse_source(source).scheme in _HERE
+
+
+def _local(dataset: DatasetSpec, volumes: dict[str, Path]) -> Identity:
+    if dataset.query is not None:
+        from anneal_api.sources import local_path
+
+        return [_entry(dataset.source, local_path(dataset.source, volumes))]
+    return [_entry(file.shown, Path(file.url)) for file in files_of(dataset, volumes)]
+
+
+def _remote(dataset: DatasetSpec, volumes: dict[str, Path]) -> Identity:
+    match parse_source(dataset.source).scheme:
+        case "sql":
+            from anneal_trainer.data.sources import sql
+
+            return [[dataset.source, sql.content_digest(dataset, volumes)]]
+        case "hf":
+            from anneal_trainer.data.sources import hub
+
+            return [[dataset.source, hub.commit(dataset)]]
+        case _:
+            return [_signed(file) for file in files_of(dataset, volumes)]
+
+
+def _signed(file: DataFile) -> list[Any]:
+    with told(file.shown, file.scheme):
+        system, path = filesystem(file.url)
+        about = system.info(path)
+    sign = next((f"{name} {about[name]}" for name in _SIGNS if about.get(name)), None) or _content(file)
+    return [file.shown, about.get("size"), sign]
+
+
+def _content(file: DataFile) -> str:
+    plain = DataFile(file.shown, file.url, file.scheme, file.kind)
+    with opened(plain) as stream:
+        total = hashlib.sha256()
+        while block := stream.read(1 << 20):
+            total.update(block)
+        return total.hexdigest()
+
+
+def _tokenizer(spec: FineTuneSpec, model: Path) -> Identity:
+    return [_entry(f"{spec.model.source}/{name}", model / name) for name in TOKENIZER_FILES if (model / name).exists()]
 
 
 def _entry(shown: str, path: Path) -> list[Any]:
-    status = path.stat()
+    with told(shown, "local"):
+        status = path.stat()
     return [shown, status.st_size, status.st_mtime_ns]

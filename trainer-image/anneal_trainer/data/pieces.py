@@ -4,31 +4,54 @@ A format decides *what* is said and *which* of it is trained; it never tokenizes
 a row that are tested by reading, and tokenization happens once, in batches, for all of them (`encode`).
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Literal
 
 IGNORED = -100
 
 
 @dataclass(frozen=True)
 class Piece:
-    """A text that is tokenized by itself; `trained` are half-open character spans of it."""
+    """A text that is tokenized by itself; the spans are half-open, of its characters, sorted and apart.
+
+    A token with a character in `trained` is trained, unless it has one in `masked`. A token is also trained if it lies
+    in one of `partly` or has at least two characters there. `starts`: the tokenizer's own start tokens come before the
+    piece. `ends`: EOS comes after it, trained, if it has tokens at all: a model must not learn to answer with silence.
+    """
 
     text: str
     trained: tuple[tuple[int, int], ...] = ()
+    masked: tuple[tuple[int, int], ...] = ()
+    partly: tuple[tuple[int, int], ...] = ()
+    starts: bool = False
+    ends: bool = False
 
     @property
     def whole(self) -> bool:
         """Whether every token of the piece is trained."""
-        return self.trained == ((0, len(self.text)),)
+        return self.trained == ((0, len(self.text)),) and not self.masked
+
+
+@dataclass(frozen=True)
+class Note:
+    """Something worth telling about a row that is fine. Rows are counted by `kind`, which goes on from "5 rows …"."""
+
+    kind: str
+    detail: str = ""
 
 
 @dataclass(frozen=True)
 class Text:
-    """Pieces in order. `starts`: begin with the tokenizer's own start tokens. `ends`: end with EOS, trained."""
+    """Pieces in order. `starts` and `ends` are those of the first and of the last piece.
+
+    `division`: a row that becomes several sequences, cut behind one another or with an overlap (`division`).
+    """
 
     pieces: tuple[Piece, ...]
     starts: bool = False
     ends: bool = False
+    division: Literal["", "chunks", "windows"] = ""
+    notes: tuple[Note, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -49,3 +72,13 @@ class RowError(ValueError):
 def trained(text: str) -> Piece:
     """A piece of which everything is trained."""
     return Piece(text, ((0, len(text)),))
+
+
+def all_trained(example: Example) -> Example:
+    """The same with every piece trained as a whole."""
+    if isinstance(example, Tokens):
+        return example
+    return replace(
+        example,
+        pieces=tuple(replace(piece, trained=((0, len(piece.text)),), masked=(), partly=()) for piece in example.pieces),
+    )

@@ -1,4 +1,8 @@
-"""Everything that is wrong with the data, so that it can be told at once: the first few in full, the rest counted."""
+"""Everything that is wrong with the data, so that it can be told at once: the first few in full, the rest counted.
+
+A problem is of one row, and `preparation.onBadRow: drop` can live with it; or of a whole source (`fatal`), and nothing
+can. Not here: which of them end a job (`build`).
+"""
 
 from anneal_trainer.errors import SHOWN_PROBLEMS, DataError, listed
 
@@ -8,15 +12,28 @@ class Problems:
 
     def __init__(self) -> None:
         self.total = 0
-        self._first: list[str] = []
+        self.fatal = 0
+        self.first: list[str] = []
 
-    def add(self, place: str, message: str) -> None:
-        """One more: where, and what is wrong there."""
+    def add(self, place: str, message: str, *, fatal: bool = False) -> None:
+        """One more: where, and what is wrong there. `fatal`: it is not one row's, or dropping rows would hide it."""
         self.total += 1
-        if len(self._first) < SHOWN_PROBLEMS:
-            self._first.append(f"{place}: {message}")
+        self.fatal += fatal
+        if len(self.first) < SHOWN_PROBLEMS:
+            self.first.append(f"{place}: {message}")
+
+    def absorb(self, other: "Problems") -> None:
+        """Those of a part of the data, after the ones that are here."""
+        self.total += other.total
+        self.fatal += other.fatal
+        self.first += other.first[: SHOWN_PROBLEMS - len(self.first)]
+
+    @property
+    def rows(self) -> int:
+        """Those that are of one row each."""
+        return self.total - self.fatal
 
     def raise_if_any(self) -> None:
         """DataError with what was collected."""
         if self.total:
-            raise DataError(listed(self._first, self.total))
+            raise DataError(listed(self.first, self.total))

@@ -1,14 +1,14 @@
 """Prepared data on the job's storage: Arrow files that every rank maps into memory, and where they are found.
 
-    prepared/FINGERPRINT/{train,eval}/data.arrow   input_ids and labels, a row a sequence
-    prepared/FINGERPRINT/report.json               what was made of the sources
+    prepared/FINGERPRINT/{train,eval}/data.arrow   input_ids and labels, a row a sequence; packs: seq_lengths
+    prepared/FINGERPRINT/report.json               what was made of the sources, with every place
     prepared/by-key/PREPARE_KEY.json               which fingerprint a spec's data has, and what it was made from
 
 The fingerprint is over contents, so two specs that come to the same data share it; the key is over the spec alone, so a
-trainer finds its data without reading a source. Not here: making the data (`prepare`).
+trainer finds its data without reading a source. `datasets.load_from_disk` opens a split. Not here: making the data
+(`build`).
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,12 +16,21 @@ from typing import Any
 from anneal_api import Layout
 from anneal_api.status import DatasetReport
 from anneal_trainer.data.identity import Identity
-from anneal_trainer.data.pieces import Tokens
+from anneal_trainer.data.pieces import IGNORED
+from anneal_trainer.data.spool import SpoolReader
 from anneal_trainer.files import read_json, write_json
 
 TRAIN, EVAL = "train", "eval"
 _FILE = "data.arrow"
 _REPORT = "report.json"
+_BATCH = 256
+_STATE: dict[str, Any] = {
+    "_fingerprint": "prepared",
+    "_format_columns": None,
+    "_format_kwargs": {},
+    "_format_type": None,
+    "_output_all_columns": False,
+}
 
 
 @dataclass(frozen=True)
@@ -63,55 +72,52 @@ def point(layout: Layout, key: str, fingerprint: str, sources: Identity) -> None
     write_json(pointer(layout, key), {"fingerprint": fingerprint, "prepareKey": key, "sources": sources})
 
 
-def write_report(path: Path, report: DatasetReport) -> None:
-    """The last file to be written into prepared data."""
-    write_json(path / _REPORT, report.dump())
+def write_report(path: Path, report: DatasetReport, places: dict[str, list[str]]) -> None:
+    """The last file to be written into prepared data. `places` are where rows were dropped, by reason."""
+    write_json(path / _REPORT, {**report.dump(), "places": places})
 
 
-class SplitWriter:
-    """Appends sequences to one split's Arrow file."""
+@dataclass(frozen=True)
+class Packs:
+    """Numbers of sequences, pack after pack, and where each pack begins: one entry more than there are packs."""
 
-    def __init__(self, path: Path) -> None:
-        import pyarrow as pa
+    order: Any
+    starts: Any
 
-        path.mkdir(parents=True, exist_ok=True)
-        integers = pa.list_(pa.int32())
-        self._schema = pa.schema([("input_ids", integers), ("labels", integers)])
-        self._writer = pa.ipc.new_stream(str(path / _FILE), self._schema)
-
-    def write(self, rows: Iterable[Tokens]) -> None:
-        """One record batch."""
-        import pyarrow as pa
-
-        kept = list(rows)
-        if kept:
-            columns = [[row.input_ids for row in kept], [row.labels for row in kept]]
-            arrays = [pa.array(column, type=field.type) for column, field in zip(columns, self._schema, strict=True)]
-            self._writer.write_batch(pa.record_batch(arrays, schema=self._schema))
-
-    def close(self) -> None:
-        """Finish the file."""
-        self._writer.close()
+    def __len__(self) -> int:
+        return len(self.starts) - 1
 
 
-def split_off(path: Path, held_out: set[int]) -> None:
-    """Move the rows of train/ whose numbers are in `held_out` to eval/, in pieces."""
+def write_split(path: Path, reader: SpoolReader, packs: Packs, *, packed: bool) -> None:
+    """One split, in pieces; `datasets.load_from_disk` opens it. A split that is not `packed` has packs of one."""
     import pyarrow as pa
 
-    source = path / TRAIN / _FILE
-    whole = source.with_name("whole.arrow")
-    source.rename(whole)
-    with pa.memory_map(str(whole)) as stream:
-        reader = pa.ipc.open_stream(stream)
-        (path / EVAL).mkdir()
-        with (
-            pa.ipc.new_stream(str(source), reader.schema) as train,
-            pa.ipc.new_stream(str(path / EVAL / _FILE), reader.schema) as held,
-        ):
-            number = 0
-            for batch in reader:
-                mask = pa.array([index in held_out for index in range(number, number + batch.num_rows)])
-                number += batch.num_rows
-                held.write_batch(batch.filter(mask))
-                train.write_batch(batch.filter(pa.compute.invert(mask)))
-    whole.unlink()
+    path.mkdir(parents=True)
+    integers = pa.list_(pa.int32())
+    names = ["input_ids", "labels", *(["seq_lengths"] if packed else [])]
+    schema = pa.schema([(name, integers) for name in names])
+    with pa.OSFile(str(path / _FILE), "wb") as sink, pa.ipc.new_stream(sink, schema) as writer:
+        for first in range(0, len(packs), _BATCH):
+            last = min(first + _BATCH, len(packs))
+            writer.write_batch(_batch(reader, packs, first, last, schema))
+    write_json(path / "state.json", {**_STATE, "_data_files": [{"filename": _FILE}], "_split": path.name})
+    write_json(path / "dataset_info.json", {})
+
+
+def _batch(reader: SpoolReader, packs: Packs, first: int, last: int, schema: Any) -> Any:
+    """The packs from `first` to before `last`."""
+    import numpy as np
+    import pyarrow as pa
+
+    starts = packs.starts[first : last + 1]
+    ids, labels, lengths = reader.read(packs.order[starts[0] : starts[-1]])
+    ends = np.concatenate(([0], np.cumsum(lengths)))
+    bounds = starts - starts[0]
+    tokens = pa.array(ends[bounds].astype(np.int32))
+    columns = [(tokens, ids), (tokens, labels)]
+    if len(schema) > len(columns):
+        # What follows the end of one row is not its business: nothing may be judged by the first token of the next.
+        labels[ends[:-1]] = IGNORED
+        columns.append((pa.array(bounds.astype(np.int32)), lengths))
+    arrays = [pa.ListArray.from_arrays(offsets, pa.array(values, type=pa.int32())) for offsets, values in columns]
+    return pa.record_batch(arrays, schema=schema)

@@ -8,11 +8,12 @@ from torch.nn.parallel import DistributedDataParallel
 from transformers import PrinterCallback
 from trl import SFTConfig
 
-from anneal_trainer import checkpoints, model, output, samples
+from anneal_trainer import apart, checkpoints, model, output, samples
 from anneal_trainer.context import Context
 from anneal_trainer.data import store
 from anneal_trainer.errors import ConfigError, StoppedError
 from anneal_trainer.methods.follow import Follow, peak_memory
+from anneal_trainer.methods.packs import collator_for
 from anneal_trainer.methods.trainer import OrderedTrainer
 from anneal_trainer.metrics import MetricsLog
 from anneal_trainer.plan import Plan, make_plan
@@ -77,6 +78,8 @@ def _trainer(context: Context, ready: Ready, *, plan: Plan, found: model.Device,
         raise AssertionError(f"{args.world_size} processes train together where {context.world_size} were started")
     torch.manual_seed(spec.training.seed)
     base = model.load_model(spec, ready.model_path, ready.tokenizer, found=found)
+    if ready.report.packed:
+        apart.check(base)
     trainer = OrderedTrainer(
         order=plan.order,
         keep=spec.checkpoint.keep,
@@ -86,6 +89,7 @@ def _trainer(context: Context, ready: Ready, *, plan: Plan, found: model.Device,
         train_dataset=ready.prepared.dataset(store.TRAIN),
         eval_dataset=ready.prepared.dataset(store.EVAL),
         processing_class=ready.tokenizer,
+        data_collator=collator_for(base, ready.tokenizer) if ready.report.packed else None,
         peft_config=spec.adapter and model.adapter_config(spec, ready.tokenizer, base),
     )
     trainer.remove_callback(PrinterCallback)
@@ -113,7 +117,7 @@ def _arguments(context: Context, plan: Plan, found: model.Device) -> SFTConfig:
         # The library would replace a loss that is not a number by an average and go on.
         logging_nan_inf_filter=False,
         save_steps=plan.save_every,
-        eval_strategy="steps" if context.spec.evaluation and context.spec.evaluation.holdout else "no",
+        eval_strategy="steps" if context.spec.evaluation and context.spec.evaluation.has_rows else "no",
         eval_steps=plan.evaluate_every,
         # Without it two CPU processes would each train alone, and nothing would say so.
         use_cpu=found.kind == "cpu",
@@ -150,11 +154,12 @@ def _look(context: Context, trainer: OrderedTrainer, ready: Ready, *, when: str,
         trainer.evaluate()
     if evaluation.samples and _first(trainer):
         texts = [sample.prompt for sample in evaluation.samples]
+        first = context.spec.datasets[0]
         found = samples.answers(
             trainer.accelerator.unwrap_model(trainer.model),
             ready.tokenizer,
             texts,
-            kind=ready.report.types[0],
+            asking=samples.Asking(ready.report.types[0], first.format, first.chat_template),
             most=evaluation.max_sample_tokens,
         )
         samples.save(context.layout, when, found)

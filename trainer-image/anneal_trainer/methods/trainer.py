@@ -39,6 +39,8 @@ class OrderedTrainer(SFTTrainer):  # type: ignore[misc]
 
     # What the library sets; told to the type checker.
     control: Any
+    _total_train_tokens: int
+    _metrics: dict[str, dict[str, list[Any]]]
 
     def __init__(self, *, order: RunOrder, keep: int, stop: Stop, **options: Any) -> None:
         self._order = order
@@ -86,6 +88,15 @@ class OrderedTrainer(SFTTrainer):  # type: ignore[misc]
         flag = torch.tensor(int(self._stop.requested), device=self.args.device)
         distributed.all_reduce(flag, op=distributed.ReduceOp.MAX)
         return bool(flag.item())
+
+    def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **options: Any) -> Any:
+        """The library's, but for its count of a padded batch of packs: it takes the length of one for all of them."""
+        counted, shape = self._total_train_tokens, inputs["input_ids"].shape
+        loss = super().compute_loss(model, inputs, *args, **options)
+        if "position_ids" in inputs:
+            self._total_train_tokens = counted + (self._total_train_tokens - counted) * shape[0]
+            self._metrics["train"]["num_tokens"] = [self._total_train_tokens]
+        return loss
 
     def evaluate(self, *_args: Any, **_options: Any) -> dict[str, float]:
         """The loss over every trained token of the holdout; cut short, with no result, if the run is asked to stop."""

@@ -9,14 +9,11 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from anneal_trainer import quiet_libraries
+from anneal_trainer.data.formats.chat.known import TEMPLATES
 
 VOCABULARY, WIDTH, HEADS = 1024, 512, 8
 SEED = 20240229
 END_OF_TEXT, START_OF_TURN, END_OF_TURN = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
-CHATML = (
-    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>\\n' }}"
-    "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
-)
 
 
 def build(
@@ -49,7 +46,7 @@ def _save_tokenizer(texts: Iterable[str], path: Path, vocabulary: int) -> None:
         model_max_length=2048,
         clean_up_tokenization_spaces=False,
     )
-    fast.chat_template = CHATML
+    fast.chat_template = TEMPLATES["chatml"]
     fast.save_pretrained(path)
 
 

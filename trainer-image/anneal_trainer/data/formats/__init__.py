@@ -1,56 +1,94 @@
-"""One pure function per dataset type: from a row to an `Example`. A new type is one file and one arm in `formatter`."""
+"""One pure function per dataset type: from a row to an `Example`.
+
+A new type is its line in `anneal_api.columns` and its entry here or in a family's table. Not here: rows of pairs,
+judgements, steps and prompts, which no FineTuneJob trains on (`anneal_trainer.data.alignment`).
+"""
 
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from anneal_api.dataset import DatasetFields, DatasetType
-from anneal_trainer.data.formats import alpaca, chat, completion, tokenized
-from anneal_trainer.data.pieces import Example
+from anneal_api.chat import CHAT_TYPES, chat_options
+from anneal_api.columns import ALL_TRAINED, DETECTED, READS
+from anneal_api.dataset import DatasetFields, DatasetSpec, DatasetType
+from anneal_trainer.data.formats import chat, completion, dialogue, instruction, segments, tokenized, values
+from anneal_trainer.data.pieces import Example, all_trained
+from anneal_trainer.errors import ConfigError
 
 Row = dict[str, Any]
 Format = Callable[[Row], Example]
 
 
-def formatter(kind: DatasetType, fields: DatasetFields | None, *, renderer: Callable[[], chat.Renderer]) -> Format:
-    """The function of one type; `renderer` makes the chat renderer, and is called for `chat_template` alone."""
-    names = fields or DatasetFields()
+def formatter(dataset: DatasetSpec, *, renderer: Callable[[], chat.Renderer]) -> Format:
+    """The function of one data set, whose type is given or was detected; `renderer` makes the chat renderer."""
+    assert dataset.type is not None, "the type is detected before rows are formatted"
+    idle = chat_options(dataset)
+    if idle and dataset.type not in CHAT_TYPES:
+        raise ConfigError(
+            f"{', '.join(idle)} cannot act on rows of type {dataset.type}, as {dataset.source} has: leave it out"
+        )
+    made = _of_kind(dataset, dataset.type, renderer)
+    if not dataset.train_on_inputs:
+        return made
+    if dataset.type in ALL_TRAINED:
+        raise ConfigError(
+            f"trainOnInputs does nothing for {dataset.source}, whose type is {dataset.type}: leave it out"
+        )
+    return lambda row: all_trained(made(row))
+
+
+def _of_kind(dataset: DatasetSpec, kind: DatasetType, renderer: Callable[[], chat.Renderer]) -> Format:
+    columns, made = values.columns(kind, dataset.fields), _RAW.get(kind)
+    if made is not None:
+        return lambda row: made(row, columns)
     match kind:
         case "chat_template":
-            template = renderer()
-            return lambda row: chat.example(row, names, template)
-        case "alpaca":
-            return lambda row: alpaca.example(row, names)
-        case "completion":
-            return lambda row: completion.example(row, names)
-        case "tokenized":
-            return tokenized.example
+            return chat.ChatFormat(dataset, renderer())
+        case "messages":
+            return chat.WeightedFormat(dataset, renderer())
+        case "user_defined":
+            assert dataset.format is not None, "a rule of the spec: user_defined has a format"
+            worded = instruction.user_defined(dataset.format)
+        case "reflection" | "reflection:instruct" | "reflection:chat":
+            return lambda row: instruction.reflection(kind, row, columns)
+        case _:
+            worded = instruction.KINDS[kind]
+    return lambda row: worded.example(row, columns)
+
+
+_RAW: dict[str, Callable[[Row, values.Columns], Example]] = {
+    "pygmalion": dialogue.pygmalion,
+    "llama2_chat": dialogue.llama2_chat,
+    "input_output": segments.example,
+    "completion": completion.completion,
+    "pretrain": completion.pretrain,
+    "tokenized": tokenized.example,
+}
 
 
 def needed(kind: DatasetType, fields: DatasetFields | None) -> dict[str, tuple[str, ...]]:
-    """For each thing the type reads: the columns of which one must be there, keyed by its name in `fields`."""
-    names = fields or DatasetFields()
-    match kind:
-        case "chat_template":
-            return {"messages": chat.message_columns(names)}
-        case "alpaca":
-            return {"instruction": (names.instruction or "instruction",), "output": (names.output or "output",)}
-        case "completion":
-            return {"text": (names.text or "text",)}
-        case "tokenized":
-            return {"input_ids": ("input_ids",)}
+    """For each thing the type cannot do without: the columns of which one must be there, by its name in `fields`."""
+    names = values.columns(kind, fields).names
+    return {slot: names[slot] for slot, column in READS[kind].items() if column.required}
 
 
 def detect(columns: Iterable[str], fields: DatasetFields | None) -> DatasetType | None:
-    """The type that the columns speak of, the most specific first."""
+    """The type that the columns speak of, the most telling first; it reads every column that `fields` names."""
     present = set(columns)
-    kinds: tuple[DatasetType, ...] = ("tokenized", "chat_template", "alpaca", "completion")
-    for kind in kinds:
-        if all(present.intersection(names) for names in needed(kind, fields).values()):
-            return kind
+    named = set() if fields is None else {slot for slot, name in fields if name is not None}
+    for kind, telling in DETECTED:
+        names = values.columns(kind, fields).names
+        slots = [slot for slot, column in READS[kind].items() if column.required or slot == telling]
+        if named <= set(names) and all(present.intersection(names[slot]) for slot in slots):
+            return kind  # type: ignore[return-value] # a test holds that every entry is a type
     return None
 
 
+def _told(kind: str) -> str:
+    wanted = [" or ".join(column.names) for column in READS[kind].values() if column.required]
+    return f"{' and '.join(wanted)} ({kind})"
+
+
 EXPECTED = (
-    "messages or conversations (chat_template), instruction and output (alpaca), text (completion), "
-    "input_ids (tokenized)"
+    ", ".join(_told(kind) for kind in ("chat_template", "alpaca", "completion", "input_output", "tokenized"))
+    + ", or the columns of another type in docs/dataset-types.md"
 )

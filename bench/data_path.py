@@ -1,0 +1,189 @@
+"""The data path: preparing chat rows against the bare tokenizer, packing, and memory.
+
+    data_path.py prepare STORAGE ROWS      one preparation, in a process of its own: one JSON line
+
+Both sides of a ratio run in turns within one run and with as many processes. Start-up (imports, processes) is left out:
+it is what preparing one chunk takes. Not here: the chat formats by themselves.
+"""
+
+import json
+import multiprocessing
+import os
+import random
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from table import Row, report
+
+ROWS = 100_000
+ROUNDS = 3
+MANY, FEW = 1_000_000, 100_000
+_TEXT = "the of and to in that was his he it with as for had you be not is her on at by which have or from this"
+WORDS = _TEXT.split()
+
+
+def chat_rows(path: Path, rows: int) -> Path:
+    """Two turns a row, of heavy-tailed length."""
+    draw = random.Random(0)
+    with path.open("w", encoding="utf-8") as stream:
+        for number in range(rows):
+            sizes = (8 + int(draw.expovariate(1 / 12)), min(400, int(4 + draw.paretovariate(1.1) * 6)))
+            turns = [" ".join(draw.choices(WORDS, k=size)) for size in sizes]
+            roles = (("user", f"{turns[0]} {number}?"), ("assistant", turns[1]))
+            row = {"messages": [{"role": role, "content": text} for role, text in roles]}
+            stream.write(f"{json.dumps(row)}\n")
+    return path
+
+
+def text_rows(path: Path, rows: int) -> Path:
+    """A sentence a row: many rows, few tokens."""
+    draw = random.Random(0)
+    with path.open("w", encoding="utf-8") as stream:
+        stream.writelines(f'{{"text": "{" ".join(draw.choices(WORDS, k=12))} {number}"}}\n' for number in range(rows))
+    return path
+
+
+def prepare_once(storage: Path, rows: int) -> dict[str, float]:
+    """Prepare data-ROWS.jsonl; seconds and peak memory of this process and its largest child in MB."""
+    from anneal_api import ProgressReport, parse_job, resolve
+    from anneal_api.jobfile import JobFile
+    from anneal_trainer import quiet_libraries
+    from anneal_trainer.context import Context
+    from anneal_trainer.prepare import prepare
+    from anneal_trainer.reporter import Reporter, silent
+
+    quiet_libraries.apply()
+    spec = {
+        "model": {"source": "volume://runs/model"},
+        "datasets": [{"source": f"volume://runs/data-{rows}.jsonl"}],
+        "compute": {"gpusPerNode": 0},
+        "training": {"sequenceLength": 2048},
+    }
+    made = parse_job(
+        {"apiVersion": "anneal.dev/v1alpha1", "kind": "FineTuneJob", "metadata": {"name": "bench"}, "spec": spec}
+    )
+    file = JobFile(job=made.model_copy(update={"spec": resolve(made.spec)}), storage_claim="runs")
+    ready = prepare(Context(file, {"runs": storage}), Reporter(ProgressReport(), silent))
+    own, child = (resource.getrusage(who).ru_maxrss / 1024 for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return {"seconds": ready.report.seconds or 0.0, "own": own, "child": child, "reused": ready.reused}
+
+
+def prepared(storage: Path, rows: int, *, anew: bool = True) -> dict[str, float]:
+    """The same in a process of its own; `wall` is with its start and its imports."""
+    if anew:
+        subprocess.run(["rm", "-rf", str(storage / "prepared")], check=True)  # noqa: S607
+    begun = time.perf_counter()
+    command = [sys.executable, __file__, "prepare", str(storage), str(rows)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"{' '.join(command)} ended with {done.returncode}:\n{done.stderr[-4000:]}")
+    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return found | {"wall": time.perf_counter() - begun}
+
+
+_tokenizer: list[Any] = []
+
+
+def _begin(model: Path) -> None:
+    from tokenizers import Tokenizer
+
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    _tokenizer.append(Tokenizer.from_file(str(model / "tokenizer.json")))
+
+
+def _bare(texts: list[str]) -> int:
+    return sum(len(found) for found in _tokenizer[0].encode_batch(texts, add_special_tokens=False))
+
+
+def bare_tokenizer(storage: Path, rows: int, processes: int) -> float:
+    """Seconds that the library's batch call takes for the same text, rendered before and sent in chunks."""
+    lines = (storage / f"data-{rows}.jsonl").read_text(encoding="utf-8").splitlines()
+    texts = [
+        "".join(f"<|im_start|>{turn['role']}\n{turn['content']}<|im_end|>\n" for turn in json.loads(line)["messages"])
+        for line in lines
+    ]
+    chunks = [texts[start : start + 2000] for start in range(0, len(texts), 2000)]
+    context = multiprocessing.get_context("forkserver")
+    with ProcessPoolExecutor(processes, mp_context=context, initializer=_begin, initargs=(storage / "model",)) as pool:
+        list(pool.map(_bare, [["a"]] * 4 * processes))
+        begun = time.perf_counter()
+        sum(pool.map(_bare, chunks))
+        return time.perf_counter() - begun
+
+
+def make_storage(storage: Path, *sizes: int, rows: Callable[[Path, int], Path] = chat_rows) -> None:
+    """A model whose tokenizer has learnt the rows' words, and the rows."""
+    from anneal_trainer.quickstart import model
+
+    model.build([" ".join(WORDS)] * 20, storage / "model", vocabulary=600, width=32, heads=2)
+    for size in sizes:
+        rows(storage / f"data-{size}.jsonl", size)
+
+
+def preparing() -> list[Row]:
+    """Preparation beside the bare tokenizer, in turns; and how long data that is there takes to be found."""
+    from anneal_trainer.data.workers import processes
+
+    with tempfile.TemporaryDirectory() as directory:
+        storage = Path(directory)
+        make_storage(storage, ROWS, 5_000)
+        start = statistics.median(prepared(storage, 5_000)["seconds"] for _ in range(ROUNDS))
+        pairs = [
+            (prepared(storage, ROWS)["seconds"] - start, bare_tokenizer(storage, ROWS, processes()))
+            for _ in range(ROUNDS)
+        ]
+        ours, bare = sorted(pairs, key=lambda pair: pair[0] / pair[1])[ROUNDS // 2]
+        again = prepared(storage, ROWS, anew=False)["wall"]
+    return [
+        Row(f"preparing {ROWS:,} chat rows, start-up excluded", ours, bare, "s", "<= 2.5x the bare tokenizer"),
+        Row("finding data that is prepared, imports included", again, None, "s", "< 2 s"),
+    ]
+
+
+def packing() -> list[Row]:
+    """A million heavy-tailed lengths at 4,096."""
+    import numpy as np
+
+    from anneal_trainer.data.packing import pack
+
+    lengths = np.clip(np.exp(np.random.RandomState(0).normal(5.5, 1.2, 1_000_000)).astype(int), 1, 4096)
+    begun = time.perf_counter()
+    _, starts = pack(lengths, 4096)
+    seconds = time.perf_counter() - begun
+    bound = -(-int(lengths.sum()) // 4096)
+    return [
+        Row("packing 1,000,000 sequences", seconds, None, "s", "< 3 s"),
+        Row("packs, against what is possible", len(starts) - 1, bound, "packs", "<= 1.005x"),
+    ]
+
+
+def memory() -> list[Row]:
+    """Peak memory of the parent, and of its largest process, for ten times the rows."""
+    with tempfile.TemporaryDirectory() as directory:
+        storage = Path(directory)
+        make_storage(storage, FEW, MANY, rows=text_rows)
+        few, many = prepared(storage, FEW), prepared(storage, MANY)
+    return [
+        Row(f"peak memory, {MANY:,} rows against {FEW:,}", many["own"], few["own"], "MB", "<= 1.3x"),
+        Row("the same of the largest worker", many["child"], few["child"], "MB", "<= 1.3x"),
+    ]
+
+
+def main() -> None:
+    """Measure and report."""
+    report("data path", [*preparing(), *packing(), *memory()])
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["prepare"]:
+        print(json.dumps(prepare_once(Path(sys.argv[2]), int(sys.argv[3]))))
+    else:
+        main()

@@ -1,0 +1,100 @@
+"""Rows of alignment: one pure function per type and family, from a row to an example of its kind.
+
+The shape is that of `formats`: `formatter`, `needed`, `detect`; tokenization is `encode`. Not here: a method that
+trains on them, and what happens to rows that are too long.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from anneal_api.alignment import ALIGNMENT_DETECTED, ALIGNMENT_READS, AlignmentFields, AlignmentRows, Family
+from anneal_trainer.data.alignment import pairs, steps
+from anneal_trainer.data.alignment.examples import Aligned, Asked, Prompt
+from anneal_trainer.data.alignment.turns import Template, rendered, turns
+from anneal_trainer.data.formats.values import Columns, Row, resolved
+from anneal_trainer.errors import ConfigError
+
+Format = Callable[[Row], Aligned]
+
+
+def formatter(rows: AlignmentRows, family: Family, *, template: Callable[[], Template]) -> Format:
+    """The function of one source, whose type is given or was detected; `template` is called where one is needed."""
+    assert rows.type is not None, "the type is detected before rows are formatted"
+    if rows.type not in ALIGNMENT_READS[family]:
+        accepted = ", ".join(ALIGNMENT_READS[family])
+        raise ConfigError(f"type {rows.type} is not for rows of kind {family}; write one of: {accepted}")
+    columns, read = _columns(rows.type, rows.fields, family), _reader(rows, rows.type, family, template)
+    return lambda row: read(row, columns)
+
+
+def _reader(
+    rows: AlignmentRows, kind: str, family: Family, template: Callable[[], Template]
+) -> Callable[[Row, Columns], Aligned]:
+    match family:
+        case "preference":
+            return _preference(rows, kind, template)
+        case "unpaired":
+            return pairs.judged_user_defined(rows.format) if rows.format else pairs.judged(kind)
+        case "reward":
+            return pairs.compared(template())
+        case "stepwise":
+            return steps.stepwise(rows)
+        case "prompt":
+            return _asked(template)
+
+
+def _preference(rows: AlignmentRows, kind: str, template: Callable[[], Template]) -> Callable[[Row, Columns], Aligned]:
+    if rows.format is not None:
+        return pairs.user_defined(rows.format)
+    match kind.partition(".")[0]:
+        case "chat_template":
+            return pairs.templated(kind, template())
+        case "zephyr":
+            return pairs.nectar
+        case "passthrough":
+            return pairs.passthrough
+        case _:
+            return pairs.worded(kind)
+
+
+def _asked(template: Callable[[], Template]) -> Callable[[Row, Columns], Asked]:
+    """A prompt as text is taken as it is; as turns it is rendered, with the beginning of the answer behind it."""
+    made: list[Template] = []
+
+    def read(row: Row, columns: Columns) -> Asked:
+        column = columns.of(row, "prompt")
+        rest = {name: value for name, value in row.items() if name != column}
+        if isinstance(row.get(column), str):
+            return Asked(Prompt(columns.text(row, "prompt"), starts=True), rest)
+        if not made:
+            made.append(template())
+        text = rendered(made[0], turns(columns.value(row, "prompt"), column), generate=True)
+        return Asked(Prompt(text, starts=False), rest)
+
+    return read
+
+
+def _columns(kind: str, fields: AlignmentFields | None, family: Family) -> Columns:
+    given = {} if fields is None else {slot: name for slot, name in fields if name is not None}
+    slots = ALIGNMENT_READS[family][kind]
+    unread = sorted(set(given) - set(slots))
+    if unread:
+        raise ConfigError(f"type {kind} does not read fields.{unread[0]}; it reads {', '.join(slots)}")
+    return resolved(slots, given)
+
+
+def needed(kind: str, fields: AlignmentFields | None, family: Family) -> dict[str, tuple[str, ...]]:
+    """For each thing the type cannot do without: the columns of which one must be there."""
+    names = _columns(kind, fields, family).names
+    return {slot: names[slot] for slot, column in ALIGNMENT_READS[family][kind].items() if column.required}
+
+
+def detect(columns: Iterable[str], fields: AlignmentFields | None, family: Family) -> str | None:
+    """The type that the columns speak of; None where a person must choose."""
+    present = set(columns)
+    named: set[Any] = set() if fields is None else {slot for slot, name in fields if name is not None}
+    for kind in ALIGNMENT_DETECTED[family]:
+        reads = named <= set(ALIGNMENT_READS[family][kind])
+        if reads and all(present.intersection(names) for names in needed(kind, fields, family).values()):
+            return kind
+    return None

@@ -1,0 +1,42 @@
+"""A row that becomes several sequences: a long text in chunks behind one another, or in windows that overlap.
+
+Pure functions of token ids. Not here: which types are divided (`formats`), and what happens to sequences that are too
+long and must stay in one piece.
+"""
+
+from collections.abc import Sequence
+
+from anneal_trainer.data.pieces import Tokens
+
+# What two neighbouring windows share, at most.
+MOST_OVERLAP = 256
+
+
+def chunks(tokens: Tokens, length: int) -> list[Tokens]:
+    """Cut every `length` tokens. A last chunk of one token is left out: nothing comes before it to predict it from."""
+    ids, labels = tokens.input_ids, tokens.labels
+    starts = range(0, len(ids), length)
+    return [
+        Tokens(ids[start : start + length], labels[start : start + length])
+        for start in starts
+        if start == 0 or len(ids) - start > 1
+    ]
+
+
+def windows(ids: Sequence[int], length: int, *, start: Sequence[int], eos: int | None) -> list[Tokens]:
+    """Windows of at most `length` tokens over the body `ids`, each with the start tokens and an EOS of its own.
+
+    Neighbours share min(256, (length - 1) // 2) tokens, so that what a cut tears apart is whole in one of the two.
+    """
+    room = length - len(start) - (eos is not None)
+    overlap = min(MOST_OVERLAP, (length - 1) // 2)
+    if room <= overlap:
+        raise ValueError(f"windows of {length} tokens leave no room for text: {len(start)} start tokens and EOS")
+    last = list(ids[:0]) if eos is None else [eos]
+    found = []
+    for first in range(0, len(ids), room - overlap):
+        window = [*start, *ids[first : first + room], *last]
+        found.append(Tokens(window, list(window)))
+        if first + room >= len(ids):
+            break
+    return found

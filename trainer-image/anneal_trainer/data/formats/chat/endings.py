@@ -1,0 +1,79 @@
+"""The tokens that end a turn: which they are, and where one stands behind a turn.
+
+A model that never learns them never stops, so they are found from the template itself: the tokens that it writes
+behind the last words of an assistant. That holds where EOS is another token than the one that ends a turn.
+"""
+
+import re
+from dataclasses import dataclass
+
+from anneal_api.dataset import DatasetSpec
+from anneal_trainer.data.formats.chat.locate import pieces_of
+from anneal_trainer.data.formats.chat.options import Options
+from anneal_trainer.data.formats.chat.parts import Span
+from anneal_trainer.data.formats.chat.template import Template
+from anneal_trainer.errors import ConfigError
+
+# How many tokens a template may put between a turn and the token that ends it.
+_GAP = 3
+_PROBES = (("user", "assistant"), ("system", "user", "assistant"), ("user", "model"))
+
+
+@dataclass(frozen=True)
+class Endings:
+    """The tokens looked for behind a turn: those that end it, and EOS."""
+
+    eot: tuple[str, ...]
+    eos: tuple[str, ...]
+    unit: re.Pattern[str]
+
+    @classmethod
+    def of(cls, dataset: DatasetSpec, options: Options, template: Template) -> "Endings":
+        """The entry's own, or the template's; ConfigError where they cannot be."""
+        renderer = template.renderer
+        eos = (renderer.eos,) if renderer.eos else ()
+        eot = _found(template) if dataset.eot_tokens is None else _checked(dataset.eot_tokens, template)
+        if options.eot != options.eos and set(eot) & set(eos):
+            raise ConfigError(
+                f"trainOnEos is {options.eos} and trainOnEot is {options.eot}, but {renderer.eos} is both the "
+                "end-of-sequence token and one that ends a turn: write the same in both, or leave trainOnEot out"
+            )
+        added = "".join(f"{re.escape(token)}|" for token in sorted(renderer.added_tokens, key=len, reverse=True))
+        # EOS among the tokens that end a turn has the same option: one search finds both.
+        return cls(eot, () if set(eos) <= set(eot) else eos, re.compile(rf"{added}\s+|\w+|[^\w\s]"))
+
+    def behind(self, text: str, end: int, tokens: tuple[str, ...]) -> Span | None:
+        """The first of `tokens` that follows a turn's `end`, at most three tokens away."""
+        place = end
+        for _ in range(_GAP + 1):
+            if text.startswith(tokens, place):
+                return place, place + max(len(token) for token in tokens if text.startswith(token, place))
+            unit = self.unit.match(text, place)
+            if unit is None:
+                return None
+            place = unit.end()
+        return None
+
+
+def _found(template: Template) -> tuple[str, ...]:
+    """The tokens that the template writes behind an assistant's last words."""
+    for shape in _PROBES:
+        pieces = pieces_of(template, shape)
+        if pieces is not None:
+            return tuple(token for token in template.renderer.added_tokens if token in pieces[-1])
+    return ()
+
+
+def _checked(tokens: list[str], template: Template) -> tuple[str, ...]:
+    renderer = template.renderer
+    for token in tokens:
+        if token not in renderer.added_tokens:
+            raise ConfigError(
+                f"eotTokens: {token} is not one token of this tokenizer; add it with model.addSpecialTokens, or name "
+                f"one of: {', '.join(renderer.added_tokens[:20])}"
+            )
+        written = token in template.source or (token == renderer.eos and "eos_token" in template.names)
+        if not written:
+            ends = ", ".join(_found(template)) or "none that could be found"
+            raise ConfigError(f"eotTokens: the chat template never writes {token}; what ends its turns: {ends}")
+    return tuple(tokens)

@@ -1,0 +1,142 @@
+"""A chat template as a function from messages to text, and what its source says about the messages that it reads.
+
+Rendering is transformers' own (its sandbox, its helpers, its treatment of reasoning keys), so that the text is what a
+server of the model would send. Not here: which of the text is trained.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from anneal_trainer.data.formats.chat.known import TEMPLATES, TOKENS
+from anneal_trainer.data.pieces import RowError
+from anneal_trainer.errors import ConfigError
+
+Message = dict[str, Any]
+DEFAULT, FALLBACK = "tokenizer_default", "tokenizer_default_fallback_"
+
+
+@dataclass(frozen=True)
+class Renderer:
+    """What a tokenizer and a model's spec bring to every template: strings only, so that it can be sent to a process.
+
+    `template` is the one that entries without their own take, `own` the tokenizer's. `special_tokens` have an id of
+    their own and no text; `added_tokens` are those and the others that are never split.
+    """
+
+    template: str | None
+    own: str | None = None
+    source: str = "the model"
+    variables: tuple[tuple[str, str], ...] = ()
+    special_tokens: tuple[str, ...] = ()
+    added_tokens: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, tokenizer: Any, *, own: str | None, source: str = "the model") -> "Renderer":
+        """Ask `tokenizer` of the model `source`; `own` is the template that its files hold."""
+        added = [token for token in tokenizer.added_tokens_decoder.values() if token.content]
+        named = list(tokenizer.all_special_tokens)
+        special = dict.fromkeys([*named, *(token.content for token in added if token.special)])
+        return cls(
+            template=tokenizer.chat_template,
+            own=own,
+            source=source,
+            variables=tuple(tokenizer.special_tokens_map.items()),
+            special_tokens=tuple(special),
+            added_tokens=tuple(dict.fromkeys([*special, *(token.content for token in added)])),
+        )
+
+    @property
+    def eos(self) -> str:
+        """The end-of-sequence token, or nothing."""
+        return dict(self.variables).get("eos_token") or ""
+
+    @property
+    def bos(self) -> str:
+        """The start token, or nothing."""
+        return dict(self.variables).get("bos_token") or ""
+
+    def chosen(self, choice: str | None) -> "Template":
+        """The template that an entry's `chatTemplate` names; ConfigError with the remedy where there is none."""
+        source = self.template if choice is None else self.named(choice)
+        if not source:
+            raise ConfigError(
+                f"the tokenizer of {self.source} has no chat template, which datasets of type chat_template need: set "
+                f"model.chatTemplate or the entry's chatTemplate to {', '.join(TEMPLATES)} or a Jinja text"
+            )
+        return Template(source, self)
+
+    def named(self, choice: str) -> str | None:
+        """The template that a `chatTemplate` names, or the text itself if it is Jinja; ConfigError if it is neither."""
+        if choice == DEFAULT:
+            return self.own
+        if choice.startswith(FALLBACK):
+            return self.own or self.named(choice.removeprefix(FALLBACK))
+        missing = [token for token in TOKENS.get(choice, ()) if token not in self.added_tokens]
+        if missing:
+            raise ConfigError(
+                f"chatTemplate {choice} writes {', '.join(missing)}, which this tokenizer lacks: "
+                "add them with model.addSpecialTokens"
+            )
+        if choice not in TEMPLATES and "{" not in choice:
+            raise ConfigError(
+                f"chatTemplate {choice} is not known; write {DEFAULT}, {FALLBACK}NAME, {', '.join(TEMPLATES)}, "
+                "or Jinja text"
+            )
+        return TEMPLATES.get(choice, choice)
+
+
+class Template:
+    """One template, compiled; its names are read from its syntax tree once."""
+
+    def __init__(self, source: str, renderer: Renderer) -> None:
+        self.source = source
+        self.renderer = renderer
+        self._variables = dict(renderer.variables)
+        self.names = _names(source)
+
+    def render(self, messages: Sequence[Message], tools: list[Any] | None = None, *, prompt: bool = False) -> str:
+        """The conversation as text, with the beginning of an answer behind it if `prompt`; RowError if refused."""
+        from transformers.utils.chat_template_utils import render_jinja_template
+
+        try:
+            rendered, _ = render_jinja_template(
+                conversations=[messages],
+                tools=tools,
+                chat_template=self.source,
+                add_generation_prompt=prompt,
+                **self._variables,
+            )
+        except Exception as error:  # a template raises what its author chose, jinja2.TemplateError or worse
+            raise RowError(f"the chat template refuses these messages: {error}") from error
+        text: str = rendered[0]
+        return text
+
+
+def _names(source: str) -> frozenset[str]:
+    """Every attribute and every text constant of a template: what it can read from a message is among them."""
+    import jinja2
+    from jinja2 import nodes
+
+    environment = jinja2.Environment(extensions=["jinja2.ext.loopcontrols", _generation()], autoescape=True)
+    try:
+        tree = environment.parse(source)
+    except jinja2.TemplateSyntaxError as error:
+        raise ConfigError(f"the chat template is not Jinja: line {error.lineno}: {error.message}") from error
+    constants = {node.value for node in tree.find_all(nodes.Const) if isinstance(node.value, str)}
+    attributes = {node.attr for node in tree.find_all(nodes.Getattr)}
+    return frozenset(constants | attributes | {node.name for node in tree.find_all(nodes.Name)})
+
+
+def _generation() -> Any:
+    """The `{% generation %}` block of transformers, of which only the body matters here."""
+    from jinja2.ext import Extension
+
+    class Generation(Extension):
+        tags = {"generation"}  # noqa: RUF012 - jinja2 declares it so
+
+        def parse(self, parser: Any) -> Any:
+            next(parser.stream)
+            return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+
+    return Generation

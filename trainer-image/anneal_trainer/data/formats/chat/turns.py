@@ -1,0 +1,197 @@
+"""From a row to the turns that a template is given, each with what the row says about training it.
+
+Rows come from many hands: turns as JSON text, keys under other names, null where nothing is meant, arguments of tool
+calls as text. All of that is made one shape here, or refused with its place and value. Not here: rendering.
+"""
+
+import json
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from anneal_trainer.data.formats.chat.options import Options
+from anneal_trainer.data.formats.chat.parts import Detail, detail_of, joined
+from anneal_trainer.data.formats.chat.template import Message
+from anneal_trainer.data.formats.chat.thinking import split
+from anneal_trainer.data.formats.chat.tools import call_arguments, tools_of, without_nulls
+from anneal_trainer.data.formats.values import shown
+from anneal_trainer.data.pieces import RowError
+
+_SWITCH = {True: True, False: False}
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One message and its marks; `train` is None where the row leaves it to the turn's role."""
+
+    message: Message
+    train: bool | None = None
+    content: Detail | None = None
+    thinking: Detail | None = None
+
+    @property
+    def role(self) -> str:
+        """Who speaks."""
+        role: str = self.message["role"]
+        return role
+
+    @property
+    def plain(self) -> bool:
+        """Whether role and content are all there is."""
+        return len(self.message) == 2  # noqa: PLR2004 - role and content
+
+
+@dataclass(frozen=True)
+class Conversation:
+    """A row's turns and tools. `marked`: a special token's name was found in a text. `calls`: a turn calls a tool."""
+
+    turns: tuple[Turn, ...]
+    tools: list[Any] | None = None
+    marked: bool = False
+    calls: bool = False
+
+    @property
+    def messages(self) -> list[Message]:
+        """What the template is given."""
+        return [turn.message for turn in self.turns]
+
+
+class Reader:
+    """Reads rows by the options of one entry; `passed` are the keys that its template can read."""
+
+    def __init__(self, options: Options, passed: frozenset[str], special_tokens: tuple[str, ...]) -> None:
+        self._options = options
+        mapped = set(options.keys.values())
+        self._passed = frozenset(passed - mapped - {"role", "content", "from", "value"})
+        names = sorted(special_tokens, key=len, reverse=True)
+        self._special = re.compile("|".join(map(re.escape, names))) if names else None
+
+    def conversation(self, row: dict[str, Any]) -> Conversation:
+        """The row's conversation, or RowError."""
+        column, messages = messages_of(row, self._options.columns)
+        turns = [self._turn(message, f"{column}[{index}]") for index, message in enumerate(messages)]
+        system = row.get(self._options.system_column)
+        if system is not None and turns[0].role != "system":
+            if not isinstance(system, str):
+                raise RowError(f"{self._options.system_column} must be text, got {shown(system)}")
+            turns.insert(0, Turn({"role": "system", "content": system}))
+        if self._options.drop_system and turns[0].role == "system":
+            del turns[0]
+            if not turns:
+                raise RowError(f"{column} holds a system turn alone, which dropSystemMessage leaves out")
+        marked, checked = self._special_checked(turns, column)
+        key = self._options.keys.get("tool_calls", "tool_calls")
+        calls = any(isinstance(message, dict) and message.get(key) for message in messages)
+        return Conversation(tuple(checked), tools_of(row, self._options.tools_column), marked, calls)
+
+    def _turn(self, given: Any, place: str) -> Turn:
+        if not isinstance(given, dict):
+            raise RowError(f"{place} must be a turn with role and content, got {shown(given)}")
+        known = {key: without_nulls(value) for key, value in given.items() if value is not None}
+        role_key, content_key = self._keys(known)
+        message: Message = {"role": self._role(known.get(role_key), f"{place}.{role_key}")}
+        detail = None
+        if self._options.detail_key:
+            detail = detail_of(known.get(self._options.detail_key), f"{place}.{self._options.detail_key}")
+        text, flags = joined(known.get(content_key), f"{place}.{content_key}", absent=self._may_lack_content(known))
+        if text is not None:
+            message["content"] = text
+        self._add_rest(message, known)
+        thinking = self._joined_thinking(message, place)
+        if self._options.split_thinking and message["role"] == "assistant":
+            split(message, self._options.thinking)
+        call_arguments(message, place)
+        return Turn(message, self._switch(known, place), flags or detail, thinking)
+
+    def _keys(self, known: Message) -> tuple[str, str]:
+        """The keys of role and content: as mapped, else as ShareGPT or OpenAI name them."""
+        mapped = self._options.keys
+        sharegpt = "from" in known and "role" not in known
+        role = mapped.get("role") or ("from" if sharegpt else "role")
+        return role, mapped.get("content") or ("value" if sharegpt else "content")
+
+    def _role(self, role: Any, place: str) -> str:
+        options = self._options
+        if isinstance(role, str) and role in options.roles:
+            return options.roles[role]
+        if not isinstance(role, str) or role not in options.known_roles:
+            accepted = ", ".join(options.roles)
+            raise RowError(f"{place} is {shown(role)}; write one of: {accepted}; or map it in roles")
+        return role
+
+    def _may_lack_content(self, known: Message) -> bool:
+        keys = (self._options.keys.get("tool_calls", "tool_calls"), self._options.keys[self._options.thinking])
+        return any(known.get(key) for key in keys)
+
+    def _add_rest(self, message: Message, known: Message) -> None:
+        """The keys that are mapped, and those that the template names."""
+        for key, source in self._options.keys.items():
+            if key not in ("role", "content") and source in known:
+                message[key] = known[source]
+        for key in known:
+            if key in self._passed and key not in message:
+                message[key] = known[key]
+
+    def _joined_thinking(self, message: Message, place: str) -> Detail | None:
+        key = self._options.thinking
+        if key not in message:
+            return None
+        message[key], flags = joined(message[key], f"{place}.{key}", absent=False)
+        return flags
+
+    def _switch(self, known: Message, place: str) -> bool | None:
+        key = self._options.training_key
+        value = known.get(key) if key else None
+        if value is None:
+            return None
+        if not isinstance(value, bool | int | float) or value not in _SWITCH:
+            raise RowError(f"{place}.{key} must be true or false, got {shown(value)}")
+        return bool(value)
+
+    def _special_checked(self, turns: list[Turn], column: str) -> tuple[bool, list[Turn]]:
+        """Names of special tokens in what was not written by the assistant, treated as the entry asks."""
+        if self._special is None:
+            return False, turns
+        search = self._special.search
+        hits = [
+            index
+            for index, turn in enumerate(turns)
+            if turn.role != "assistant" and search(turn.message.get("content", ""))
+        ]
+        if hits and self._options.special_text == "fail":
+            found = search(turns[hits[0]].message["content"])
+            raise RowError(
+                f"{column}: the {turns[hits[0]].role}'s text holds {shown(found and found[0])}, the name of a special "
+                "token, which it would become: take it out, or set specialTokensInText to escape or keep"
+            )
+        if self._options.special_text == "escape":
+            turns = [self._escaped(turn) if index in hits else turn for index, turn in enumerate(turns)]
+        return bool(hits), turns
+
+    def _escaped(self, turn: Turn) -> Turn:
+        assert self._special is not None, "asked for only where something was found"
+        if turn.content is not None:
+            raise RowError("a text with marked parts holds a special token's name: it cannot be escaped, take it out")
+        content = self._special.sub(lambda found: f"{found[0][0]} {found[0][1:]}", turn.message["content"])
+        return Turn({**turn.message, "content": content}, turn.train)
+
+
+def messages_of(row: dict[str, Any], columns: tuple[str, ...]) -> tuple[str, list[Any]]:
+    """The turns of a row, and the column that they are in."""
+    column = next((name for name in columns if row.get(name) is not None), None)
+    if column is None:
+        raise RowError(f"the column {columns[0]!r} is missing or null; this row has {', '.join(map(str, row))}")
+    messages = row[column]
+    if isinstance(messages, str):
+        messages = _parsed(messages, column)
+    if not isinstance(messages, list) or not messages:
+        raise RowError(f"{column} must be a list of turns with role and content, got {shown(messages)}")
+    return column, messages
+
+
+def _parsed(text: str, column: str) -> Any:
+    """A list of turns that a CSV file holds as JSON."""
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise RowError(f"{column} must be a list of turns with role and content, got {shown(text)}") from error

@@ -1,0 +1,37 @@
+"""Whether a row's pieces, tokenized one by one, are the tokens of its whole text; if not, where.
+
+Prompt and answer are tokenized apart so that the answer's first token is what the model is asked for. At inference the
+prompt stands alone too, so a difference is no mistake by itself: it says that a server which is given prompt and
+answer as one text (to score it, or to go on from it) sees other tokens than training did. Not here: how often to look,
+since it costs a second tokenization.
+"""
+
+from anneal_trainer.data.encode import Encoder
+from anneal_trainer.data.pieces import Example, Note, Text
+
+KIND = "have other tokens where their pieces meet than their whole text has"
+_SHOWN = 20
+
+
+def seam(encoder: Encoder, example: Example) -> Note | None:
+    """The first difference of a row, in words; None if there is none, or if a token stands between its pieces."""
+    if not isinstance(example, Text) or any(piece.starts or piece.ends for piece in example.pieces):
+        return None
+    texts = [piece.text for piece in example.pieces]
+    *apart, whole = encoder.ids([*texts, "".join(texts)])
+    at = 0
+    for number, ids in enumerate(apart):
+        if whole[at : at + len(ids)] != ids:
+            return Note(KIND, _told(encoder, texts, number, ids=ids, found=whole[at:]))
+        at += len(ids)
+    return None
+
+
+def _told(encoder: Encoder, texts: list[str], number: int, *, ids: list[int], found: list[int]) -> str:
+    """Which pieces meet there, and the first tokens that differ."""
+    same = next((i for i, (one, two) in enumerate(zip(ids, found, strict=False)) if one != two), len(found))
+    # A piece whose last tokens differ has been merged with the next; one whose first differ, with the one before.
+    left = max(number - 1, 0) if same == 0 else number
+    before, after = texts[left][-_SHOWN:], "".join(texts[left + 1 :])[:_SHOWN]
+    names = encoder.tokenizer.convert_ids_to_tokens
+    return f"{before!r} and {after!r}: {names(ids[same : same + 1])} apart, {names(found[same : same + 1])} as one text"

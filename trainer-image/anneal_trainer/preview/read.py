@@ -1,0 +1,130 @@
+"""The first rows of each source of a job, formatted, tokenized, cut and packed by the functions that `prepare` uses.
+
+Only as much is read as is shown; a row that cannot be used is shown with its problem, where `prepare` would refuse.
+Not here: the job's storage, which a preview neither needs nor writes.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import chain, islice
+from pathlib import Path
+
+from anneal_api import FineTuneJob, resolve
+from anneal_api.dataset import DatasetSpec
+from anneal_api.jobfile import JobFile
+from anneal_api.model import ModelSpec
+from anneal_api.sources import UnmappedVolumeError, local_path, parse_source
+from anneal_trainer import hub, model
+from anneal_trainer.context import Context
+from anneal_trainer.data import formats, shape
+from anneal_trainer.data.build import packing_of
+from anneal_trainer.data.detect import detected
+from anneal_trainer.data.encode import Encoder
+from anneal_trainer.data.packing import pack
+from anneal_trainer.data.pieces import RowError, Text, Tokens
+from anneal_trainer.data.problems import Problems
+from anneal_trainer.data.seams import seam
+from anneal_trainer.data.sources import Placed
+from anneal_trainer.errors import InputError
+from anneal_trainer.preview.view import Preview, Shown, segments
+
+# What becomes of a row that is not trained on, by the words of `status.dataset.dropped`.
+_FATES = {
+    shape.MASKED: "dropped: no token of it is trained",
+    shape.CUT_OFF: "dropped: its whole answer lies beyond training.sequenceLength",
+    shape.TOO_LONG: "longer than training.sequenceLength: preparation.longRows says what becomes of it",
+}
+
+
+@dataclass(frozen=True)
+class _Reader:
+    """What every row of a preview needs."""
+
+    context: Context
+    encoder: Encoder
+    most: int
+
+    def source(self, index: int, name: str, entry: DatasetSpec) -> Iterator[Shown]:
+        """The first rows of one source, or why there are none."""
+        problems = Problems()
+        found = detected(name, entry, self.context, self.encoder.tokenizer, problems)
+        if found is not None:
+            spec, tokenizer = self.context.spec, self.encoder.tokenizer
+            form = formats.formatter(found.dataset, renderer=lambda: model.renderer(spec.model, tokenizer))
+            rows = chain.from_iterable(chunk.read(problems) for chunk in found.chunks)
+            for placed in islice(rows, self.most):
+                yield from self._row(Shown(index, placed.place, found.kind), placed, form)
+        for problem in problems.first:
+            yield Shown(index, entry.source, problem=problem)
+
+    def _row(self, empty: Shown, placed: Placed, form: formats.Format) -> Iterator[Shown]:
+        spec = self.context.spec
+        limits = shape.Limits(spec.training.sequence_length, spec.preparation.long_rows)
+        try:
+            example = form(placed.row)
+            (tokens,) = self.encoder.encode([example])
+            self.encoder.check(tokens)
+        except RowError as error:
+            yield empty.but(problem=str(error))
+            return
+        sequences = self.encoder.divided(example, tokens, limits.most)
+        (reason,) = shape.shape(shape.Flat.of([sequences]), 1, limits).reasons
+        seen = [*(example.notes if isinstance(example, Text) else ()), seam(self.encoder, example)]
+        notes = tuple(f"{note.kind}: {note.detail}" if note.detail else note.kind for note in seen if note)
+        for number, sequence in enumerate(sequences, start=1):
+            part = f" (part {number} of {len(sequences)})" if len(sequences) > 1 else ""
+            yield self._sequence(
+                empty.but(place=f"{empty.place}{part}", fate=_FATES.get(reason, ""), notes=notes), sequence, limits.most
+            )
+
+    def _sequence(self, empty: Shown, sequence: Tokens, most: int) -> Shown:
+        whole = segments(self.encoder.tokenizer, Tokens(sequence.input_ids, sequence.labels))
+        if len(sequence.input_ids) <= most:
+            return empty.but(segments=whole)
+        kept = Tokens(sequence.input_ids[:most], sequence.labels[:most])
+        rest = Tokens(sequence.input_ids[most:], sequence.labels[most:])
+        tokenizer = self.encoder.tokenizer
+        return empty.but(segments=segments(tokenizer, kept), cut=segments(tokenizer, rest))
+
+
+def preview(job: FineTuneJob, volumes: dict[str, Path], *, rows: int, dataset: int | None) -> Preview:
+    """The first `rows` rows of every source, or of source number `dataset` alone."""
+    spec = resolve(job.spec)
+    # The storage is never looked at; only rows are.
+    context = Context(JobFile(job=job.model_copy(update={"spec": spec}), storage_claim=""), volumes)
+    try:
+        path = _model_path(spec.model, volumes)
+        tokenizer = model.load_tokenizer(spec.model, path)
+        reader = _Reader(context, Encoder.of(tokenizer, model.vocabulary(path, tokenizer)), rows)
+        sources = [(i, f"datasets[{i}]", entry) for i, entry in enumerate(spec.datasets) if dataset in (None, i)]
+        shown = tuple(row for source in sources for row in reader.source(*source))
+    except UnmappedVolumeError as error:
+        raise InputError(str(error)) from error
+    packed, why_not = packing_of(spec, path)
+    notes = (f"rows are not packed: {why_not}",) if why_not else ()
+    packs = _packs(shown, spec.training.sequence_length) if packed else ()
+    return Preview(job.name or "job", spec.training.sequence_length, shown, packs, notes)
+
+
+def _packs(shown: tuple[Shown, ...], length: int) -> tuple[tuple[int, ...], ...]:
+    """How the rows that are shown would share sequences if they were all there is."""
+    import numpy as np
+
+    used = [index for index, row in enumerate(shown) if row.segments and not row.fate]
+    if not used:
+        return ()
+    order, starts = pack(np.array([shown[index].tokens for index in used]), length)
+    parts = np.split(order, starts[1:-1])
+    return tuple(tuple(used[number] for number in part.tolist()) for part in parts)
+
+
+def _model_path(chosen: ModelSpec, volumes: dict[str, Path]) -> Path:
+    """A directory with at least the tokenizer and the config."""
+    if parse_source(chosen.source).scheme == "hf":
+        return hub.fetch_tokenizer(chosen)
+    path = local_path(chosen.source, volumes)
+    if not (path / "config.json").is_file():
+        raise InputError(
+            f"model.source {chosen.source}: there is no config.json in it, so it is not a model's directory"
+        )
+    return path
