@@ -8,8 +8,9 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
-from anneal_api.status import Attempt, Condition, DatasetReport, JobStatus
+from anneal_api.status import Attempt, Condition, JobStatus
 from anneal_cli.columns import age, count, duration, pairs, table, timestamp
+from anneal_cli.data_view import data_lines
 
 JOB_COLUMNS = ("NAME", "METHOD", "PHASE", "STEP", "LOSS", "ETA", "GPUS", "AGE", "MESSAGE")
 _CONDITION_COLUMNS = ("CONDITION", "STATUS", "REASON", "SINCE", "MESSAGE")
@@ -49,7 +50,7 @@ def job_lines(job: dict[str, Any], now: datetime) -> list[str]:
         _progress(status, now),
         _conditions(status.conditions, now),
         _attempts(status.attempts, now),
-        _dataset(status.dataset),
+        data_lines(status.dataset) if status.dataset else [],
         _results(job, status),
     )
     lines: list[str] = []
@@ -118,20 +119,6 @@ def _steps(attempt: Attempt) -> str:
     if attempt.last_step is None and attempt.resumed_from_step is None:
         return ""
     return f"{attempt.resumed_from_step or 0}-{'' if attempt.last_step is None else attempt.last_step}"
-
-
-def _dataset(dataset: DatasetReport | None) -> list[str]:
-    if dataset is None:
-        return []
-    rows: list[tuple[str, object]] = [
-        ("Data", f"{dataset.used:,} of {dataset.rows:,} rows trained on, {dataset.eval_rows:,} held out"),
-        ("Types", ", ".join(dataset.types)),
-        ("Tokens", f"{dataset.tokens:,}, {dataset.trained_tokens:,} of them trained"),
-        ("Longest", f"{dataset.longest:,} tokens; {dataset.truncated:,} rows truncated"),
-        ("Prepared by", dataset.prepared_by),
-    ]
-    rows += [("Warning", warning) for warning in dataset.warnings]
-    return pairs(rows)
 
 
 def _results(job: dict[str, Any], status: JobStatus) -> list[str]:

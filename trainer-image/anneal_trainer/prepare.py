@@ -8,19 +8,20 @@ Not here: anything that needs torch, and reading and tokenizing themselves (`dat
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from anneal_api.model import ModelSpec
 from anneal_api.resolve import DATA_FORMAT_VERSION, digest, prepare_inputs
-from anneal_api.sources import UnmappedVolumeError, parse_source
+from anneal_api.sources import UnmappedVolumeError, local_path, parse_source
 from anneal_api.status import DatasetReport
 from anneal_trainer import hub, model
 from anneal_trainer.context import Context
 from anneal_trainer.data import store
 from anneal_trainer.data.build import build
 from anneal_trainer.data.identity import Identity, sources_identity
-from anneal_trainer.errors import InputError
-from anneal_trainer.files import digest_of_files, new_directory
+from anneal_trainer.errors import ConfigError, InputError
+from anneal_trainer.files import digest_of_files, new_directory, replace_directory
 from anneal_trainer.reporter import Reporter
 
 
@@ -76,6 +77,56 @@ def _prepare(context: Context, reporter: Reporter) -> Ready:
     if found is None:
         vars(ready)["tokenizer"] = tokenizer
     return ready
+
+
+def prepare_into(context: Context, out: Path, reporter: Reporter) -> Ready:
+    """Prepared data at `out`, of the job's own choosing: train/, eval/ and report.json. Needs a tokenizer, no weights.
+
+    Data that is there and is the same is left as it is; other prepared data is replaced; anything else is not touched.
+    """
+    try:
+        path = tokenizer_directory(context.spec.model, context.volumes)
+        fingerprint = _fingerprint(context, sources_identity(context.spec, context.volumes, path), path)
+        found = _ours(out)
+        if found is not None and found.report.fingerprint == fingerprint:
+            return Ready(found, context.spec.model, path, reused=True)
+        reporter.update(phase="preparing")
+        tokenizer = model.load_tokenizer(context.spec.model, path)
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as place:
+            draft = Path(place) / "draft"
+            draft.mkdir()
+            built = build(context, tokenizer, path, draft=draft, reporter=reporter)
+            store.write_report(draft, built.report.model_copy(update={"fingerprint": fingerprint}), built.places)
+            replace_directory(draft, out)
+    except UnmappedVolumeError as error:
+        raise InputError(str(error)) from error
+    prepared = store.load(out)
+    assert prepared is not None, f"{out} was just written"
+    return Ready(prepared, context.spec.model, path, reused=False)
+
+
+def _ours(out: Path) -> store.Prepared | None:
+    """What is at `out` already; ConfigError if that is not prepared data, which is never overwritten."""
+    try:
+        found = store.load(out)
+    except (ValueError, OSError):
+        found = None
+    if found is None and out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ConfigError(f"{out} holds something else than prepared data: name a new or an empty directory")
+    return found
+
+
+def tokenizer_directory(chosen: ModelSpec, volumes: dict[str, Path]) -> Path:
+    """A directory with at least the model's tokenizer and config: all that data needs, without fetching weights."""
+    if parse_source(chosen.source).scheme == "hf":
+        return hub.fetch_tokenizer(chosen)
+    path = local_path(chosen.source, volumes)
+    if not (path / "config.json").is_file():
+        raise InputError(
+            f"model.source {chosen.source}: there is no config.json in it, so it is not a model's directory"
+        )
+    return path
 
 
 def _fingerprint(context: Context, sources: Identity, path: Path) -> str:

@@ -12,9 +12,8 @@ from pathlib import Path
 from anneal_api import FineTuneJob, resolve
 from anneal_api.dataset import DatasetSpec
 from anneal_api.jobfile import JobFile
-from anneal_api.model import ModelSpec
-from anneal_api.sources import UnmappedVolumeError, local_path, parse_source
-from anneal_trainer import hub, model
+from anneal_api.sources import UnmappedVolumeError
+from anneal_trainer import model
 from anneal_trainer.context import Context
 from anneal_trainer.data import formats, shape
 from anneal_trainer.data.build import packing_of
@@ -26,6 +25,7 @@ from anneal_trainer.data.problems import Problems
 from anneal_trainer.data.seams import seam
 from anneal_trainer.data.sources import Placed
 from anneal_trainer.errors import InputError
+from anneal_trainer.prepare import tokenizer_directory
 from anneal_trainer.preview.view import Preview, Shown, segments
 
 # What becomes of a row that is not trained on, by the words of `status.dataset.dropped`.
@@ -93,7 +93,7 @@ def preview(job: FineTuneJob, volumes: dict[str, Path], *, rows: int, dataset: i
     # The storage is never looked at; only rows are.
     context = Context(JobFile(job=job.model_copy(update={"spec": spec}), storage_claim=""), volumes)
     try:
-        path = _model_path(spec.model, volumes)
+        path = tokenizer_directory(spec.model, volumes)
         tokenizer = model.load_tokenizer(spec.model, path)
         reader = _Reader(context, Encoder.of(tokenizer, model.vocabulary(path, tokenizer)), rows)
         sources = [(i, f"datasets[{i}]", entry) for i, entry in enumerate(spec.datasets) if dataset in (None, i)]
@@ -116,15 +116,3 @@ def _packs(shown: tuple[Shown, ...], length: int) -> tuple[tuple[int, ...], ...]
     order, starts = pack(np.array([shown[index].tokens for index in used]), length)
     parts = np.split(order, starts[1:-1])
     return tuple(tuple(used[number] for number in part.tolist()) for part in parts)
-
-
-def _model_path(chosen: ModelSpec, volumes: dict[str, Path]) -> Path:
-    """A directory with at least the tokenizer and the config."""
-    if parse_source(chosen.source).scheme == "hf":
-        return hub.fetch_tokenizer(chosen)
-    path = local_path(chosen.source, volumes)
-    if not (path / "config.json").is_file():
-        raise InputError(
-            f"model.source {chosen.source}: there is no config.json in it, so it is not a model's directory"
-        )
-    return path

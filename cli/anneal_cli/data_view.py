@@ -1,0 +1,49 @@
+"""What was made of the data, for a person: used by `anneal status` and `anneal prepare`. Pure; imports no trainer."""
+
+from anneal_api.status import DatasetReport, LengthBin
+from anneal_cli.columns import pairs
+
+_BAR = 30
+
+
+def data_lines(report: DatasetReport) -> list[str]:
+    """The report in aligned lines."""
+    held = f", {report.eval_rows:,} held out" if report.eval_rows else ""
+    special = ", ".join(f"{each.token} {each.count:,}" for each in report.special_tokens)
+    rows: list[tuple[str, object]] = [
+        ("Data", f"{report.used:,} of {report.rows:,} rows trained on{held}"),
+        ("Types", ", ".join(report.types)),
+        *(("Detected", words) for words in report.detected),
+        ("Tokens", f"{report.tokens:,}, {report.trained_tokens:,} of them trained{_share(report)}"),
+        ("Special", f"{special} (trained)" if special else None),
+        ("Longest", f"{report.longest:,} tokens; {report.truncated:,} rows truncated"),
+        *(("Dropped", f"{each.rows:,} {each.reason}{_first(each.first)}") for each in report.dropped),
+        ("Duplicates", f"{report.duplicates:,} rows repeat another one" if report.duplicates else None),
+        ("Sequences", _sequences(report)),
+        ("Prepared by", report.prepared_by),
+    ]
+    return pairs([*rows, *(("Warning", warning) for warning in report.warnings)])
+
+
+def length_lines(bins: list[LengthBin]) -> list[str]:
+    """A histogram of row lengths."""
+    most = max((each.rows for each in bins), default=1)
+    return [
+        f"  up to {each.up_to:>9,} tokens  {'█' * round(_BAR * each.rows / most):<{_BAR}}  {each.rows:,}"
+        for each in bins
+    ]
+
+
+def _share(report: DatasetReport) -> str:
+    return f" ({report.trained_tokens / report.tokens:.1%})" if report.tokens else ""
+
+
+def _first(place: str | None) -> str:
+    return f", the first: {place}" if place else ""
+
+
+def _sequences(report: DatasetReport) -> str | None:
+    if not report.packed:
+        return f"{report.sequences:,}" if report.sequences else None
+    full = f", {report.packing_efficiency:.1%} full" if report.packing_efficiency else ""
+    return f"{report.sequences:,} packs{full}"

@@ -1,0 +1,80 @@
+"""`anneal prepare`: a data set on disk that other tools open, made once, and never over something else."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from datasets import load_from_disk
+from typer.testing import CliRunner
+
+from anneal_cli.__main__ import app
+from trainer.training import alpaca_rows, job, write_jsonl
+
+
+def invoke(directory: Path, out: Path, *options: str, **changes: Any) -> Any:
+    """`anneal prepare` of a job whose claim `runs` is `directory`."""
+    made = job(**{"training": {"sequenceLength": 256}, **changes})
+    manifest = directory / "job.json"
+    head = {"apiVersion": made.api_version, "kind": made.kind, "metadata": made.metadata}
+    manifest.write_text(json.dumps(head | {"spec": made.spec.dump()}))
+    return CliRunner().invoke(
+        app, ["prepare", str(manifest), "--out", str(out), "--volume", f"runs={directory}", *options]
+    )
+
+
+def test_the_splits_open_and_the_report_adds_up(storage: Path, tmp_path: Path) -> None:
+    """Tokens and labels of every row, the holdout apart, and a report with the same numbers."""
+    out = tmp_path / "made"
+    result = invoke(storage, out, evaluation={"holdout": {"count": 6}})
+    assert result.exit_code == 0, result.output
+    train, measured = load_from_disk(str(out / "train")), load_from_disk(str(out / "eval"))
+    report = json.loads((out / "report.json").read_text())
+    assert (len(train), len(measured), report["used"], report["evalRows"]) == (42, 6, 42, 6)
+    assert sum(map(len, train["input_ids"])) == report["tokens"]
+    assert sum(label != -100 for labels in train["labels"] for label in labels) == report["trainedTokens"]
+    assert "42 of 48 rows trained on, 6 held out" in result.stdout
+    assert "tokens  █" in result.stdout
+
+
+def test_packs_say_where_their_rows_end(storage: Path, tmp_path: Path) -> None:
+    """Packed as the job says; --no-pack leaves rows apart."""
+    packing = {"packing": True, "sequenceLength": 256}
+    assert invoke(storage, tmp_path / "packed", training=packing).exit_code == 0
+    packed = load_from_disk(str(tmp_path / "packed/train"))
+    assert all(sum(row["seq_lengths"]) == len(row["input_ids"]) <= 256 for row in packed)
+    assert len(packed) < 48
+    assert invoke(storage, tmp_path / "apart", "--no-pack", training=packing).exit_code == 0
+    assert len(load_from_disk(str(tmp_path / "apart/train"))) == 48
+
+
+def test_what_is_there_is_used_again_until_something_changes(storage: Path, tmp_path: Path) -> None:
+    """The same job finds it up to date; other data replaces it."""
+    out = tmp_path / "made"
+    assert "written" in invoke(storage, out).stderr
+    before = (out / "report.json").stat().st_mtime_ns
+    assert "is up to date" in invoke(storage, out).stderr
+    assert (out / "report.json").stat().st_mtime_ns == before
+    write_jsonl(storage / "data.jsonl", alpaca_rows(20))
+    assert "written" in invoke(storage, out).stderr
+    assert len(load_from_disk(str(out / "train"))) == 20
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".made")] == []
+
+
+@pytest.mark.parametrize("there", ["directory", "file"])
+def test_something_else_is_never_overwritten(storage: Path, tmp_path: Path, there: str) -> None:
+    """A directory or file that is not prepared data stays, and the message says what to do."""
+    out = tmp_path / "mine"
+    kept = out / "thesis.txt" if there == "directory" else out
+    kept.parent.mkdir(exist_ok=True)
+    kept.write_text("precious")
+    result = invoke(storage, out)
+    assert result.exit_code == 78
+    assert "holds something else than prepared data: name a new or an empty directory" in result.stderr
+    assert kept.read_text() == "precious"
+
+
+def test_neither_weights_nor_storage_are_needed(storage: Path, tmp_path: Path) -> None:
+    """Tokens need a tokenizer and a config."""
+    (storage / "model/model.safetensors").unlink()
+    assert invoke(storage, tmp_path / "made", storage={"volume": {"claimName": "elsewhere"}}).exit_code == 0
