@@ -282,6 +282,7 @@ def test_special_tokens_in_a_users_text_are_kept_escaped_or_refused() -> None:
         ("{{ bos_token }}{{ messages[0].content }}", turns(("assistant", "<s>hi")), "start token twice"),
         ("{% for m in messages if m.role == 'user' %}{{ m.content }}{% endfor %}", turns(*HI), "the chat template leaves out"),
         ("{% for m in messages %}{{ m.content }}<|im_end|>{% endfor %}", {"messages": [{"role": "assistant", "content": "a", "tool_calls": [{"a": 1}]}]}, "have tool calls, which"),
+        ("{% for m in messages %}{{ m.content }}<|im_end|>{% endfor %}", {"messages": [{"role": "assistant", "content": "a", "reasoning_content": "b"}]}, "have reasoning, which"),
         ("{% for m in messages %}{{ m.content }}<|im_end|>{% endfor %}", turns(*HI, tools=[{"a": 1}]), "have tools, which the chat template does not read"),
         ("{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>{% endfor %}{% if add_generation_prompt %}<|im_start|>bot\n{% endif %}", turns(*HI), "not what a server would send"),
     ],

@@ -37,6 +37,7 @@ class ChatFormat:
         self._marker = Marker(self._options, endings, Locator(template))
         self._round_trip = RoundTrip(template)
         self._bos_twice = renderer.bos * 2
+        self._thinking_unread = self._options.thinking not in template.names
         self._other_template = template.source != renderer.template
 
     def __call__(self, row: dict[str, Any]) -> Text:
@@ -56,6 +57,8 @@ class ChatFormat:
             yield notes.tools_unread()
         if conversation.calls and "tool_calls" not in self._template.names:
             yield notes.calls_unread()
+        if self._thinking_unread and any(message.get(self._options.thinking) for message in conversation.messages):
+            yield notes.thinking_unread()
         if self._bos_twice and text.startswith(self._bos_twice):
             yield notes.start_twice()
         if marks.open_ended and "none" not in (self._options.eos, self._options.eot):

@@ -36,6 +36,11 @@ def calls_unread() -> Note:
     return Note("have tool calls, which the chat template does not read: they are not in the text")
 
 
+def thinking_unread() -> Note:
+    """Reasoning in the row, or split off by `splitThinking`, and a template that has no place for it."""
+    return Note("have reasoning, which the chat template does not read: it is not in the text")
+
+
 def other_template() -> Note:
     """An entry whose template is not the one that goes out with the trained model."""
     return Note(
