@@ -4,6 +4,7 @@ ANNEAL_E2E_CLUSTER=NAME uses (and keeps) a cluster of that name, for work by han
 and removed at the end. A person's current context is never looked at.
 """
 
+import hashlib
 import os
 import re
 import shutil
@@ -47,6 +48,13 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+@pytest.fixture(scope="session")
+def dry(system: Kube) -> Kube:
+    """Kubectl in a namespace in which nothing is ever made: for tests of admission alone."""
+    make_namespace(system, "e2e-dry")
+    return replace(system, namespace="e2e-dry")
+
+
 @pytest.fixture
 def kube(system: Kube, cluster: lifecycle.Cluster, request: pytest.FixtureRequest, runs: Storage) -> Kube:
     """Kubectl in the test's own namespace, in which the claim `runs` is already seeded."""
@@ -55,8 +63,9 @@ def kube(system: Kube, cluster: lifecycle.Cluster, request: pytest.FixtureReques
 
 
 def namespace_of(request: pytest.FixtureRequest) -> str:
-    """A namespace named for the test."""
-    return "e2e-" + re.sub(r"[^a-z0-9]+", "-", request.node.name.removeprefix("test_").lower())[:40].strip("-")
+    """A namespace named for the test, and for none but it: the one of the test before may still be ending."""
+    words = re.sub(r"[^a-z0-9]+", "-", request.node.name.removeprefix("test_").lower())[:40].strip("-")
+    return f"e2e-{words}-{hashlib.sha256(request.node.nodeid.encode()).hexdigest()[:5]}"
 
 
 @pytest.fixture
@@ -85,10 +94,10 @@ def runs(
     inside = replace(system, namespace=namespace)
     inside.apply(*claim_manifests(namespace=namespace, claim="runs", directory=directory, node=cluster.node_name))
     yield Storage("runs", directory)
-    # Jobs first, so that their pods end at once instead of being given their grace period as orphans.
+    # Jobs first, so that their pods end at once instead of being given their grace period as orphans. The next test
+    # has a namespace of its own and need not wait for the end of this one.
     system.run("delete", "namespace", namespace, "--wait=false")
     system.run("delete", "pods", "--all", "-n", namespace, "--grace-period=0", "--force", check=False)
-    system.run("wait", "--for=delete", f"namespace/{namespace}", "--timeout=90s", check=False)
     system.run("delete", "pv", "-l", f"anneal-e2e={namespace}", "--wait=false")
 
 

@@ -24,7 +24,7 @@ def failed(kube: Kube, name: str) -> tuple[str, str]:
 
 @pytest.mark.parametrize(("changes", "_expected"), BAD)
 def test_the_api_server_refuses_what_the_models_refuse(
-    kube: Kube, changes: dict[str, Any], _expected: list[str]
+    dry: Kube, changes: dict[str, Any], _expected: list[str]
 ) -> None:
     """The same manifests, and for cross-field rules the same sentence."""
     manifest = small_job("refused")
@@ -32,7 +32,7 @@ def test_the_api_server_refuses_what_the_models_refuse(
     with pytest.raises(ManifestError) as problems:
         parse_job(copy.deepcopy(manifest))
     with pytest.raises(KubectlError) as refused:
-        kube.apply(manifest, flags=("--dry-run=server",))
+        dry.apply(manifest, flags=("--dry-run=server",))
     text = str(refused.value)
     for problem in problems.value.problems:
         leaf = problem.path.rsplit(".", maxsplit=1)[-1]
@@ -41,10 +41,10 @@ def test_the_api_server_refuses_what_the_models_refuse(
             assert problem.message in text or "should have at least" in problem.message
 
 
-def test_a_local_path_is_refused_on_a_cluster(kube: Kube) -> None:
+def test_a_local_path_is_refused_on_a_cluster(dry: Kube) -> None:
     """No pod could read it; the message says what can."""
     with pytest.raises(KubectlError, match="a local path works with `anneal run` only"):
-        kube.apply(small_job("local", model={"source": "./model"}))
+        dry.apply(small_job("local", model={"source": "./model"}))
 
 
 def test_unknown_keys_are_refused_or_pruned(kube: Kube) -> None:
