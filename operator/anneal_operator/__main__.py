@@ -9,6 +9,7 @@ import contextlib
 import logging
 import os
 import sys
+import threading
 from typing import Any
 
 import aiohttp
@@ -24,6 +25,7 @@ from anneal_operator.settings import Settings, load_settings
 from anneal_operator.store import Store
 
 log = logging.getLogger("anneal_operator")
+ENDING_SECONDS = 15.0
 
 
 async def run(settings: Settings) -> None:
@@ -43,7 +45,7 @@ async def run(settings: Settings) -> None:
         helpers = [asyncio.create_task(controller.work()), asyncio.create_task(poller.run())]
         log.info("started; trainer image %s, pools: %s", settings.trainer_image, ", ".join(settings.pools) or "none")
         try:
-            await _watch(registry_for(controller, freshness, watch_session), helpers)
+            await _watch(registry_for(controller, freshness, watch_session, end_soon), helpers)
         finally:
             controller.queue.close()
             for helper in helpers:
@@ -51,6 +53,17 @@ async def run(settings: Settings) -> None:
             with contextlib.suppress(asyncio.CancelledError):
                 await asyncio.gather(*helpers)
             await pages.cleanup()
+
+
+def end_soon() -> None:
+    """End this process within seconds, whatever hangs.
+
+    Kopf ends when a watch fails for good (the kind it watches was removed, say), and may then wait for ever for a task
+    of its own. Nothing needs saving, and the next process lists anew: so what no longer watches must not live on.
+    """
+    timer = threading.Timer(ENDING_SECONDS, os._exit, args=(1,))
+    timer.daemon = True
+    timer.start()
 
 
 async def _watch(registry: Any, helpers: list[asyncio.Task[None]]) -> None:

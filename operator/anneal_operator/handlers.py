@@ -90,8 +90,10 @@ def notify(controller: Controller, kind: Kind, obj: Obj) -> None:
         controller.queue.add(key)
 
 
-def registry_for(controller: Controller, freshness: Freshness, session: Callable[[], Any]) -> Any:
-    """A kopf registry with all handlers bound to one controller."""
+def registry_for(
+    controller: Controller, freshness: Freshness, session: Callable[[], Any], ending: Callable[[], None] = lambda: None
+) -> Any:
+    """A kopf registry with all handlers bound to one controller. `ending` is called when kopf begins to end."""
     registry = kopf.OperatorRegistry()
 
     @kopf.on.startup(registry=registry)
@@ -101,6 +103,10 @@ def registry_for(controller: Controller, freshness: Freshness, session: Callable
     @kopf.on.login(registry=registry)
     async def _login(**_: Any) -> Any:
         return session()
+
+    @kopf.on.cleanup(registry=registry)
+    async def _ending(**_: Any) -> None:
+        ending()
 
     for kind in WATCHED:
         _register(registry, kind, controller, freshness)

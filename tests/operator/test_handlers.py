@@ -1,5 +1,7 @@
 """What stands between kopf's watches and the controller: freshness, lists that start over, and thin handlers."""
 
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -123,3 +125,19 @@ def test_only_our_children_are_watched() -> None:
         resource = kopf.Resource(kind.group, kind.version, kind.plural)
         expected = [] if kind == FINE_TUNE_JOB else ["app.kubernetes.io/managed-by=anneal"]
         assert settings.watching.label_selectors.collect(resource) == expected
+
+
+async def test_a_process_that_no_longer_watches_ends(simulation: Simulation) -> None:
+    """When kopf begins to end, the process is given seconds, whatever hangs in it."""
+    called: list[str] = []
+    registry = registry_for(
+        simulation.controller, Freshness(simulation.controller), object, lambda: called.append("ending")
+    )
+    [cleanup] = [each for each in registry._activities.get_all_handlers() if each.activity.value == "cleanup"]
+    await cleanup.fn()
+    assert called == ["ending"]
+    hang = (
+        "import time; from anneal_operator import __main__ as m; m.ENDING_SECONDS = 0.1; m.end_soon(); time.sleep(60)"
+    )
+    ended = subprocess.run([sys.executable, "-c", hang], timeout=30, check=False)  # noqa: ASYNC221
+    assert ended.returncode == 1
