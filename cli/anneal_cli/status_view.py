@@ -122,11 +122,19 @@ def _steps(attempt: Attempt) -> str:
 
 
 def _results(job: dict[str, Any], status: JobStatus) -> list[str]:
-    return pairs([*(_output(output.kind, output.uri) for output in status.outputs), *_log(job, status)])
+    outputs = (_output(output.kind, output.uri) for output in status.outputs)
+    return pairs([*outputs, *_preview(job, status), *_log(job, status)])
 
 
 def _output(kind: str, uri: str) -> tuple[str, object]:
     return kind.capitalize(), uri
+
+
+def _preview(job: dict[str, Any], status: JobStatus) -> Iterator[tuple[str, object]]:
+    """How to see the first rows token by token, for which no command of ours is needed."""
+    if status.children and status.children.preview:
+        place = f"-n {job['metadata'].get('namespace')} {status.children.preview}"
+        yield "Preview", f"kubectl get configmap {place} -o jsonpath='{{.data.preview\\.txt}}' (or preview\\.html)"
 
 
 def _log(job: dict[str, Any], status: JobStatus) -> Iterator[tuple[str, object]]:

@@ -1,7 +1,7 @@
 """The layout of a job's storage: the same on a claim in a pod and in a directory of `anneal run`.
 
     models/DIGEST/            a fetched model, shared by jobs
-    prepared/FINGERPRINT/     prepared data (train/, eval/, report.json), shared by jobs
+    prepared/FINGERPRINT/     prepared data (train/, eval/, report.json, preview.html), shared by jobs
     runs/NAME-UID5/           one job: checkpoints/ output/ logs/ samples/
 
 Not here: reading or writing anything.

@@ -44,6 +44,11 @@ def prepare_name(name: str, uid: str, key: str) -> str:
     return f"{base_name(name, uid)}-prep-{key[:6]}"
 
 
+def preview_name(name: str, uid: str, digest: str) -> str:
+    """The ConfigMap with the preview of one content: data that is prepared anew gets another one."""
+    return f"{base_name(name, uid)}-preview-{digest[:6]}"
+
+
 def run_directory(name: str, uid: str) -> str:
     """Where a job's checkpoints, logs and (by default) output are, below its storage."""
     return f"runs/{base_name(name, uid)}"

@@ -43,3 +43,9 @@ class PreparationSpec(Block):
         default="withoutReplacement",
         description="How weighted datasets are mixed: withoutReplacement uses every row at most once, and as many rows as the weights allow; withReplacement keeps the number of rows and draws each at random by seed, so rows of small sources repeat.",
     )
+    preview_rows: int = Field(
+        default=3,
+        ge=0,
+        le=10,
+        description="So many rows of each source are shown, token by token, in preview.html beside the data and in the ConfigMap that status.children.preview names. 0 keeps no text of the data outside the storage.",
+    )

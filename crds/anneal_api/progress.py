@@ -39,7 +39,15 @@ class ProgressReport(Record):
     micro_batch_size: int | None = None
     device: str | None = None
     peak_memory_bytes: int | None = None
+    preview: str | None = Field(default=None, description="Digest of what `/preview` answers; absent until it can.")
     time: float = 0.0
+
+
+class KeptPreview(Record):
+    """The answer of `GET /preview`: the first rows token by token, as text and as a page, bounded to fit a ConfigMap."""
+
+    text: str
+    html: str
 
 
 class TerminationMessage(Record):

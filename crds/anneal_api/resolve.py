@@ -101,7 +101,7 @@ def prepare_inputs(spec: FineTuneSpec) -> dict[str, Any]:
         "datasets": [dataset.dump() for dataset in spec.datasets],
         "holdout": evaluation.holdout.dump() if evaluation and evaluation.holdout else None,
         "evaluationDatasets": [dataset.dump() for dataset in evaluation.datasets] if evaluation else [],
-        "preparation": spec.preparation.dump(),
+        "preparation": {key: value for key, value in spec.preparation.dump().items() if key != "previewRows"},
         "packing": spec.training.packing,
         "seed": spec.training.seed,
         "sequenceLength": spec.training.sequence_length,

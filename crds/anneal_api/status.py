@@ -172,6 +172,11 @@ class Children(Record):
         Field(alias="pytorchJob", max_length=253, description="The PyTorchJob of the current or last attempt."),
     ] = None
     network_policy: str | None = Field(default=None, max_length=253, description="Who may reach the pods.")
+    preview: str | None = Field(
+        default=None,
+        max_length=253,
+        description="A ConfigMap with the first rows token by token: preview.txt and preview.html.",
+    )
 
 
 class JobStatus(Record):

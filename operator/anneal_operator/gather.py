@@ -5,7 +5,8 @@ newest warning Events of what does not start, and a finished job's unwatched chi
 rare, so that reading it costs less than watching it, and less privilege.
 """
 
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable
+from contextlib import suppress
 from datetime import datetime
 
 from anneal_api.problems import ManifestError
@@ -32,6 +33,8 @@ from anneal_operator.settings import Settings
 from anneal_operator.store import Store, owner_uid
 from anneal_operator.world import Children, Report, StorageFacts, World
 
+# Where status.children has their names.
+_UNWATCHED = {CONFIG_MAP: ("configMap", "preview"), NETWORK_POLICY: ("networkPolicy",)}
 _DEFAULT_CLASS = "storageclass.kubernetes.io/is-default-class"
 
 
@@ -54,14 +57,14 @@ async def _children(job: Obj, store: Store, cluster: Cluster) -> Children:
     uid = uid_of(job)
     ended = true_condition(job, "Succeeded", "Failed") is not None
     unwatched = [CONFIG_MAP, NETWORK_POLICY] if ended and _has_ttl(job) else []
-    found = {kind: await _recorded(job, kind, cluster) for kind in unwatched}
+    found = {kind: [each async for each in _recorded(job, kind, cluster)] for kind in unwatched}
     return Children(
         prepare_jobs=tuple(store.children(uid, JOB)),
         pytorch_jobs=tuple(store.children(uid, PYTORCH_JOB)),
         pods=tuple(store.children(uid, POD)),
         departed_pods=tuple(store.departed_pods(uid)),
-        config_maps=found.get(CONFIG_MAP, ()),
-        network_policies=found.get(NETWORK_POLICY, ()),
+        config_maps=tuple(found.get(CONFIG_MAP, ())),
+        network_policies=tuple(found.get(NETWORK_POLICY, ())),
     )
 
 
@@ -69,17 +72,15 @@ def _has_ttl(job: Obj) -> bool:
     return ((job.get("spec") or {}).get("runPolicy") or {}).get("ttlSecondsAfterFinished") is not None
 
 
-async def _recorded(job: Obj, kind: Kind, cluster: Cluster) -> tuple[Obj, ...]:
-    """An unwatched child by the name that status records, if it is this job's."""
+async def _recorded(job: Obj, kind: Kind, cluster: Cluster) -> AsyncIterator[Obj]:
+    """Unwatched children by the names that status records, if they are this job's."""
     names = (job.get("status") or {}).get("children") or {}
-    name = names.get("configMap" if kind == CONFIG_MAP else "networkPolicy")
-    if not name:
-        return ()
-    try:
-        obj = await cluster.get(kind, meta(job)["namespace"], name)
-    except NotFoundError:
-        return ()
-    return (obj,) if owner_uid(obj) == uid_of(job) else ()
+    recorded = [names.get(key) for key in _UNWATCHED[kind]]
+    for name in filter(None, recorded):
+        with suppress(NotFoundError):
+            obj = await cluster.get(kind, meta(job)["namespace"], name)
+            if owner_uid(obj) == uid_of(job):
+                yield obj
 
 
 async def _storage(job: Obj, cluster: Cluster, settings: Settings) -> StorageFacts:

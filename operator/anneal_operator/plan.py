@@ -9,7 +9,7 @@ from functools import cached_property
 from anneal_api.finetunejob import FineTuneJob, FineTuneSpec
 from anneal_api.jobfile import JobFile
 from anneal_api.manifest import parse_job
-from anneal_api.names import attempt_name, base_name, prepare_name, run_directory
+from anneal_api.names import attempt_name, base_name, prepare_name, preview_name, run_directory
 from anneal_api.policy import RunPolicy
 from anneal_api.resolve import digest, resolve
 from anneal_api.sources import parse_source
@@ -92,6 +92,10 @@ class Plan:
     def prepare_name(self) -> str:
         """The prepare Job."""
         return prepare_name(self.name, self.uid, self.prepare_key)
+
+    def preview_name(self, digest: str) -> str:
+        """The ConfigMap with the preview that has this digest."""
+        return preview_name(self.name, self.uid, digest)
 
     def attempt_name(self, number: int) -> str:
         """The PyTorchJob of an attempt."""

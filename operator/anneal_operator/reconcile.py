@@ -1,4 +1,4 @@
-"""From what is so to what shall be done: the ordered steps, each of which owns one condition. Pure and level-based.
+"""From what is so to what shall be done: the ordered steps, most of which own one condition. Pure and level-based.
 
 It needs no memory of events: any number of them lost or repeated leads to the same decision, and so does a restart.
 Not here: carrying anything out (`controller`).
@@ -12,11 +12,12 @@ from anneal_operator.kinds import is_deleting
 from anneal_operator.steps.accept import accept
 from anneal_operator.steps.finish import finish
 from anneal_operator.steps.prepare import prepare
+from anneal_operator.steps.preview import keep_preview
 from anneal_operator.steps.train import train
 from anneal_operator.world import Decision, World
 
 # Each returns whether the next one has anything to do.
-STEPS = (accept, prepare, train, finish)
+STEPS = (accept, keep_preview, prepare, train, finish)
 
 
 def reconcile(world: World) -> Decision:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from anneal_api.progress import ProgressReport
+from anneal_api.progress import KeptPreview, ProgressReport
 from anneal_operator.errors import Refusal
 from anneal_operator.kinds import Kind, Obj
 from anneal_operator.neighbours import Neighbour
@@ -31,12 +31,13 @@ class Children:
 
 @dataclass(frozen=True)
 class Report:
-    """The last answer of a pod's `/progress`, or why there is none."""
+    """The last answer of a pod's `/progress`, or why there is none; and that of `/preview`, if it is not kept yet."""
 
     pod: str
     time: datetime
     report: ProgressReport | None = None
     error: str = ""
+    preview: KeptPreview | None = None
 
 
 @dataclass(frozen=True)

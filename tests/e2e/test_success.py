@@ -42,6 +42,10 @@ def assert_finished(kube: Kube, job: dict[str, Any], runs: Storage) -> None:
     assert status["dataset"]["evalRows"] > 0
     assert status["progress"]["evalLoss"] > 0
     assert status["device"] == "cpu"
+    preview = kube.get("configmap", status["children"]["preview"])
+    assert preview is not None
+    assert "«" in preview["data"]["preview.txt"]
+    assert preview["data"]["preview.html"].startswith("<!doctype html>")
     (output,) = status["outputs"]
     assert output["kind"] == "adapter"
     result = runs.directory / output["uri"].removeprefix("volume://runs/")

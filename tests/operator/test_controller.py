@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from anneal_api import Outcome
-from anneal_api.progress import ProgressReport, TerminationMessage
+from anneal_api.progress import KeptPreview, ProgressReport, TerminationMessage
 from anneal_operator.errors import ApiError
 from anneal_operator.kinds import CONFIG_MAP, FINE_TUNE_JOB, JOB, NETWORK_POLICY, POD, PYTORCH_JOB, Obj, name_of
 from anneal_operator.world import Report
@@ -183,6 +183,7 @@ async def test_children_go_after_their_time_to_live_and_the_job_stays() -> None:
     """Also those that are not watched, also after a restart; nothing is made again."""
     simulation = Simulation()
     simulation.add(make_job(runPolicy={"ttlSecondsAfterFinished": 30}))
+    tell_preview(simulation)
     await simulation.until("Succeeded")
     simulation.start()
     await simulation.run(20)
@@ -194,6 +195,27 @@ async def test_children_go_after_their_time_to_live_and_the_job_stays() -> None:
     assert not left
     assert simulation.status()["phase"] == "Succeeded"
     assert simulation.status()["children"] == {"claim": "runs"}
+
+
+def tell_preview(simulation: Simulation, digest: str = "abcdef0123456789") -> None:
+    """A pod has told what its first rows are."""
+    report = ProgressReport(role="prepare", preview=digest)
+    preview = KeptPreview(text=f"{digest}: «red»", html="<b>red</b>")
+    simulation.controller.reports["uid-bot"] = Report("bot-prep", simulation.now, report=report, preview=preview)
+
+
+async def test_the_first_rows_stay_with_the_job() -> None:
+    """A ConfigMap a content, made once, named in status, and gone with the job; a crash makes no second one."""
+    simulation = Simulation()
+    simulation.add(make_job())
+    for digest in ("abcdef01", "abcdef01", "12345678"):
+        tell_preview(simulation, digest)
+        await simulation.run(2)
+        (kept,) = [each for each in simulation.api.of(CONFIG_MAP) if digest[:6] in name_of(each)]
+        assert simulation.status()["children"]["preview"] == name_of(kept)
+        assert kept["data"] == {"preview.txt": f"{digest}: «red»", "preview.html": "<b>red</b>"}
+        simulation.start()
+    assert (await simulation.until("Succeeded"))["children"]["preview"].endswith("-preview-123456")
 
 
 async def test_the_same_name_again_shares_no_child() -> None:

@@ -8,6 +8,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 
+from anneal_api.names import preview_name
 from anneal_api.progress import ProgressReport
 from anneal_operator import polling
 from anneal_operator.kinds import FINE_TUNE_JOB, POD
@@ -22,6 +23,7 @@ class Trainer:
     def __init__(self) -> None:
         self.body: Any = ProgressReport(step=3, total_steps=9).dump()
         self.asked = 0
+        self.previews = 0
         self.third = asyncio.Event()
 
     async def handle(self, _request: web.Request) -> web.Response:
@@ -32,6 +34,10 @@ class Trainer:
             return web.json_response(self.body)
         return web.Response(status=500, text=str(self.body))
 
+    async def preview(self, _request: web.Request) -> web.Response:
+        self.previews += 1
+        return web.json_response({"text": "red", "html": "x" * 300_000})
+
 
 @pytest.fixture
 async def trainer(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Trainer]:
@@ -39,6 +45,7 @@ async def trainer(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Trainer]:
     found = Trainer()
     app = web.Application()
     app.router.add_get("/progress", found.handle)
+    app.router.add_get("/preview", found.preview)
     runner = web.AppRunner(app)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
@@ -119,3 +126,33 @@ async def test_it_polls_at_its_interval_until_it_is_cancelled(poller: Poller, tr
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
+
+
+async def test_a_preview_is_fetched_once_and_not_at_all_when_it_is_kept(poller: Poller, trainer: Trainer) -> None:
+    """Whatever its size; and it stays with the reports until the pass has made a ConfigMap of it."""
+    trainer.body = ProgressReport(preview="abcdef01").dump()
+    for _ in range(3):
+        await poller.round()
+    report = poller.controller.reports["uid-bot"]
+    assert report.preview is not None
+    assert len(report.preview.html) == 300_000
+    assert trainer.previews == 1
+    name = preview_name("bot", "uid-bot", "abcdef01")
+    job = make_job(status={"children": {"preview": name}})
+    job["metadata"]["resourceVersion"] = "2"
+    poller.controller.store.put(FINE_TUNE_JOB, job)
+    await poller.round()
+    assert poller.controller.reports["uid-bot"].preview is None
+    assert trainer.previews == 1
+
+
+async def test_only_prepare_pods_without_a_preview_are_asked_in_a_hurry(poller: Poller, trainer: Trainer) -> None:
+    """They may be gone before the next round; trainers stay for long."""
+    await poller.round(hurried=True)
+    assert trainer.asked == 0
+    add(poller, make_pod("prep", role="prepare", created=2, started=2))
+    await poller.round(hurried=True)
+    trainer.body = ProgressReport(role="prepare", preview="abcdef01").dump()
+    for _ in range(2):
+        await poller.round(hurried=True)
+    assert trainer.asked == 2

@@ -29,7 +29,7 @@ def get(port: int, path: str) -> tuple[int, str]:
 
 def test_progress_is_served_before_and_while_the_work_runs(tmp_path: Path) -> None:
     """Before the first report the launcher's own answer, then what the work last said; the same as metrics."""
-    running = server.serve(server.reader(tmp_path, ProgressReport(attempt=2)), 0)
+    running = server.serve(server.Records(tmp_path, ProgressReport(attempt=2)), 0)
     port = running.server_address[1]
     assert json.loads(get(port, "/progress")[1])["phase"] == "starting"
     reporter = Reporter(ProgressReport(attempt=2), into_file(tmp_path))
@@ -43,6 +43,16 @@ def test_progress_is_served_before_and_while_the_work_runs(tmp_path: Path) -> No
     assert "eval_loss" not in metrics
     assert get(port, "/healthz") == (200, "ok")
     assert get(port, "/other")[0] == 404
+    running.shutdown()
+
+
+def test_the_preview_is_served_once_there_is_one(tmp_path: Path) -> None:
+    """Until then it is not found, which is no error of the pod."""
+    running = server.serve(server.Records(tmp_path, ProgressReport()), 0)
+    port = running.server_address[1]
+    assert get(port, "/preview")[0] == 404
+    (tmp_path / "preview.json").write_text('{"text": "red", "html": "<b>red</b>"}')
+    assert get(port, "/preview") == (200, '{"text": "red", "html": "<b>red</b>"}')
     running.shutdown()
 
 

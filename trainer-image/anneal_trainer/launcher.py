@@ -55,7 +55,7 @@ def launch(command: str, context: Context, *, port: int) -> TerminationMessage:
                 attempt=context.attempt,
                 world_size=context.world_size,
             )
-            stack.callback(server.serve(server.reader(records, initial), port).shutdown)
+            stack.callback(server.serve(server.Records(records, initial), port).shutdown)
         tee = stack.enter_context(Tee(context.log(command)))
         child = _Child(_command(command, context, context_file), _environment(os.environ, context), tee)
         code = child.wait()

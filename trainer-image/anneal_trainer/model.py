@@ -15,7 +15,7 @@ from anneal_api import Layout
 from anneal_api.finetunejob import FineTuneSpec
 from anneal_api.model import ModelSpec
 from anneal_api.sources import local_path, parse_source
-from anneal_trainer import quiet_libraries
+from anneal_trainer import hub, quiet_libraries
 from anneal_trainer.data.formats.chat.template import Renderer
 from anneal_trainer.errors import ConfigError, InputError
 
@@ -38,6 +38,18 @@ def directory(model: ModelSpec, layout: Layout, volumes: dict[str, Path]) -> Pat
     if parse_source(model.source).scheme == "hf":
         return layout.model(model.source, model.revision)
     return local_path(model.source, volumes)
+
+
+def tokenizer_directory(chosen: ModelSpec, volumes: dict[str, Path]) -> Path:
+    """A directory with at least the model's tokenizer and config: all that data needs, without fetching weights."""
+    if parse_source(chosen.source).scheme == "hf":
+        return hub.fetch_tokenizer(chosen)
+    path = local_path(chosen.source, volumes)
+    if not (path / "config.json").is_file():
+        raise InputError(
+            f"model.source {chosen.source}: there is no config.json in it, so it is not a model's directory"
+        )
+    return path
 
 
 def check_files(path: Path, source: str) -> None:

@@ -5,6 +5,7 @@ all of it at once, before anything waits for a GPU. Prepared data that is there 
 Not here: anything that needs torch, and reading and tokenizing themselves (`data`).
 """
 
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,15 +14,17 @@ from typing import Any
 
 from anneal_api.model import ModelSpec
 from anneal_api.resolve import DATA_FORMAT_VERSION, digest, prepare_inputs
-from anneal_api.sources import UnmappedVolumeError, local_path, parse_source
+from anneal_api.sources import UnmappedVolumeError, parse_source
 from anneal_api.status import DatasetReport
 from anneal_trainer import hub, model
 from anneal_trainer.context import Context
 from anneal_trainer.data import store
 from anneal_trainer.data.build import build
 from anneal_trainer.data.identity import Identity, sources_identity
-from anneal_trainer.errors import ConfigError, InputError
+from anneal_trainer.errors import ConfigError, InputError, TrainerError
 from anneal_trainer.files import digest_of_files, new_directory, replace_directory
+from anneal_trainer.preview import kept
+from anneal_trainer.preview.read import first_rows
 from anneal_trainer.reporter import Reporter
 
 
@@ -68,8 +71,9 @@ def _prepare(context: Context, reporter: Reporter) -> Ready:
     if found is None:
         tokenizer = model.load_tokenizer(spec.model, path)
         with new_directory(target) as draft:
-            built = build(context, tokenizer, path, draft=draft, reporter=reporter)
-            store.write_report(draft, built.report.model_copy(update={"fingerprint": fingerprint}), built.places)
+            _make(context, tokenizer, path, draft=draft, fingerprint=fingerprint, reporter=reporter)
+    else:
+        kept.publish(context, target, reporter)
     store.point(layout, context.file.prepare_key, fingerprint, sources)
     prepared = found or store.load(target)
     assert prepared is not None, f"{target} was just written"
@@ -85,7 +89,7 @@ def prepare_into(context: Context, out: Path, reporter: Reporter) -> Ready:
     Data that is there and is the same is left as it is; other prepared data is replaced; anything else is not touched.
     """
     try:
-        path = tokenizer_directory(context.spec.model, context.volumes)
+        path = model.tokenizer_directory(context.spec.model, context.volumes)
         fingerprint = _fingerprint(context, sources_identity(context.spec, context.volumes, path), path)
         found = _ours(out)
         if found is not None and found.report.fingerprint == fingerprint:
@@ -96,14 +100,24 @@ def prepare_into(context: Context, out: Path, reporter: Reporter) -> Ready:
         with TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as place:
             draft = Path(place) / "draft"
             draft.mkdir()
-            built = build(context, tokenizer, path, draft=draft, reporter=reporter)
-            store.write_report(draft, built.report.model_copy(update={"fingerprint": fingerprint}), built.places)
+            _make(context, tokenizer, path, draft=draft, fingerprint=fingerprint, reporter=reporter)
             replace_directory(draft, out)
     except UnmappedVolumeError as error:
         raise InputError(str(error)) from error
     prepared = store.load(out)
     assert prepared is not None, f"{out} was just written"
     return Ready(prepared, context.spec.model, path, reused=False)
+
+
+def _make(context: Context, tokenizer: Any, path: Path, *, draft: Path, fingerprint: str, reporter: Reporter) -> None:
+    """Everything of a prepared directory. The preview comes first: people can look while all rows are read."""
+    if rows := context.spec.preparation.preview_rows:
+        # What keeps a source from being read is told by the build, with everything else that is wrong.
+        with suppress(TrainerError):
+            kept.write(draft, kept.bounded(first_rows(context, tokenizer, path, rows=rows)))
+            kept.publish(context, draft, reporter)
+    built = build(context, tokenizer, path, draft=draft, reporter=reporter)
+    store.write_report(draft, built.report.model_copy(update={"fingerprint": fingerprint}), built.places)
 
 
 def _ours(out: Path) -> store.Prepared | None:
@@ -115,18 +129,6 @@ def _ours(out: Path) -> store.Prepared | None:
     if found is None and out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ConfigError(f"{out} holds something else than prepared data: name a new or an empty directory")
     return found
-
-
-def tokenizer_directory(chosen: ModelSpec, volumes: dict[str, Path]) -> Path:
-    """A directory with at least the model's tokenizer and config: all that data needs, without fetching weights."""
-    if parse_source(chosen.source).scheme == "hf":
-        return hub.fetch_tokenizer(chosen)
-    path = local_path(chosen.source, volumes)
-    if not (path / "config.json").is_file():
-        raise InputError(
-            f"model.source {chosen.source}: there is no config.json in it, so it is not a model's directory"
-        )
-    return path
 
 
 def _fingerprint(context: Context, sources: Identity, path: Path) -> str:

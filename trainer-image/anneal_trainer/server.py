@@ -1,10 +1,11 @@
-"""`/progress`, `/metrics` and `/healthz` on the pod's progress port, from the first moment of the pod's life.
+"""`/progress`, `/preview`, `/metrics` and `/healthz` on the pod's own port, from the first moment of the pod's life.
 
 The launcher serves them, so they answer while the training process still imports; what they say is what that
 process last wrote. Not here: who may ask (a NetworkPolicy).
 """
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -14,6 +15,7 @@ from prometheus_client.core import GaugeMetricFamily, InfoMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 from anneal_api import ProgressReport
+from anneal_trainer.preview.kept import PUBLISHED
 from anneal_trainer.reporter import PROGRESS_FILE
 
 _GAUGES = {
@@ -34,16 +36,26 @@ _GAUGES = {
 }
 
 
-def reader(records: Path, initial: ProgressReport) -> Callable[[], ProgressReport]:
-    """A function that gives the last report, `initial` before there is one."""
+@dataclass(frozen=True)
+class Records:
+    """What the working process leaves in `directory`; `initial` is the report before its first one."""
 
-    def read() -> ProgressReport:
+    directory: Path
+    initial: ProgressReport
+
+    def report(self) -> ProgressReport:
+        """The last report."""
         try:
-            return ProgressReport.model_validate_json((records / PROGRESS_FILE).read_text(encoding="utf-8"))
+            return ProgressReport.model_validate_json((self.directory / PROGRESS_FILE).read_text(encoding="utf-8"))
         except FileNotFoundError:
-            return initial
+            return self.initial
 
-    return read
+    def preview(self) -> bytes | None:
+        """The preview as JSON, once there is one."""
+        try:
+            return (self.directory / PUBLISHED).read_bytes()
+        except FileNotFoundError:
+            return None
 
 
 class _Collector:
@@ -64,15 +76,17 @@ class _Collector:
         yield info
 
 
-def serve(read: Callable[[], ProgressReport], port: int) -> ThreadingHTTPServer:
+def serve(records: Records, port: int) -> ThreadingHTTPServer:
     """Start serving on every address of the pod; `shutdown()` ends it. Port 0 takes any free one."""
     registry = CollectorRegistry()
-    registry.register(_Collector(read))
+    registry.register(_Collector(records.report))
 
     def answer(path: str) -> tuple[str, bytes] | None:
         match path.partition("?")[0]:
             case "/progress":
-                return "application/json", read().model_dump_json(by_alias=True, exclude_none=True).encode()
+                return "application/json", records.report().model_dump_json(by_alias=True, exclude_none=True).encode()
+            case "/preview" if preview := records.preview():
+                return "application/json", preview
             case "/metrics":
                 return CONTENT_TYPE_LATEST, generate_latest(registry)
             case "/healthz":
@@ -83,7 +97,7 @@ def serve(read: Callable[[], ProgressReport], port: int) -> ThreadingHTTPServer:
         def do_GET(self) -> None:
             found = answer(self.path)
             if found is None:
-                self.send_error(404, "try /progress, /metrics or /healthz")
+                self.send_error(404, "try /progress, /preview, /metrics or /healthz")
                 return
             kind, body = found
             self.send_response(200)

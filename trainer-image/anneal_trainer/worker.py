@@ -10,7 +10,6 @@ import os
 import sys
 import time
 import traceback
-from collections.abc import Callable
 from pathlib import Path
 
 from anneal_api import ProgressReport, TerminationMessage
@@ -45,19 +44,6 @@ def main(command: str, context_file: Path) -> int:
     return words.exit_code
 
 
-def _listener(records: Path, rank: int) -> Callable[[ProgressReport], None]:
-    """Rank 0 is asked for its progress, and logs it for who comes later; the others would only repeat it."""
-    if rank != 0:
-        return silent
-    write, lines = into_file(records), console.Lines()
-
-    def listen(report: ProgressReport) -> None:
-        write(report)
-        lines(report)
-
-    return listen
-
-
 def _prepare(context: Context, reporter: Reporter) -> TerminationMessage:
     from anneal_trainer.prepare import prepare
 
@@ -66,10 +52,15 @@ def _prepare(context: Context, reporter: Reporter) -> TerminationMessage:
 
 
 def _train(context: Context, reporter: Reporter) -> TerminationMessage:
+    from anneal_trainer.preview import kept
     from anneal_trainer.train import find_ready, train
 
     stop = Stop()
-    return lastwords.of_result(train(context, find_ready(context), reporter=reporter, stop=stop))
+    ready = find_ready(context)
+    if int(os.environ.get("RANK", "0")) == 0:
+        # The operator may have missed it: a prepare pod can be gone within seconds.
+        kept.publish(context, ready.prepared.path, reporter)
+    return lastwords.of_result(train(context, ready, reporter=reporter, stop=stop))
 
 
 if __name__ == "__main__":

@@ -148,8 +148,12 @@ def _complete(draft: Draft, pods: list[PodView]) -> bool:
     dataset = (told.dataset if told else None) or DatasetReport()
     draft.fields["dataset"] = dataset.model_copy(update={"prepared_time": draft.now})
     message = (told.message if told else "") or "the data is prepared"
+    if dataset.warnings:
+        message += f"; warnings: {len(dataset.warnings)} (status.dataset.warnings), the first: {dataset.warnings[0]}"
     draft.set(DATA_READY, "True", Reason.PREPARED, message)
     draft.tell("DataReady", message)
+    for warning in dataset.warnings:
+        draft.tell("DataWarning", warning, warning=True)
     return True
 
 

@@ -48,8 +48,10 @@ def html(preview: Preview) -> str:
 def _row(row: Shown) -> str:
     if row.problem:
         return f'<h2>{escape(row.place)}</h2><p class="problem">{escape(row.problem)}</p>'
-    facts = f"{escape(row.kind)} · {row.tokens} tokens, {row.trained} trained"
-    drawn = "".join(_segment(segment, "b" if segment.trained else "i") for segment in row.segments)
+    beyond = f", {row.cut_tokens} cut off" if row.cut else ""
+    facts = f"{escape(row.kind)} · {row.tokens} tokens, {row.trained} trained{beyond}"
+    parts = [_segment(segment, "b" if segment.trained else "i") for segment in row.segments]
+    drawn = "".join([*parts[: row.gap], row.gap_words, *parts[row.gap :]])
     cut = "".join(_segment(segment, "u") for segment in row.cut)
     told = "".join(f'<p class="problem">{escape(words)}</p>' for words in (row.fate, *row.notes) if words)
     return f'<h2>{escape(row.place)}</h2><p class="facts">{facts}</p><pre>{drawn}{cut}</pre>{told}'

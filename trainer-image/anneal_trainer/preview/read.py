@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
+from typing import Any
 
 from anneal_api import FineTuneJob, resolve
 from anneal_api.dataset import DatasetSpec
@@ -25,9 +26,10 @@ from anneal_trainer.data.problems import Problems
 from anneal_trainer.data.seams import seam
 from anneal_trainer.data.sources import Placed
 from anneal_trainer.errors import InputError
-from anneal_trainer.prepare import tokenizer_directory
 from anneal_trainer.preview.view import Preview, Shown, segments
 
+# Of what is cut off only the beginning is drawn: a row may go on for megabytes.
+_CUT_DRAWN = 200
 # What becomes of a row that is not trained on, by the words of `status.dataset.dropped`.
 _FATES = {
     shape.MASKED: "dropped: no token of it is trained",
@@ -78,13 +80,13 @@ class _Reader:
             )
 
     def _sequence(self, empty: Shown, sequence: Tokens, most: int) -> Shown:
-        whole = segments(self.encoder.tokenizer, Tokens(sequence.input_ids, sequence.labels))
         if len(sequence.input_ids) <= most:
-            return empty.but(segments=whole)
+            return empty.but(segments=segments(self.encoder.tokenizer, sequence))
         kept = Tokens(sequence.input_ids[:most], sequence.labels[:most])
-        rest = Tokens(sequence.input_ids[most:], sequence.labels[most:])
-        tokenizer = self.encoder.tokenizer
-        return empty.but(segments=segments(tokenizer, kept), cut=segments(tokenizer, rest))
+        end = most + _CUT_DRAWN
+        rest = Tokens(sequence.input_ids[most:end], sequence.labels[most:end])
+        tokenizer, lost = self.encoder.tokenizer, len(sequence.input_ids) - most
+        return empty.but(segments=segments(tokenizer, kept), cut=segments(tokenizer, rest), cut_tokens=lost)
 
 
 def preview(job: FineTuneJob, volumes: dict[str, Path], *, rows: int, dataset: int | None) -> Preview:
@@ -93,17 +95,22 @@ def preview(job: FineTuneJob, volumes: dict[str, Path], *, rows: int, dataset: i
     # The storage is never looked at; only rows are.
     context = Context(JobFile(job=job.model_copy(update={"spec": spec}), storage_claim=""), volumes)
     try:
-        path = tokenizer_directory(spec.model, volumes)
-        tokenizer = model.load_tokenizer(spec.model, path)
-        reader = _Reader(context, Encoder.of(tokenizer, model.vocabulary(path, tokenizer)), rows)
-        sources = [(i, f"datasets[{i}]", entry) for i, entry in enumerate(spec.datasets) if dataset in (None, i)]
-        shown = tuple(row for source in sources for row in reader.source(*source))
+        path = model.tokenizer_directory(spec.model, volumes)
+        return first_rows(context, model.load_tokenizer(spec.model, path), path, rows=rows, dataset=dataset)
     except UnmappedVolumeError as error:
         raise InputError(str(error)) from error
-    packed, why_not = packing_of(spec, path)
+
+
+def first_rows(context: Context, tokenizer: Any, model_path: Path, *, rows: int, dataset: int | None = None) -> Preview:
+    """`preview` with the tokenizer at hand."""
+    spec = context.spec
+    reader = _Reader(context, Encoder.of(tokenizer, model.vocabulary(model_path, tokenizer)), rows)
+    sources = [(i, f"datasets[{i}]", entry) for i, entry in enumerate(spec.datasets) if dataset in (None, i)]
+    shown = tuple(row for source in sources for row in reader.source(*source))
+    packed, why_not = packing_of(spec, model_path)
     notes = (f"rows are not packed: {why_not}",) if why_not else ()
     packs = _packs(shown, spec.training.sequence_length) if packed else ()
-    return Preview(job.name or "job", spec.training.sequence_length, shown, packs, notes)
+    return Preview(context.job.name or "job", spec.training.sequence_length, shown, packs, notes)
 
 
 def _packs(shown: tuple[Shown, ...], length: int) -> tuple[tuple[int, ...], ...]:

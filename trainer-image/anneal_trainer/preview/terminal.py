@@ -32,10 +32,11 @@ def _row(row: Shown, length: int, *, colour: bool, ids: bool) -> Iterator[str]:
     if row.problem:
         yield f"── {row.place}: {row.problem}"
         return
-    cut = f", {sum(len(segment.ids) for segment in row.cut)} cut at {length}" if row.cut else ""
+    cut = f", {row.cut_tokens} cut at {length}" if row.cut else ""
     yield f"── {row.place} · {row.kind} · {row.tokens} tokens, {row.trained} trained{cut}"
     paint = _coloured if colour else _bracketed
-    yield from "".join([*paint(row.segments, ids=ids), *_cut(row.cut, colour=colour)]).splitlines()
+    begin, end = (paint(part, ids=ids) for part in (row.segments[: row.gap], row.segments[row.gap :]))
+    yield from "".join([*begin, row.gap_words, *end, *_cut(row, colour=colour)]).splitlines()
     yield from (f"   ! {words}" for words in (row.fate, *row.notes) if words)
 
 
@@ -58,10 +59,11 @@ def _bracketed(segments: tuple[Segment, ...], *, ids: bool) -> Iterator[str]:
         yield "»"
 
 
-def _cut(segments: tuple[Segment, ...], *, colour: bool) -> Iterator[str]:
-    if not segments:
+def _cut(row: Shown, *, colour: bool) -> Iterator[str]:
+    if not row.cut:
         return
-    text = "".join(_visible(segment, ids=False) for segment in segments)
+    more = " ⋯" if sum(len(segment.ids) for segment in row.cut) < row.cut_tokens else ""
+    text = "".join(_visible(segment, ids=False) for segment in row.cut) + more
     yield f"{_CUT[0]}{text}{_RESET}" if colour else f" ✂ {text}"
 
 

@@ -29,7 +29,9 @@ class Segment:
 class Shown:
     """One row: where it stands, and either its segments or why it has none.
 
-    `cut`: what lies beyond the sequence length. `fate`: why it is not trained on all the same. `notes`: worth telling.
+    `cut`: the beginning of what lies beyond the sequence length, `cut_tokens` in all. `left_out`: tokens of the middle
+    that are not drawn, for want of room, before segment `gap`. `fate`: why it is not trained on all the same.
+    `notes`: worth telling.
     """
 
     dataset: int
@@ -37,6 +39,10 @@ class Shown:
     kind: str = ""
     segments: tuple[Segment, ...] = ()
     cut: tuple[Segment, ...] = ()
+    cut_tokens: int = 0
+    gap: int = 0
+    left_out: int = 0
+    left_out_trained: int = 0
     problem: str = ""
     fate: str = ""
     notes: tuple[str, ...] = ()
@@ -48,12 +54,30 @@ class Shown:
     @property
     def tokens(self) -> int:
         """Tokens that reach the model."""
-        return sum(len(segment.ids) for segment in self.segments)
+        return self.left_out + sum(len(segment.ids) for segment in self.segments)
 
     @property
     def trained(self) -> int:
         """Those whose prediction is learnt from."""
-        return sum(len(segment.ids) for segment in self.segments if segment.trained)
+        return self.left_out_trained + sum(len(segment.ids) for segment in self.segments if segment.trained)
+
+    def shortened(self, most: int) -> "Shown":
+        """At most `most` segments: two thirds from the beginning, one from the end, where the answer is."""
+        if len(self.segments) <= most:
+            return self
+        gap, end = most - most // 3, len(self.segments) - most // 3
+        out = self.segments[gap:end]
+        return self.but(
+            segments=self.segments[:gap] + self.segments[end:],
+            gap=gap,
+            left_out=sum(len(segment.ids) for segment in out),
+            left_out_trained=sum(len(segment.ids) for segment in out if segment.trained),
+        )
+
+    @property
+    def gap_words(self) -> str:
+        """What stands where segments are left out."""
+        return f" ⋯ {self.left_out:,} tokens, {self.left_out_trained:,} trained ⋯ " if self.left_out else ""
 
 
 @dataclass(frozen=True)
