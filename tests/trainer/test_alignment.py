@@ -293,7 +293,7 @@ def test_prompt_and_answer_are_the_whole(name: str, *, asked: str, said: str, ot
         pytest.param("preference", "zephyr.nectar", {"prompt": "Q", "answers": ["a"]}, "answers[0] must be a mapping of answer", id="answer"),
         pytest.param("unpaired", "chatml.intel", {"question": "Q", "completion": "a", "label": "yes"}, 'label must be true or false, got "yes"', id="label"),
         pytest.param("unpaired", "chatml.intel", {"question": "Q", "completion": "", "label": True}, "completion must have words", id="nothing"),
-        pytest.param("stepwise", "stepwise_supervised", {"prompt": "Q", "completions": ["a"], "labels": [True, True]}, "1 completions and 2 labels", id="counts"),
+        pytest.param("stepwise", "stepwise_supervised", {"prompt": "Q", "completions": ["a"], "labels": [True, True]}, "got 1 completion and 2 labels", id="counts"),
         pytest.param("stepwise", "stepwise_supervised", {"prompt": "Q", "completions": ["a"], "labels": [2]}, "labels must be a list of true or false, got 2 in it", id="step label"),
         pytest.param("stepwise", "stepwise_supervised", {"prompt": "Q", "completions": [1], "labels": [True]}, "completions must be a list of texts, got 1 in it", id="step"),
         pytest.param("reward", "bradley_terry.chat_template", {"input": "Q", "chosen": "a", "rejected": "a"}, "are the same", id="same reward"),

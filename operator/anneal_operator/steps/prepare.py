@@ -7,6 +7,7 @@ another job, makes no pod of its own.
 from anneal_api import exitcodes
 from anneal_api.conditions import ConditionType, Outcome, Reason
 from anneal_api.status import DatasetReport
+from anneal_api.words import counted
 from anneal_operator import waiting
 from anneal_operator.draft import Draft
 from anneal_operator.kinds import (
@@ -188,7 +189,7 @@ def _in_progress(draft: Draft, job: Obj, pods: list[PodView]) -> None:
         return
     report = draft.world.report
     rows = report.report.rows if report and report.report and report.report.role == "prepare" else None
-    done = f": {rows} rows read" if rows else ""
+    done = f": {counted(rows, 'row')} read" if rows else ""
     draft.set(DATA_READY, "False", Reason.PREPARING, f"pod {current.name} prepares the data{done}")
 
 

@@ -6,6 +6,7 @@ Everything that comes from data or manifest is escaped. The ids are shown by a c
 from collections.abc import Iterator
 from html import escape
 
+from anneal_api.words import counted
 from anneal_trainer.preview.view import Preview, Segment, Shown
 
 _STYLE = """
@@ -48,7 +49,7 @@ def html(preview: Preview) -> str:
 def _row(row: Shown) -> str:
     if row.problem:
         return f'<h2>{escape(row.place)}</h2><p class="problem">{escape(row.problem)}</p>'
-    facts = f"{escape(row.kind)} · {row.tokens} tokens, {row.trained} trained"
+    facts = f"{escape(row.kind)} · {counted(row.tokens, 'token')}, {row.trained:,} trained"
     drawn = "".join(_segment(segment, "b" if segment.trained else "i") for segment in row.segments)
     cut = "".join(_segment(segment, "u") for segment in row.cut)
     told = "".join(f'<p class="problem">{escape(words)}</p>' for words in (row.fate, *row.notes) if words)

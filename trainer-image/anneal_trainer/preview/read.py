@@ -17,11 +17,11 @@ from anneal_trainer import model
 from anneal_trainer.context import Context
 from anneal_trainer.data import formats, shape
 from anneal_trainer.data.build import packing_of
-from anneal_trainer.data.detect import detected
+from anneal_trainer.data.detect import detected, explained
 from anneal_trainer.data.encode import Encoder
 from anneal_trainer.data.packing import pack
 from anneal_trainer.data.pieces import RowError, Text, Tokens
-from anneal_trainer.data.problems import Problems
+from anneal_trainer.data.problems import Problems, line
 from anneal_trainer.data.seams import seam
 from anneal_trainer.data.sources import Placed
 from anneal_trainer.errors import InputError
@@ -34,6 +34,9 @@ _FATES = {
     shape.CUT_OFF: "dropped: its whole answer lies beyond training.sequenceLength",
     shape.TOO_LONG: "longer than training.sequenceLength: preparation.longRows says what becomes of it",
 }
+
+# A row of megabytes is shown by its beginning: parts of a divided one, tokens beyond the sequence length.
+_PARTS, _CUT_SHOWN = 4, 256
 
 
 @dataclass(frozen=True)
@@ -53,11 +56,11 @@ class _Reader:
             form = formats.formatter(found.dataset, renderer=lambda: model.renderer(spec.model, tokenizer))
             rows = chain.from_iterable(chunk.read(problems) for chunk in found.chunks)
             for placed in islice(rows, self.most):
-                yield from self._row(Shown(index, placed.place, found.kind), placed, form)
+                yield from self._row(Shown(index, placed.place, found.kind), placed, found.dataset, form)
         for problem in problems.first:
             yield Shown(index, entry.source, problem=problem)
 
-    def _row(self, empty: Shown, placed: Placed, form: formats.Format) -> Iterator[Shown]:
+    def _row(self, empty: Shown, placed: Placed, kind: DatasetSpec, form: formats.Format) -> Iterator[Shown]:
         spec = self.context.spec
         limits = shape.Limits(spec.training.sequence_length, spec.preparation.long_rows)
         try:
@@ -65,26 +68,26 @@ class _Reader:
             (tokens,) = self.encoder.encode([example])
             self.encoder.check(tokens)
         except RowError as error:
-            yield empty.but(problem=str(error))
+            yield empty.but(problem=line(explained(placed.row, kind, error)))
             return
         sequences = self.encoder.divided(example, tokens, limits.most)
         (reason,) = shape.shape(shape.Flat.of([sequences]), 1, limits).reasons
         seen = [*(example.notes if isinstance(example, Text) else ()), seam(self.encoder, example)]
         notes = tuple(f"{note.kind}: {note.detail}" if note.detail else note.kind for note in seen if note)
-        for number, sequence in enumerate(sequences, start=1):
+        for number, sequence in enumerate(sequences[:_PARTS], start=1):
             part = f" (part {number} of {len(sequences)})" if len(sequences) > 1 else ""
             yield self._sequence(
                 empty.but(place=f"{empty.place}{part}", fate=_FATES.get(reason, ""), notes=notes), sequence, limits.most
             )
 
     def _sequence(self, empty: Shown, sequence: Tokens, most: int) -> Shown:
-        whole = segments(self.encoder.tokenizer, Tokens(sequence.input_ids, sequence.labels))
         if len(sequence.input_ids) <= most:
-            return empty.but(segments=whole)
+            return empty.but(segments=segments(self.encoder.tokenizer, sequence))
         kept = Tokens(sequence.input_ids[:most], sequence.labels[:most])
-        rest = Tokens(sequence.input_ids[most:], sequence.labels[most:])
-        tokenizer = self.encoder.tokenizer
-        return empty.but(segments=segments(tokenizer, kept), cut=segments(tokenizer, rest))
+        seen = most + _CUT_SHOWN
+        rest = Tokens(sequence.input_ids[most:seen], sequence.labels[most:seen])
+        tokenizer, beyond = self.encoder.tokenizer, max(0, len(sequence.input_ids) - seen)
+        return empty.but(segments=segments(tokenizer, kept), cut=segments(tokenizer, rest), beyond=beyond)
 
 
 def preview(job: FineTuneJob, volumes: dict[str, Path], *, rows: int, dataset: int | None) -> Preview:

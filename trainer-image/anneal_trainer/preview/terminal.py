@@ -5,6 +5,7 @@ Without colour trained text stands in « ». Not here: writing to the terminal (
 
 from collections.abc import Iterator
 
+from anneal_api.words import counted
 from anneal_trainer.preview.view import Preview, Segment, Shown
 
 _RESET = "\x1b[0m"
@@ -32,10 +33,12 @@ def _row(row: Shown, length: int, *, colour: bool, ids: bool) -> Iterator[str]:
     if row.problem:
         yield f"── {row.place}: {row.problem}"
         return
-    cut = f", {sum(len(segment.ids) for segment in row.cut)} cut at {length}" if row.cut else ""
-    yield f"── {row.place} · {row.kind} · {row.tokens} tokens, {row.trained} trained{cut}"
+    cut = f", {sum(len(segment.ids) for segment in row.cut) + row.beyond:,} cut at {length}" if row.cut else ""
+    yield f"── {row.place} · {row.kind} · {counted(row.tokens, 'token')}, {row.trained:,} trained{cut}"
     paint = _coloured if colour else _bracketed
-    yield from "".join([*paint(row.segments, ids=ids), *_cut(row.cut, colour=colour)]).splitlines()
+    yield from "".join(
+        [*paint(row.segments, ids=ids), *_cut(row.cut, colour=colour), "…" if row.beyond else ""]
+    ).splitlines()
     yield from (f"   ! {words}" for words in (row.fate, *row.notes) if words)
 
 

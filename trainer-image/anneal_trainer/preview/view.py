@@ -29,7 +29,8 @@ class Segment:
 class Shown:
     """One row: where it stands, and either its segments or why it has none.
 
-    `cut`: what lies beyond the sequence length. `fate`: why it is not trained on all the same. `notes`: worth telling.
+    `cut`: what lies beyond the sequence length, `beyond` the number of tokens behind that.
+    `fate`: why it is not trained on all the same. `notes`: worth telling.
     """
 
     dataset: int
@@ -37,6 +38,7 @@ class Shown:
     kind: str = ""
     segments: tuple[Segment, ...] = ()
     cut: tuple[Segment, ...] = ()
+    beyond: int = 0
     problem: str = ""
     fate: str = ""
     notes: tuple[str, ...] = ()
