@@ -19,7 +19,7 @@ def data_lines(report: DatasetReport) -> list[str]:
         ("Special", f"{special} (trained)" if special else None),
         ("Longest", f"{counted(report.longest, 'token')}; {counted(report.truncated, 'row')} truncated"),
         *(("Dropped", f"{each.rows:,} {each.reason}{_first(each.first)}") for each in report.dropped),
-        ("Duplicates", f"{counted(report.duplicates, 'row')} over" if report.duplicates else None),
+        ("Duplicates", f"{counted(report.duplicates, 'row')} equal to an earlier one" if report.duplicates else None),
         ("Sequences", _sequences(report)),
         ("Prepared by", report.prepared_by),
     ]

@@ -286,7 +286,7 @@ def test_a_full_disk_is_told_with_the_remedy(storage: Path) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (2000, hard))
     try:
-        with pytest.raises(ConfigError, match=r"the job's storage is full.*enlarge the volume"):
+        with pytest.raises(ConfigError, match=r"the storage is full.*enlarge the volume"):
             prepared(storage, made)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
