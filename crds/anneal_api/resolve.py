@@ -22,7 +22,7 @@ FULL_LEARNING_RATE = 2e-5
 DEFAULT_WARMUP_RATIO = 0.03
 
 # Raised when the meaning of prepared data changes, so that older directories are not reused.
-DATA_FORMAT_VERSION = 2
+DATA_FORMAT_VERSION = 3
 
 
 def resolve(spec: FineTuneSpec) -> FineTuneSpec:

@@ -96,7 +96,7 @@ RUNNING: dict[str, Any] = {
             "longest": 900,
             "truncated": 3,
             "types": ["chat_template"],
-            "warnings": ["3 rows were cut to 512 tokens"],
+            "warnings": [{"reason": "RowsTruncated", "message": "rows that are cut: 3 of 1,000", "rows": 3}],
         },
         "outputs": [{"kind": "adapter", "uri": "volume://runs/runs/support-bot-1/output"}],
         "children": {"claim": "runs"},

@@ -34,10 +34,16 @@ class Piece:
 
 @dataclass(frozen=True)
 class Note:
-    """Something worth telling about a row that is fine. Rows are counted by `kind`, which goes on from "5 rows …"."""
+    """Something worth telling about a row that is fine: why in one word, and what, going on from "rows that …"."""
 
+    reason: str
     kind: str
     detail: str = ""
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """What rows are counted by."""
+        return self.reason, self.kind
 
 
 @dataclass(frozen=True)

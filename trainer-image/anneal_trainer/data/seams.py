@@ -22,7 +22,7 @@ def seam(encoder: Encoder, example: Example) -> Note | None:
     at = 0
     for number, ids in enumerate(apart):
         if whole[at : at + len(ids)] != ids:
-            return Note(KIND, _told(encoder, texts, number, ids=ids, found=whole[at:]))
+            return Note("PiecesDiffer", KIND, _told(encoder, texts, number, ids=ids, found=whole[at:]))
         at += len(ids)
     return None
 

@@ -14,7 +14,7 @@ from anneal_trainer.data.formats.chat.parts import Detail, detail_of, joined
 from anneal_trainer.data.formats.chat.template import Message
 from anneal_trainer.data.formats.chat.thinking import split
 from anneal_trainer.data.formats.chat.tools import call_arguments, tools_of, without_nulls
-from anneal_trainer.data.formats.values import shown
+from anneal_trainer.data.formats.values import names, shown
 from anneal_trainer.data.pieces import RowError
 
 _SWITCH = {True: True, False: False}
@@ -180,7 +180,7 @@ def messages_of(row: dict[str, Any], columns: tuple[str, ...]) -> tuple[str, lis
     """The turns of a row, and the column that they are in."""
     column = next((name for name in columns if row.get(name) is not None), None)
     if column is None:
-        raise RowError(f"the column {columns[0]!r} is missing or null; this row has {', '.join(map(str, row))}")
+        raise RowError(f"the column {columns[0]!r} is missing or null; this row has {names(row)}")
     messages = row[column]
     if isinstance(messages, str):
         messages = _parsed(messages, column)
