@@ -11,13 +11,17 @@ from anneal_trainer.data.pieces import Example, Note, Text
 
 KIND = "have other tokens where their pieces meet than their whole text has"
 _SHOWN = 20
+# Characters: a text of megabytes would take minutes more, and shows nothing that shorter rows do not.
+_LONGEST = 100_000
 
 
 def seam(encoder: Encoder, example: Example) -> Note | None:
-    """The first difference of a row, in words; None if there is none, or if a token stands between its pieces."""
+    """The first difference of a row, in words; None if there is none, if a token stands between its pieces, or if it is long."""
     if not isinstance(example, Text) or any(piece.starts or piece.ends for piece in example.pieces):
         return None
     texts = [piece.text for piece in example.pieces]
+    if sum(map(len, texts)) > _LONGEST:
+        return None
     *apart, whole = encoder.ids([*texts, "".join(texts)])
     at = 0
     for number, ids in enumerate(apart):
