@@ -124,7 +124,7 @@ def _is_text(message: Message) -> bool:
 
 @lru_cache(maxsize=64)
 def _compiled(source: str) -> Callable[[dict[str, Any]], str]:
-    """From a template's variables to its text; jinja's own `render` copies all globals, slowly, for each conversation."""
+    """From a template's variables to its text; jinja's own `render` copies every global, slowly, for each text."""
     from transformers.utils.chat_template_utils import _compile_jinja_template
 
     template = _compile_jinja_template(source)
