@@ -44,7 +44,8 @@ def build(context: Context, tokenizer: Any, model_path: Path, *, draft: Path, re
         with SpoolReader(table.sequences) as reader:
             for name, split in packs.items():
                 store.write_split(draft / name, reader, split, packed=packed)
-        for spool in gathered.spools:
+        # Those of processes that kept no row, too.
+        for spool in draft.glob("*.spool"):
             spool.unlink()
     result = _report(spec, table, gathered, chosen, packs)
     result = result.model_copy(

@@ -43,8 +43,8 @@ class Marker:
         looked_at = range(len(turns)) if every else trained
         spans = self.locator.spans(conversation, text, looked_at)
         there = [index for index in trained if index in spans]
-        whole = [spans[index] for index in there if not _has_detail(turns[index])]
         details = [index for index in there if _has_detail(turns[index])]
+        whole = [spans[index] for index in there if index not in details]
         parts, masked, partly = self._in_detail(conversation, text, details)
         ends, closed = self._ends(text, {index: spans[index] for index in looked_at if index in spans}, trained)
         answers = {index: spans[index][0] for index in there if turns[index].role == "assistant"}
