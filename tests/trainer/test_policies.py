@@ -250,12 +250,13 @@ def spread(storage: Path, monkeypatch: pytest.MonkeyPatch, count: int) -> Ready:
 
 
 def test_processes_change_nothing(storage: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Rows, order, counts and places are those of one process."""
+    """Rows, order, counts and places are those of one process, and nothing of the processes stays."""
     rows = [*alpaca_rows(48), {"instruction": "a", "output": ""}]
     alone = prepared(storage, over(storage, rows, training=LONG))
     expected = [dict(row) for row in alone.prepared.dataset(store.TRAIN)]
     alone.prepared.path.rename(storage / "alone")
     together = spread(storage, monkeypatch, 48)
+    assert not list(together.prepared.path.glob("*.spool")), "of no process, this one included"
     assert [dict(row) for row in together.prepared.dataset(store.TRAIN)] == expected
     left_out = {"prepared_time", "seconds", "fingerprint"}
     assert together.report.model_dump(exclude=left_out) == alone.report.model_dump(exclude=left_out)

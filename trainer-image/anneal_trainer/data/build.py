@@ -48,7 +48,8 @@ def build(context: Context, tokenizer: Any, model_path: Path, *, draft: Path, re
             name: store.write_split(draft / name, reader, split, packed=packed, special=special)
             for name, split in packs.items()
         }
-    for spool in gathered.spools:
+    # Those of processes that kept no row, too.
+    for spool in draft.glob("*.spool"):
         spool.unlink()
     result = _report(spec, table, gathered, chosen, packs)
     result = result.model_copy(

@@ -4,14 +4,13 @@ A format decides *what* is said and *which* of it is trained; it never tokenizes
 a row that are tested by reading, and tokenization happens once, in batches, for all of them (`encode`).
 """
 
-from dataclasses import dataclass, field, replace
-from typing import Literal
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
 
 IGNORED = -100
 
 
-@dataclass(frozen=True)
-class Piece:
+class Piece(NamedTuple):
     """A text that is tokenized by itself; the spans are half-open, of its characters, sorted and apart.
 
     A token with a character in `trained` is trained, unless it has one in `masked`. A token is also trained if it lies
@@ -46,8 +45,7 @@ class Note:
         return self.reason, self.kind
 
 
-@dataclass(frozen=True)
-class Text:
+class Text(NamedTuple):
     """Pieces in order. `starts` and `ends` are those of the first and of the last piece.
 
     `division`: a row that becomes several sequences, cut behind one another or with an overlap (`division`).
@@ -84,7 +82,6 @@ def all_trained(example: Example) -> Example:
     """The same with every piece trained as a whole."""
     if isinstance(example, Tokens):
         return example
-    return replace(
-        example,
-        pieces=tuple(replace(piece, trained=((0, len(piece.text)),), masked=(), partly=()) for piece in example.pieces),
+    return example._replace(
+        pieces=tuple(piece._replace(trained=((0, len(piece.text)),), masked=(), partly=()) for piece in example.pieces)
     )

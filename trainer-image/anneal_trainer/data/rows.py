@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from anneal_api.dataset import DatasetSpec
 from anneal_trainer import model
@@ -22,7 +22,7 @@ from anneal_trainer.data.pieces import Example, RowError, Text, Tokens
 from anneal_trainer.data.problems import Lost, Problems
 from anneal_trainer.data.seams import seam
 from anneal_trainer.data.sources import Chunk, Placed
-from anneal_trainer.data.spool import SpoolWriter
+from anneal_trainer.data.spool import TYPE, WIDTH, SpoolWriter
 
 _BATCH = 512
 POWERS = 32
@@ -68,8 +68,7 @@ class Made:
     histogram: Any = None
 
 
-@dataclass(frozen=True)
-class _Row:
+class _Row(NamedTuple):
     """A row with its tokens, and the sequences that these are divided into."""
 
     placed: Placed
@@ -175,25 +174,25 @@ class Maker:
         numbers, pieces = np.unique(shaped.row, return_counts=True)
         if not numbers.size:
             return
-        ids, labels = flat.ids.astype(np.int32), flat.labels.astype(np.int32)
-        bounds = list(zip(shaped.start.tolist(), shaped.end.tolist(), strict=True))
-        place = self._spool.write([part[start:end] for start, end in bounds for part in (ids, labels)])
+        pairs = np.stack((flat.ids, flat.labels), axis=1).astype(TYPE)
+        bounds = zip(shaped.start.tolist(), shaped.end.tolist(), strict=True)
+        place = self._spool.write([np.concatenate([pairs[start:end] for start, end in bounds])])
         lengths = shaped.end - shaped.start
         kept = [rows[number].placed for number in numbers.tolist()]
         # All tokens of a row count, cut or not: its first sequence's first to its last one's last.
         first, last = np.searchsorted(flat.row, numbers), np.searchsorted(flat.row, numbers, side="right")
         whole = list(zip(flat.starts[first].tolist(), flat.starts[last].tolist(), strict=True))
         facts = made.facts
-        facts.offset.append(place + 8 * (np.cumsum(lengths) - lengths))
+        facts.offset.append(place + WIDTH * (np.cumsum(lengths) - lengths))
         facts.length.append(lengths.astype(np.int32))
         facts.trained.append(shaped.trained.astype(np.int32))
         facts.pieces.append(pieces.astype(np.int32))
         facts.cut.append(shaped.cut[numbers])
         facts.number.append(np.array([placed.number for placed in kept], dtype=np.int64))
-        facts.digest.append(_digests(ids, labels, whole))
+        facts.digest.append(_digests(pairs, whole))
         _note_files(facts, kept, made.kept)
         if self._per_band:
-            made.similar.append(self._sign(ids, whole))
+            made.similar.append(self._sign(pairs[:, 0], whole))
         made.kept += len(kept)
 
     def _sign(self, ids: Any, whole: list[tuple[int, int]]) -> near.Part:
@@ -215,13 +214,11 @@ def _too_long(length: int, most: int) -> str:
     )
 
 
-def _digests(ids: Any, labels: Any, whole: list[tuple[int, int]]) -> Any:
+def _digests(pairs: Any, whole: list[tuple[int, int]]) -> Any:
     import numpy as np
 
-    found = [
-        hashlib.blake2b(ids[start:end].tobytes() + labels[start:end].tobytes(), digest_size=16).digest()
-        for start, end in whole
-    ]
+    data = memoryview(pairs).cast("B")
+    found = [hashlib.blake2b(data[WIDTH * start : WIDTH * end], digest_size=16).digest() for start, end in whole]
     return np.frombuffer(b"".join(found), dtype=np.uint64).reshape(-1, 2)
 
 
