@@ -41,15 +41,23 @@ def _tokens(span: Span, encoding: Any) -> Span:
     while start > 0 and encoding.token_to_chars(start - 1)[1] > first:
         start -= 1
     end = next(token for at in range(last - 1, first - 1, -1) if (token := encoding.char_to_token(at)) is not None) + 1
-    while end < len(encoding) and encoding.token_to_chars(end)[0] < last:
+    while end < len(encoding) and _begin(encoding, end) < last:
         end += 1
     return start, end
 
 
 def _scanned_range(encoding: Any, first: int, last: int) -> Span:
     """The same by looking at every token, for a span whose characters have none of their own."""
-    found = [i for i, (start, end) in enumerate(encoding.offsets) if start < last and end > first]
+    found = [i for i, (_, end) in enumerate(encoding.offsets) if end > first and _begin(encoding, i) < last]
     return (found[0], found[-1] + 1) if found else (0, 0)
+
+
+def _begin(encoding: Any, token: int) -> int:
+    """Where a token begins. White space that a tokenizer left out of its offsets begins where the token before ends."""
+    start, end = encoding.token_to_chars(token)
+    if start < end:
+        return int(start)
+    return min(start, encoding.token_to_chars(token - 1)[1]) if token else 0
 
 
 def _mostly(offset: Span, span: Span) -> bool:

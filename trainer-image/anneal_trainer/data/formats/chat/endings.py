@@ -39,8 +39,8 @@ class Endings:
                 "end-of-sequence token and one that ends a turn: write the same in both, or leave trainOnEot out"
             )
         added = "".join(f"{re.escape(token)}|" for token in sorted(renderer.added_tokens, key=len, reverse=True))
-        # EOS among the tokens that end a turn has the same option: one search finds both.
-        return cls(eot, () if set(eos) <= set(eot) else eos, re.compile(rf"{added}\s+|\w+|[^\w\s]"))
+        # A template may write EOS behind the token that ends a turn: each is looked for, unless they are one.
+        return cls(eot, () if eos == eot else eos, re.compile(rf"{added}\s+|\w+|[^\w\s]"))
 
     def behind(self, text: str, end: int, tokens: tuple[str, ...]) -> Span | None:
         """The first of `tokens` that follows a turn's `end`, at most three tokens away."""
@@ -56,11 +56,12 @@ class Endings:
 
 
 def _found(template: Template) -> tuple[str, ...]:
-    """The tokens that the template writes behind an assistant's last words."""
+    """The tokens that the template writes behind an assistant's last words: EOS only where it is the only one."""
     for shape in _PROBES:
         pieces = pieces_of(template, shape)
         if pieces is not None:
-            return tuple(token for token in template.renderer.added_tokens if token in pieces[-1])
+            written = tuple(token for token in template.renderer.added_tokens if token in pieces[-1])
+            return tuple(token for token in written if token != template.renderer.eos) or written
     return ()
 
 
