@@ -82,6 +82,19 @@ def test_train_on_inputs_trains_what_every_role_says() -> None:
         assert shown == chatml(("system", "«s<|im_end|>»"), ("user", "u<|im_end|>"), ("assistant", "«a<|im_end|>»"))
 
 
+def test_an_empty_turn_trains_nothing_beside_it() -> None:
+    """Neither the text behind it nor the header, whatever the template writes there."""
+    template = "{% for m in messages %}[{{ m.role }}]{{ m.content }}[end]{% endfor %}"
+    assert seen(chat(renderer(template))(turns(("user", "u"), ("assistant", "")))) == "[user]u[end][assistant][end]"
+
+
+def test_a_key_is_passed_on_however_the_template_reads_it() -> None:
+    """Also where it gives the message another name first; what it writes of a key belongs to the turn."""
+    template = "{% for m in messages %}{% set turn = m %}{{ turn.name }}:{{ turn.content }}<|im_end|>{% endfor %}"
+    row = {"messages": [{"role": "assistant", "content": "a", "name": "Ann"}]}
+    assert seen(chat(renderer(template))(row)) == "«Ann:a<|im_end|>»"
+
+
 def test_an_entry_gives_its_template_variables() -> None:
     """`chatTemplateKwargs` reach every rendering; one that the template does not read is refused."""
     template = "{% for m in messages %}{% if loud %}!{% endif %}{{ m.role }}:{{ m.content }}<|im_end|>{% endfor %}"
@@ -335,6 +348,7 @@ def test_the_round_trip_says_what_differs() -> None:
 
 
 WEIGHTED = [
+    pytest.param([{"role": "tool", "content": [{"type": "tool_response", "value": {"id": None, "content": "é", "name": "f"}}]}], '<|im_start|>tool\n<tool_response>\n{"name": "f", "content": "\\u00e9"}\n</tool_response>\n<|im_end|>\n', id="a tool's answer"),
     pytest.param([{"role": "user", "content": "u"}, {"from": "gpt", "value": "a"}], "<|im_start|>user\nu<|im_end|>\n<|im_start|>assistant⟦\n⟧«a<|im_end|>»\n", id="by role"),
     pytest.param([{"role": "user", "text": "u", "train": 1}, {"role": "assistant", "content": "a", "weight": 0}], "<|im_start|>user⟦\n⟧«u<|im_end|>»\n<|im_start|>assistant\na<|im_end|>\n", id="by weight"),
     pytest.param([{"role": "assistant", "content": [{"type": "text", "value": "a"}, {"type": "text", "value": "b", "weight": 0}]}], "<|im_start|>assistant⟦\n⟧«a»⟦b⟧«<|im_end|>»\n", id="by part"),
