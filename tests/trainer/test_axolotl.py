@@ -20,11 +20,16 @@ from anneal_api.dataset import DatasetSpec
 from anneal_trainer.data import formats
 from anneal_trainer.data.encode import Encoder
 from anneal_trainer.data.formats.chat import Renderer
-from anneal_trainer.data.formats.chat.known import TEMPLATES, TOKENS
+from anneal_trainer.data.formats.chat.known import TEMPLATES
 from anneal_trainer.data.pieces import IGNORED
 
 RECORDED = Path(__file__).with_name("axolotl-0.19.0.txt")
-SPECIAL = ["<unk>", "<s>", "</s>", *dict.fromkeys(token for tokens in TOKENS.values() for token in tokens)]
+SPECIAL = [
+    "<unk>", "<s>", "</s>", "<|im_start|>", "<|im_end|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>",
+    "<start_of_turn>", "<end_of_turn>", "<|START_OF_TURN_TOKEN|>", "<|END_OF_TURN_TOKEN|>", "<|SYSTEM_TOKEN|>",
+    "<|USER_TOKEN|>", "<|CHATBOT_TOKEN|>", "<|system|>", "<|user|>", "<|assistant|>", "<|end|>",
+    "<\uff5cUser\uff5c>", "<\uff5cAssistant\uff5c>", "[|endofturn|]",
+]  # fmt: skip
 WORDS = [
     "Hello",
     " there",
