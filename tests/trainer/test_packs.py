@@ -247,7 +247,7 @@ def test_models_that_carry_a_state_are_not_packed(storage: Path) -> None:
     config_with(storage, layer_types=["linear_attention", "full_attention"])
     report = prepared(storage, job(training={"packing": None, "sequenceLength": 256})).report
     assert not report.packed
-    assert "training.packing is off: its layers of type linear_attention carry a state" in report.warnings[-1]
+    assert "training.packing is off: its layers of type linear_attention carry a state" in report.warnings[-1].message
     error = refused_again(storage, job("asked", training=PACKED))
     assert "training.packing is true, but this model cannot: its layers of type linear_attention" in str(error)
 
