@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from anneal_api import FineTuneJob
+    from anneal_api import Job
 
 INVALID = 2  # as compilers and linters exit: the arguments were fine, the files are not
 STDIN = "-"
@@ -21,7 +21,7 @@ def validate(
     resolved: Annotated[bool, typer.Option("--resolved", help="Print each job with every default filled.")] = False,
 ) -> None:
     """Check manifests and report every problem at once; exit 2 if there is one."""
-    jobs: list[FineTuneJob] = []
+    jobs: list[Job] = []
     valid = True
     for file in files:
         found = _checked(file)
@@ -33,7 +33,7 @@ def validate(
         typer.echo(resolved_yaml(jobs), nl=False)
 
 
-def _checked(file: str) -> "list[FineTuneJob] | None":
+def _checked(file: str) -> "list[Job] | None":
     """The jobs of a file, or None after its problems were printed."""
     from anneal_api import ManifestError
     from anneal_cli.output import note, report
@@ -50,7 +50,7 @@ def _checked(file: str) -> "list[FineTuneJob] | None":
     return jobs
 
 
-def _read(file: str) -> "list[FineTuneJob]":
+def _read(file: str) -> "list[Job]":
     import sys
     from pathlib import Path
 
@@ -65,7 +65,7 @@ def _read(file: str) -> "list[FineTuneJob]":
     return jobs_in(text)
 
 
-def local_sources(job: "FineTuneJob") -> list[tuple[str, str]]:
+def local_sources(job: "Job") -> list[tuple[str, str]]:
     """Path and text of every source that a cluster cannot read."""
     from anneal_api.sources import is_local
     from anneal_cli.volumes import sources
@@ -73,7 +73,7 @@ def local_sources(job: "FineTuneJob") -> list[tuple[str, str]]:
     return [(path, text) for path, text in sources(job) if is_local(text)]
 
 
-def resolved_yaml(jobs: "list[FineTuneJob]") -> str:
+def resolved_yaml(jobs: "list[Job]") -> str:
     """The jobs as YAML documents, as the trainer would read them."""
     import yaml
 

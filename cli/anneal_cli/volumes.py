@@ -6,21 +6,21 @@ Pure but for one look at the file system: that a directory is there. Not here: w
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
-from anneal_api import FineTuneJob, Problem
+from anneal_api import Job, Problem
 from anneal_api.base import walk_blocks
 from anneal_api.dataset import DatasetSpec
 from anneal_api.model import ModelSpec
 from anneal_api.sources import parse_source
 
 
-def sources(job: FineTuneJob) -> Iterator[tuple[str, str]]:
+def sources(job: Job) -> Iterator[tuple[str, str]]:
     """Every source of a job with its path, like `spec.datasets[0].source`."""
     for path, block in walk_blocks(job.spec, "spec"):
         if isinstance(block, ModelSpec | DatasetSpec):
             yield f"{path}.source", block.source
 
 
-def used_claims(job: FineTuneJob, *, storage: bool = True) -> dict[str, str]:
+def used_claims(job: Job, *, storage: bool = True) -> dict[str, str]:
     """Each claim that the job reads or, with `storage`, writes, with the first field that names it."""
     claims: dict[str, str] = {}
     if storage and job.spec.storage and job.spec.storage.volume:
@@ -49,7 +49,7 @@ def parse_mappings(options: Iterable[str]) -> tuple[dict[str, Path], list[Proble
     return mapped, problems
 
 
-def unmapped(job: FineTuneJob, mapped: Collection[str], *, storage: bool = True) -> list[Problem]:
+def unmapped(job: Job, mapped: Collection[str], *, storage: bool = True) -> list[Problem]:
     """A problem for each claim of the job without a directory."""
     return [
         Problem(path, f"no directory is given for the claim {claim!r}: add --volume {claim}=DIR")

@@ -9,8 +9,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+from pydantic import SerializeAsAny
+
 from anneal_api.base import Record
-from anneal_api.finetunejob import FineTuneJob
+from anneal_api.job import Job
+from anneal_api.kinds import KINDS
 from anneal_api.layout import Layout
 from anneal_api.names import owner_label, run_directory
 from anneal_api.resolve import prepare_key
@@ -28,7 +31,7 @@ class Runtime(Record):
 class JobFile(Record):
     """A job with every default filled, and the claim that is its storage."""
 
-    job: FineTuneJob
+    job: SerializeAsAny[Job]
     storage_claim: str
 
     @property
@@ -71,4 +74,4 @@ class JobFile(Record):
         """The file's content; ValueError where it is not one."""
         document: dict[str, Any] = json.loads(text)
         runtime = Runtime.model_validate(document.pop(RUNTIME_KEY, None))
-        return cls(job=FineTuneJob.model_validate(document), storage_claim=runtime.storage_claim)
+        return cls(job=KINDS[document["kind"]].model_validate(document), storage_claim=runtime.storage_claim)

@@ -19,7 +19,7 @@ class ModelSpec(Block):
     """The base model, its tokenizer and how its weights are held while training."""
 
     source: SourceText = Field(
-        description="Where the model is: hf://ORG/NAME, volume://CLAIM/PATH (a directory with config.json), or for `anneal run` a local path. Tokenizer and weights come from here."
+        description="Where the model is: hf://ORG/NAME, volume://CLAIM/PATH (a directory with config.json), job://finetunejob/NAME or job://rlhfjob/NAME (what another job of the namespace made, waited for; an adapter is merged into its base first), or for `anneal run` a local path. Tokenizer and weights come from here."
     )
     revision: ShortText = Field(
         default="main",

@@ -6,7 +6,7 @@ Not here: whether it may be carried out (`steps.accept`), and the objects themse
 from dataclasses import dataclass
 from functools import cached_property
 
-from anneal_api.finetunejob import FineTuneJob, FineTuneSpec
+from anneal_api.job import Job, JobSpec
 from anneal_api.jobfile import JobFile
 from anneal_api.manifest import parse_job
 from anneal_api.names import attempt_name, base_name, prepare_name, preview_name, run_directory
@@ -23,11 +23,11 @@ NO_POOL = Pool()
 class Plan:
     """One job, resolved."""
 
-    job: FineTuneJob
+    job: Job
     settings: Settings
 
     @property
-    def spec(self) -> FineTuneSpec:
+    def spec(self) -> JobSpec:
         """The spec with every default filled."""
         return self.job.spec
 

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from anneal_api import FineTuneJob, Outcome, ProgressReport, TerminationMessage, resolve
+from anneal_api import Job, Outcome, ProgressReport, TerminationMessage, resolve
 from anneal_api.exitcodes import OK
 from anneal_api.jobfile import JobFile
 from anneal_api.resolve import digest
@@ -34,7 +34,7 @@ _LOCK = "run.lock"
 
 
 def run(
-    job: FineTuneJob,
+    job: Job,
     volumes: dict[str, Path],
     *,
     default_storage: Path = DEFAULT_STORAGE,
@@ -65,7 +65,7 @@ def run(
         return error.exit_code
 
 
-def _context(job: FineTuneJob, volumes: dict[str, Path], default_storage: Path) -> Context:
+def _context(job: Job, volumes: dict[str, Path], default_storage: Path) -> Context:
     spec = resolve(job.spec)
     if spec.storage is None:
         default_storage.mkdir(parents=True, exist_ok=True)

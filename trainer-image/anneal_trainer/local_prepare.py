@@ -6,7 +6,7 @@ The same code as in the pods and in `anneal run`. Not here: reading manifests an
 import time
 from pathlib import Path
 
-from anneal_api import FineTuneJob, ProgressReport, resolve
+from anneal_api import Job, ProgressReport, resolve
 from anneal_api.exitcodes import OK
 from anneal_api.jobfile import JobFile
 from anneal_api.status import DatasetReport
@@ -17,7 +17,7 @@ from anneal_trainer.reporter import Reporter
 
 
 def prepare(
-    job: FineTuneJob, volumes: dict[str, Path], out: Path, *, pack: bool, quiet: bool = False
+    job: Job, volumes: dict[str, Path], out: Path, *, pack: bool, quiet: bool = False
 ) -> tuple[int, DatasetReport | None, bool]:
     """Write train/, eval/ and report.json below `out`; return exit code, report, and whether it was there already.
 

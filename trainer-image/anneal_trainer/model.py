@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from anneal_api import Layout
-from anneal_api.finetunejob import FineTuneSpec
+from anneal_api.job import JobSpec
 from anneal_api.model import ModelSpec
 from anneal_api.sources import local_path, parse_source
 from anneal_trainer import hub, quiet_libraries
@@ -161,14 +161,14 @@ def device() -> Device:
     return Device("cpu", "cpu", bf16=False)
 
 
-def precision(spec: FineTuneSpec, found: Device) -> str:
+def precision(spec: JobSpec, found: Device) -> str:
     """`auto` resolved: bf16 where a GPU has it."""
     if spec.training.precision == "auto":
         return "bf16" if found.bf16 else "fp32"
     return spec.training.precision
 
 
-def load_model(spec: FineTuneSpec, path: Path, tokenizer: Any, *, found: Device) -> Any:
+def load_model(spec: JobSpec, path: Path, tokenizer: Any, *, found: Device) -> Any:
     """The base model in the form it is trained from, with embeddings for every token."""
     import torch
     from safetensors import SafetensorError
@@ -235,7 +235,7 @@ def _quantization(kind: str, *, half: bool) -> Any:
     )
 
 
-def adapter_config(spec: FineTuneSpec, tokenizer: Any, model: Any) -> Any:
+def adapter_config(spec: JobSpec, tokenizer: Any, model: Any) -> Any:
     """PEFT's configuration; ConfigError if a target module is not in the model."""
     from peft import LoraConfig
 

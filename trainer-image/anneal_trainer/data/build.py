@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from anneal_api.finetunejob import FineTuneSpec
+from anneal_api.job import JobSpec
 from anneal_api.status import DatasetReport
 from anneal_trainer import apart
 from anneal_trainer.context import Context
@@ -60,7 +60,7 @@ def build(context: Context, tokenizer: Any, model_path: Path, *, draft: Path, re
     return Built(result, {reason: lost.places for reason, lost in (gathered.lost | gathered.notes).items()})
 
 
-def packing_of(spec: FineTuneSpec, model_path: Path) -> tuple[bool, str | None]:
+def packing_of(spec: JobSpec, model_path: Path) -> tuple[bool, str | None]:
     """Whether rows share sequences, and if they do not because they cannot, why."""
     wanted, why_not = spec.training.packing, apart.why_not(model_path)
     if wanted and why_not:
@@ -89,7 +89,7 @@ def _first_pass(
     return gathered, found
 
 
-def _judge(gathered: Gathered, spec: FineTuneSpec) -> None:
+def _judge(gathered: Gathered, spec: JobSpec) -> None:
     """Whether what is bad can be lived with."""
     problems, policy = gathered.problems, spec.preparation
     if policy.on_bad_row == "fail" or problems.fatal:
@@ -121,7 +121,7 @@ class Chosen:
     duplicates: int
 
 
-def _chosen(spec: FineTuneSpec, table: Table, gathered: Gathered) -> Chosen:
+def _chosen(spec: JobSpec, table: Table, gathered: Gathered) -> Chosen:
     """The second pass: who is in which split. Adds to `gathered.lost` whom it leaves out."""
     import numpy as np
 
@@ -164,7 +164,7 @@ def _note(out: dict[str, Any], table: Table, gathered: Gathered) -> None:
             gathered.lost[reason] = lost
 
 
-def _packs(table: Table, rows: Any, spec: FineTuneSpec, *, packed: bool) -> store.Packs:
+def _packs(table: Table, rows: Any, spec: JobSpec, *, packed: bool) -> store.Packs:
     import numpy as np
 
     sequences = decide.sequences_of(rows, table.pieces)
@@ -175,7 +175,7 @@ def _packs(table: Table, rows: Any, spec: FineTuneSpec, *, packed: bool) -> stor
 
 
 def _report(
-    spec: FineTuneSpec, table: Table, gathered: Gathered, chosen: Chosen, packs: dict[str, store.Packs]
+    spec: JobSpec, table: Table, gathered: Gathered, chosen: Chosen, packs: dict[str, store.Packs]
 ) -> DatasetReport:
     import numpy as np
 

@@ -8,6 +8,7 @@ from torch.nn.parallel import DistributedDataParallel
 from transformers import PrinterCallback
 from trl import SFTConfig
 
+from anneal_api import FineTuneSpec
 from anneal_trainer import apart, checkpoints, model, output, samples
 from anneal_trainer.context import Context
 from anneal_trainer.data import store
@@ -154,6 +155,7 @@ def _look(context: Context, trainer: OrderedTrainer, ready: Ready, *, when: str,
         trainer.evaluate()
     if evaluation.samples and _first(trainer):
         texts = [sample.prompt for sample in evaluation.samples]
+        assert isinstance(context.spec, FineTuneSpec), "the method is of that kind"
         first = context.spec.datasets[0]
         found = samples.answers(
             trainer.accelerator.unwrap_model(trainer.model),

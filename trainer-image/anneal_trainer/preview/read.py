@@ -10,7 +10,7 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
-from anneal_api import FineTuneJob, resolve
+from anneal_api import Job, resolve
 from anneal_api.dataset import DatasetSpec
 from anneal_api.jobfile import JobFile
 from anneal_api.sources import UnmappedVolumeError
@@ -89,7 +89,7 @@ class _Reader:
         return empty.but(segments=segments(tokenizer, kept), cut=segments(tokenizer, rest), cut_tokens=lost)
 
 
-def preview(job: FineTuneJob, volumes: dict[str, Path], *, rows: int, dataset: int | None) -> Preview:
+def preview(job: Job, volumes: dict[str, Path], *, rows: int, dataset: int | None) -> Preview:
     """The first `rows` rows of every source, or of source number `dataset` alone."""
     spec = resolve(job.spec)
     # The storage is never looked at; only rows are.
