@@ -30,7 +30,6 @@ from anneal_operator.gather import gather, newest_warning
 from anneal_operator.kinds import (
     CLAIM,
     CONFIG_MAP,
-    FINE_TUNE_JOB,
     NETWORK_POLICY,
     Obj,
     is_deleting,
@@ -82,7 +81,7 @@ class Controller:
         while True:
             key = await self.queue.get()
             began = time.perf_counter()
-            extra = {"job": {"namespace": key[0], "name": key[1]}}
+            extra = {"job": {"namespace": key.namespace, "name": key.name, "kind": key.kind.name}}
             try:
                 wake = await self.handle(key)
             except (ConflictError, NotFoundError) as error:
@@ -198,8 +197,8 @@ class Controller:
 
     async def _write_status(self, job: Obj, status: Obj) -> None:
         before = self.store.neighbour(uid_of(job))
-        written = await self.cluster.replace_status(FINE_TUNE_JOB, {**job, "status": status})
-        self.store.put(FINE_TUNE_JOB, written)
+        written = await self.cluster.replace_status(kind_of(job), {**job, "status": status})
+        self.store.put(kind_of(job), written)
         after = self.store.neighbour(uid_of(job))
         if before and after and after.frees(before):
             self.stir(meta(job)["namespace"], after)
@@ -208,10 +207,12 @@ class Controller:
         """Have jobs looked at that wait for what this one does: its data, or the place of its output."""
         for other in self.store.neighbours(namespace):
             waits = other.prepare_key == changed.prepare_key and not other.data_ready
-            if other.uid != changed.uid and (other.refused_for_output or waits):
-                self.queue.add((namespace, other.name))
+            key = self.store.key_of(other.uid)
+            if key and other.uid != changed.uid and (other.refused_for_output or waits):
+                self.queue.add(key)
 
 
 def _about(job: Obj) -> dict[str, dict[str, str]]:
     """What a log record says about which job it is."""
-    return {"job": {"namespace": str(meta(job).get("namespace", "")), "name": name_of(job)}}
+    namespace = str(meta(job).get("namespace", ""))
+    return {"job": {"namespace": namespace, "name": name_of(job), "kind": str(job.get("kind", ""))}}
