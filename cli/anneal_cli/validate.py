@@ -1,7 +1,7 @@
 """`anneal validate`: the checks that a cluster would make, without one.
 
-It finds what the schema and its rules refuse, all of it at once. What only a cluster or the data can tell (an
-unknown pool, a missing claim, a broken row) is not looked for here.
+It finds what the schema and its rules refuse, all of it at once, and notes what is allowed and unusual. What only a
+cluster or the data can tell (an unknown pool, a missing claim, a broken row) is not looked for here.
 """
 
 from typing import TYPE_CHECKING, Annotated
@@ -36,6 +36,7 @@ def validate(
 def _checked(file: str) -> "list[Job] | None":
     """The jobs of a file, or None after its problems were printed."""
     from anneal_api import ManifestError
+    from anneal_api.usual import unusual
     from anneal_cli.output import note, report
 
     shown = "<stdin>" if file == STDIN else file
@@ -47,6 +48,8 @@ def _checked(file: str) -> "list[Job] | None":
     for job in jobs:
         for path, source in local_sources(job):
             note(f"{shown}: {path}: note: {source!r} works with `anneal run` only; a cluster refuses a local path")
+        for found in unusual(job.spec):
+            note(f"{shown}: {found.path}: note: {found.message}")
     return jobs
 
 

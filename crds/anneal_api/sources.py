@@ -77,7 +77,11 @@ _URLS: tuple[tuple[str, Scheme | None], ...] = ((BUCKET, None), (WEB, "http"), (
 
 
 def _checked(text: str) -> str:
-    if text_scheme(text) not in MODEL_SCHEMES:
+    try:
+        known = text_scheme(text) in MODEL_SCHEMES
+    except ValueError:
+        known = False
+    if not known:
         raise ValueError(f"{text!r} is not a source of a model; write {ACCEPTED}")
     return text
 
