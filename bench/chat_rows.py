@@ -1,119 +1,136 @@
-"""Conversations from rows to ids and labels, beside the bare tokenizers batch call on the same rendered text.
+"""Preparing chat rows, from JSONL to Arrow with masks: beside the bare tokenizers batch call, and beside TRL.
 
-Both use the same two processes, started and warmed before the clock runs. Ours is everything between a row in memory
-and its labels: reading turns, rendering, finding the turns and their ends, tokenizing, labels. Reading JSONL and
-writing Arrow are measured with the whole preparing, not here.
+    chat_rows.py ours|trl STORAGE ROWS      one preparation, in a process of its own: one JSON line
+
+All three work on the same text with as many processes, in turns within one run; medians are given. Start-up (imports,
+processes, loading a model) is left out: what is given is how much longer ROWS take than FEW, scaled to ROWS. CPU time
+is of all processes and hardly depends on what else the machine does; wall clock does. TRL masks by the `generation`
+marks of the same template, and is not asked to pack, which ours does. Not here: packing and memory (`data_path`).
 """
 
+import json
+import multiprocessing
 import os
-import random
 import statistics
+import subprocess
+import sys
+import tempfile
 import time
-from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
+from pathlib import Path
 from typing import Any
 
+import data_path
+from data_path import cpu_seconds
 from table import Row, report
 
-from anneal_api.dataset import DatasetSpec
-from anneal_trainer.data import formats
-from anneal_trainer.data.encode import Encoder
-from anneal_trainer.data.formats.chat import Renderer
-from anneal_trainer.data.formats.chat.known import TEMPLATES
-
-ROWS, PROCESSES, CHUNK, ROUNDS = 100_000, 2, 512, 2
-_VOCABULARY = 4000
-_state: dict[str, Any] = {}
-
-
-def rows(count: int) -> list[dict[str, Any]]:
-    """Conversations of two to six turns, the same every time."""
-    chance = random.Random(0)
-    words = ["".join(chance.choices("aeioulnrst", k=chance.randint(1, 9))) for _ in range(2000)]
-
-    def text() -> str:
-        return " ".join(chance.choices(words, k=chance.randint(5, 60)))
-
-    roles = ["user", "assistant"]
-    made = []
-    for _ in range(count):
-        turns = [{"role": roles[i % 2], "content": text()} for i in range(2 * chance.randint(1, 3))]
-        made.append({"messages": [{"role": "system", "content": "Be brief."}, *turns] if len(made) % 3 else turns})
-    return made
+ROWS, FEW, ROUNDS = 100_000, 20_000, 3
+_CHUNK = 2000
+_MARKED = (
+    "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\\n' }}{% if m['role'] == 'assistant' %}"
+    "{% generation %}{{ m['content'] + '<|im_end|>' }}{% endgeneration %}{% else %}{{ m['content'] + '<|im_end|>' }}"
+    "{% endif %}{{ '\\n' }}{% endfor %}"
+)
+Spent = dict[str, float]
+_tokenizer: list[Any] = []
 
 
-def tokenizer() -> Any:
-    """A byte-level BPE with ChatML's tokens, trained on some of the rows."""
-    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
-    from transformers import PreTrainedTokenizerFast
-
-    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
-    made = Tokenizer(models.BPE())
-    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    texts = (turn["content"] for row in rows(2000) for turn in row["messages"])
-    trainer = trainers.BpeTrainer(
-        vocab_size=_VOCABULARY,
-        special_tokens=special,
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    made.train_from_iterator(texts, trainer)
-    return PreTrainedTokenizerFast(
-        tokenizer_object=made,
-        eos_token=special[-1],
-        additional_special_tokens=special,
-        chat_template=TEMPLATES["chatml"],
-    )
+def ours(storage: Path, rows: int) -> Spent:
+    """One preparation by Anneal."""
+    found = data_path.prepare_once(storage, rows)
+    return {"wall": found["seconds"], "cpu": found["cpu"]}
 
 
-def start(made: Any) -> None:
-    """What a process needs, made once."""
+def trl(storage: Path, rows: int) -> Spent:
+    """One by TRL's trainer while it is made, which is when it prepares; reading the file is part of it."""
+    from datasets import load_dataset
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from trl import SFTConfig, SFTTrainer
+
+    from anneal_trainer.data.workers import processes
+
+    model = AutoModelForCausalLM.from_pretrained(storage / "model")
+    tokenizer = AutoTokenizer.from_pretrained(storage / "model")
+    tokenizer.chat_template = _MARKED
+    with tempfile.TemporaryDirectory(dir=storage) as cache:
+        args = SFTConfig(
+            output_dir=cache, max_length=2048, assistant_only_loss=True, dataset_num_proc=processes(), use_cpu=True,
+            bf16=False, report_to=[], disable_tqdm=True,
+        )  # fmt: skip
+        begun = time.perf_counter()
+        data = load_dataset("json", data_files=str(storage / f"data-{rows}.jsonl"), split="train", cache_dir=cache)
+        trainer = SFTTrainer(model, args=args, train_dataset=data, processing_class=tokenizer)
+        wall = time.perf_counter() - begun
+        assert len(trainer.train_dataset) == rows, len(trainer.train_dataset)
+    return {"wall": wall, "cpu": cpu_seconds()}
+
+
+def apart(whose: str, storage: Path, rows: int) -> Spent:
+    """One preparation in a process of its own, from nothing."""
+    subprocess.run(["rm", "-rf", str(storage / "prepared")], check=True)  # noqa: S607
+    found: Spent = data_path.said([sys.executable, __file__, whose, str(storage), str(rows)])
+    return found
+
+
+def preparing(whose: str, storage: Path) -> Spent:
+    """ROWS without the start-up."""
+    few, many = apart(whose, storage, FEW), apart(whose, storage, ROWS)
+    return {kind: (many[kind] - few[kind]) * ROWS / (ROWS - FEW) for kind in many}
+
+
+def _begin(model: Path) -> None:
+    from tokenizers import Tokenizer
+
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    entry = DatasetSpec(source="./rows.jsonl", type="chat_template")
-    renderer = Renderer.of(made, own=made.chat_template)
-    _state["form"] = formats.formatter(entry, renderer=lambda: renderer)
-    _state["encoder"] = Encoder.of(made, len(made))
+    _tokenizer.append(Tokenizer.from_file(str(model / "tokenizer.json")))
 
 
-def ours(chunk: list[dict[str, Any]]) -> int:
-    """Rows to ids and labels; only a count goes back, as the bare call sends nothing back either."""
-    form, encoder = _state["form"], _state["encoder"]
-    return sum(len(tokens.labels) for tokens in encoder.encode([form(row) for row in chunk]))
+def _bare(texts: list[str]) -> float:
+    begun = time.process_time()
+    _tokenizer[0].encode_batch(texts, add_special_tokens=False)
+    return time.process_time() - begun
 
 
-def texts_of(chunk: list[dict[str, Any]]) -> list[str]:
-    """The rendered text, for the bare call."""
-    return [_state["form"](row).pieces[0].text for row in chunk]
+def bare(storage: Path) -> Spent:
+    """The library's batch call for the same text, rendered before and sent in chunks to processes that are warm."""
+    from anneal_trainer.data.workers import processes
+
+    lines = (storage / f"data-{ROWS}.jsonl").read_text(encoding="utf-8").splitlines()
+    texts = [
+        "".join(f"<|im_start|>{turn['role']}\n{turn['content']}<|im_end|>\n" for turn in json.loads(line)["messages"])
+        for line in lines
+    ]
+    chunks = [texts[start : start + _CHUNK] for start in range(0, len(texts), _CHUNK)]
+    context = multiprocessing.get_context("forkserver")
+    with ProcessPoolExecutor(
+        processes(), mp_context=context, initializer=_begin, initargs=(storage / "model",)
+    ) as pool:
+        list(pool.map(_bare, chunks[: 2 * processes()]))
+        begun = time.perf_counter()
+        cpu = sum(pool.map(_bare, chunks))
+        return {"wall": time.perf_counter() - begun, "cpu": cpu}
 
 
-def bare(texts: list[str]) -> int:
-    """The library's own batch call."""
-    backend = _state["encoder"].tokenizer.backend_tokenizer
-    return sum(len(encoding.ids) for encoding in backend.encode_batch(texts, add_special_tokens=False))
+def measure() -> list[Row]:
+    """Each figure's median over the rounds, and the ratio of the medians."""
+    with tempfile.TemporaryDirectory() as directory:
+        storage = Path(directory)
+        data_path.make_storage(storage, ROWS, FEW)
+        rounds = [
+            {"ours": preparing("ours", storage), "bare": bare(storage), "trl": preparing("trl", storage)}
+            for _ in range(ROUNDS)
+        ]
 
+    def median(name: str, kind: str) -> float:
+        return statistics.median(spent[name][kind] for spent in rounds)
 
-def timed(pool: ProcessPoolExecutor, work: Callable[[Any], int], chunks: list[Any]) -> tuple[float, int]:
-    """Seconds for all chunks, and the tokens made."""
-    begin = time.perf_counter()
-    tokens = sum(pool.map(work, chunks))
-    return time.perf_counter() - begin, tokens
-
-
-def measure(count: int = ROWS) -> list[Row]:
-    """The ratio of each round, and of them the median."""
-    made, given = tokenizer(), rows(count)
-    chunks = [given[first : first + CHUNK] for first in range(0, count, CHUNK)]
-    with ProcessPoolExecutor(PROCESSES, get_context("spawn"), initializer=start, initargs=(made,)) as pool:
-        texts = list(pool.map(texts_of, chunks))
-        pairs = []
-        for _ in range(ROUNDS):
-            (mine, tokens), (plain, same) = timed(pool, ours, chunks), timed(pool, bare, texts)
-            assert tokens == same, f"{tokens} tokens where the bare call makes {same}"
-            pairs.append((mine, plain))
-    ratio = statistics.median(mine / plain for mine, plain in pairs)
-    median = statistics.median(mine for mine, _ in pairs)
-    return [Row(f"{count:,} conversations to ids and labels", median, median / ratio, "s", "<= 2.5x, aim 1.5x")]
+    what = {"cpu": f"{ROWS:,} chat rows to Arrow, CPU time", "wall": "the same, wall clock"}
+    beside = {"bare": ("the bare tokenizer", "<= 2.5x, aim 1.5x"), "trl": ("TRL's", "<= 0.33x")}
+    return [
+        Row(f"{words}, {name}", median("ours", kind), median(other, kind), "s", target)
+        for other, (name, target) in beside.items()
+        for kind, words in what.items()
+    ]
 
 
 def main() -> None:
@@ -122,4 +139,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    if sys.argv[1:2] in (["ours"], ["trl"]):
+        print(json.dumps({"ours": ours, "trl": trl}[sys.argv[1]](Path(sys.argv[2]), int(sys.argv[3]))))
+    else:
+        main()

@@ -1,6 +1,7 @@
 """What was made of the data, for a person: used by `anneal status` and `anneal prepare`. Pure; imports no trainer."""
 
 from anneal_api.status import DatasetReport, LengthBin
+from anneal_api.words import counted
 from anneal_cli.columns import pairs
 
 _BAR = 30
@@ -11,18 +12,18 @@ def data_lines(report: DatasetReport) -> list[str]:
     held = f", {report.eval_rows:,} held out" if report.eval_rows else ""
     special = ", ".join(f"{each.token} {each.count:,}" for each in report.special_tokens)
     rows: list[tuple[str, object]] = [
-        ("Data", f"{report.used:,} of {report.rows:,} rows trained on{held}"),
+        ("Data", f"{report.used:,} of {counted(report.rows, 'row')} trained on{held}"),
         ("Types", ", ".join(report.types)),
         *(("Detected", words) for words in report.detected),
         ("Tokens", f"{report.tokens:,}, {report.trained_tokens:,} of them trained{_share(report)}"),
         ("Special", f"{special} (trained)" if special else None),
-        ("Longest", f"{report.longest:,} tokens; {report.truncated:,} rows truncated"),
+        ("Longest", f"{counted(report.longest, 'token')}; {counted(report.truncated, 'row')} truncated"),
         *(("Dropped", f"{each.rows:,} {each.reason}{_first(each.first)}") for each in report.dropped),
-        ("Duplicates", f"{report.duplicates:,} rows repeat another one" if report.duplicates else None),
+        ("Duplicates", f"{counted(report.duplicates, 'row')} equal to an earlier one" if report.duplicates else None),
         ("Sequences", _sequences(report)),
         ("Prepared by", report.prepared_by),
     ]
-    return pairs([*rows, *(("Warning", warning) for warning in report.warnings)])
+    return pairs([*rows, *(("Warning", warning.message) for warning in report.warnings)])
 
 
 def length_lines(bins: list[LengthBin]) -> list[str]:
@@ -46,4 +47,4 @@ def _sequences(report: DatasetReport) -> str | None:
     if not report.packed:
         return f"{report.sequences:,}" if report.sequences else None
     full = f", {report.packing_efficiency:.1%} full" if report.packing_efficiency else ""
-    return f"{report.sequences:,} packs{full}"
+    return f"{counted(report.sequences, 'pack')}{full}"

@@ -27,7 +27,7 @@ class PreparationSpec(Block):
     )
     long_rows: Literal["truncate", "drop", "error"] = Field(
         default="truncate",
-        description="Rows of more than training.sequenceLength tokens: truncate cuts their ends (a row whose whole answer would be cut off is dropped), drop leaves them out, error ends the job.",
+        description="Rows of more than training.sequenceLength tokens: truncate cuts their ends (a row whose whole answer would be cut off is dropped; of pairs the prompt is cut first, from its left), drop leaves them out, error ends the job.",
     )
     duplicates: Literal["keep", "dropExact", "dropNear"] = Field(
         default="keep",

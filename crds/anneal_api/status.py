@@ -99,7 +99,15 @@ class TokenCount(Record):
     """A special token, and how often it is trained."""
 
     token: str = Field(max_length=64, description="Its text.")
-    count: int = Field(description="Labels that are this token, in all rows that could be read.")
+    count: int = Field(description="Labels of training sequences that are this token.")
+
+
+class DataWarning(Record):
+    """Something about the data that a person should know before trusting the run."""
+
+    reason: str = Field(max_length=64, description="Why, in one word; the words are API (docs/status.md).")
+    message: str = Field(max_length=512, description="The same in a sentence, with the first place.")
+    rows: int | None = Field(default=None, description="How many rows it is about; absent if it is about none.")
 
 
 class DatasetReport(Record):
@@ -108,7 +116,8 @@ class DatasetReport(Record):
     rows: int = Field(default=0, description="Rows read.")
     used: int = Field(default=0, description="Rows that are trained on.")
     eval_rows: int = Field(default=0, description="Rows held out.")
-    truncated: int = Field(default=0, description="Rows cut to sequenceLength.")
+    truncated: int = Field(default=0, description="Training rows cut to sequenceLength.")
+    eval_truncated: int = Field(default=0, description="Held-out rows cut to sequenceLength.")
     tokens: int = Field(default=0, description="Tokens of the training rows.")
     trained_tokens: int = Field(default=0, description="Those of them that carry a label.")
     sequences: int = Field(default=0, description="Training sequences.")
@@ -126,7 +135,9 @@ class DatasetReport(Record):
     )
     duplicates: int = Field(default=0, description="Rows that repeat an earlier one token for token, kept or not.")
     lengths: list[LengthBin] = Field(
-        default_factory=list, max_length=32, description="How long the rows are, before any cut."
+        default_factory=list,
+        max_length=32,
+        description="How long all rows are that could be tokenized, used or not, before any cut.",
     )
     special_tokens: list[TokenCount] = Field(
         default_factory=list, max_length=16, description="Special tokens that are trained, the most frequent first."
@@ -135,8 +146,8 @@ class DatasetReport(Record):
         default_factory=list, max_length=64, description="Types that were found from the columns."
     )
     seconds: float | None = Field(default=None, description="How long the preparation took.")
-    warnings: list[str] = Field(
-        default_factory=list, max_length=16, description="What a person should know about the data."
+    warnings: list[DataWarning] = Field(
+        default_factory=list, max_length=24, description="What a person should know about the data."
     )
     fingerprint: str | None = Field(default=None, max_length=64, description="prepared/FINGERPRINT on the storage.")
     prepared_by: str | None = Field(

@@ -9,7 +9,7 @@ from anneal_api.base import quantity_value
 from anneal_api.model import ModelSpec
 from anneal_api.names import attempt_name, base_name, owner_label, prepare_name, run_directory, sanitized
 from anneal_api.sources import CLUSTER_DATA_SOURCE, local_path, parse_source
-from anneal_api.status import DatasetReport
+from anneal_api.status import DatasetReport, DataWarning
 
 DNS_1035 = re.compile(r"^[a-z]([-a-z0-9]*[a-z0-9])?$")
 
@@ -98,7 +98,7 @@ def test_quantities_are_read_as_kubernetes_reads_them(text: str, value: float) -
 @pytest.mark.parametrize("filler", ["x", "é", "\u4e16", "\n", '"'], ids=["ascii", "latin", "cjk", "newline", "quote"])
 def test_a_termination_message_always_fits(filler: str) -> None:
     """The kubelet cuts at 4096 bytes, which would leave no JSON at all; the start of the sentence survives."""
-    report = DatasetReport(rows=5, warnings=[filler * 1000] * 10)
+    report = DatasetReport(rows=5, warnings=[DataWarning(reason="X", message=filler * 500)] * 10)
     text = TerminationMessage(outcome=Outcome.USER_ERROR, message="row 7: " + filler * 9000, dataset=report).encode()
     assert len(text.encode()) <= 4096
     decoded = TerminationMessage.decode(text)

@@ -96,7 +96,7 @@ RUNNING: dict[str, Any] = {
             "longest": 900,
             "truncated": 3,
             "types": ["chat_template"],
-            "warnings": ["3 rows were cut to 512 tokens"],
+            "warnings": [{"reason": "RowsTruncated", "message": "rows that are cut: 3 of 1,000", "rows": 3}],
         },
         "outputs": [{"kind": "adapter", "uri": "volume://runs/runs/support-bot-1/output"}],
         "children": {"claim": "runs"},
@@ -139,7 +139,7 @@ def test_a_job_is_shown_with_everything_that_is_recorded(api_server: "ApiServer"
         "50-120",
         "Data 9,900 of 10,000 rows trained on, 100 held out",
         "Tokens 1,234,567, 345,678 of them trained",
-        "Warning 3 rows were cut to 512 tokens",
+        "Warning rows that are cut: 3 of 1,000",
         "Adapter volume://runs/runs/support-bot-1/output",
         "anneal logs support-bot -n team",
     ):

@@ -23,9 +23,11 @@ from anneal_trainer.data.alignment.examples import (
     Prompt,
     StepTokens,
 )
+from anneal_trainer.data.alignment.fit import fit
 from anneal_trainer.data.encode import Encoder
 from anneal_trainer.data.formats.chat.known import TEMPLATES
 from anneal_trainer.data.pieces import IGNORED, RowError
+from anneal_trainer.data.shape import Limits
 from anneal_trainer.errors import ConfigError
 from trainer.families import EOS, NAMES, SPECIAL, tokenizer
 from trainer.test_tokens import ANY_TEXT, EOS_ID, START, ids_of
@@ -293,7 +295,7 @@ def test_prompt_and_answer_are_the_whole(name: str, *, asked: str, said: str, ot
         pytest.param("preference", "zephyr.nectar", {"prompt": "Q", "answers": ["a"]}, "answers[0] must be a mapping of answer", id="answer"),
         pytest.param("unpaired", "chatml.intel", {"question": "Q", "completion": "a", "label": "yes"}, 'label must be true or false, got "yes"', id="label"),
         pytest.param("unpaired", "chatml.intel", {"question": "Q", "completion": "", "label": True}, "completion must have words", id="nothing"),
-        pytest.param("stepwise", "stepwise_supervised", {"prompt": "Q", "completions": ["a"], "labels": [True, True]}, "1 completions and 2 labels", id="counts"),
+        pytest.param("stepwise", "stepwise_supervised", {"prompt": "Q", "completions": ["a"], "labels": [True, True]}, "got 1 completion and 2 labels", id="counts"),
         pytest.param("stepwise", "stepwise_supervised", {"prompt": "Q", "completions": ["a"], "labels": [2]}, "labels must be a list of true or false, got 2 in it", id="step label"),
         pytest.param("stepwise", "stepwise_supervised", {"prompt": "Q", "completions": [1], "labels": [True]}, "completions must be a list of texts, got 1 in it", id="step"),
         pytest.param("reward", "bradley_terry.chat_template", {"input": "Q", "chosen": "a", "rejected": "a"}, "are the same", id="same reward"),
@@ -321,6 +323,86 @@ def test_answers_that_are_the_same_tokens_are_refused() -> None:
         check(PairTokens([1], [2], [2]))
     with pytest.raises(RowError, match="no step has a label to train"):
         check(StepTokens([1, 2], [IGNORED, IGNORED]))
+
+
+START_IDS = (1,)
+PROMPT = [1, *range(10, 40)]
+
+
+@pytest.mark.parametrize(
+    ("given", "expected", "reason"),
+    [
+        pytest.param(PairTokens([1], [2] * 19, [3]), PairTokens([1], [2] * 19, [3]), "", id="fits"),
+        pytest.param(
+            PairTokens(PROMPT, [2] * 9, [3] * 4),
+            PairTokens([1, *PROMPT[-10:]], [2] * 9, [3] * 4),
+            "",
+            id="prompt first",
+        ),
+        pytest.param(
+            PairTokens(PROMPT, [2] * 90, [3] * 4),
+            PairTokens([1, *PROMPT[-4:]], [2] * 15, [3] * 4),
+            "",
+            id="then answers",
+        ),
+        pytest.param(
+            PairTokens([1], [2] * 30 + [4], [2] * 30 + [5]), None, "answerCutOff", id="alike once they are cut"
+        ),
+        pytest.param(
+            JudgedTokens(PROMPT, [2] * 30, True), JudgedTokens([1, *PROMPT[-4:]], [2] * 15, True), "", id="judged"
+        ),
+        pytest.param(
+            ComparedTokens([*PROMPT, 2, 2, 2], [*PROMPT, 3]),
+            ComparedTokens([1, *PROMPT[-16:], 2, 2, 2], [1, *PROMPT[-16:], 3]),
+            "",
+            id="what both begin with is the prompt",
+        ),
+        pytest.param(StepTokens([1] * 30, [IGNORED] * 29 + [1]), None, "answerCutOff", id="the only label is cut"),
+        pytest.param(
+            StepTokens([1] * 30, [0] + [IGNORED] * 29), StepTokens([1] * 20, [0] + [IGNORED] * 19), "", id="steps"
+        ),
+        pytest.param(AskedTokens(PROMPT, {}), AskedTokens([1, *PROMPT[-19:]], {}), "", id="asked"),
+    ],
+)
+def test_long_rows_are_cut_where_they_can_spare_it(given: Any, expected: Any, reason: str) -> None:
+    """The prompt from its left, then both answers at one place, and never all that is to be learnt."""
+    found = fit(given, Limits(20, "truncate"), START_IDS)
+    assert found.reason == reason
+    if expected is not None:
+        assert (found.tokens, found.cut) == (expected, given != expected)
+
+
+@pytest.mark.parametrize("policy", ["drop", "error"])
+def test_long_pairs_are_left_out_where_that_is_asked_for(policy: str) -> None:
+    """Whichever of the two answers is too long."""
+    for chosen, rejected in (([2] * 30, [3]), ([2], [3] * 30)):
+        assert fit(PairTokens([1], chosen, rejected), Limits(20, policy), START_IDS).reason == "tooLong"
+    assert fit(PairTokens([1], [2], [3]), Limits(20, policy), START_IDS).reason == ""
+
+
+@given(
+    st.lists(st.integers(5, 9), max_size=40),
+    st.lists(st.integers(5, 9), min_size=1, max_size=40),
+    st.lists(st.integers(5, 9), min_size=1, max_size=40),
+    st.integers(8, 30),
+)
+def test_a_cut_pair_fits_and_keeps_a_part_of_each(
+    prompt: list[int], chosen: list[int], rejected: list[int], most: int
+) -> None:
+    """Whatever the lengths are: the end of the prompt and the beginning of each answer."""
+    found = fit(PairTokens([1, *prompt], chosen, rejected), Limits(most, "truncate"), START_IDS)
+    kept = found.tokens
+    assert isinstance(kept, PairTokens)
+    if not found.reason:
+        assert len(kept.prompt_ids) + max(len(kept.chosen_ids), len(kept.rejected_ids)) <= most
+        assert [1, *prompt][-len(kept.prompt_ids) + 1 :][1:] == kept.prompt_ids[2:]
+        assert (kept.chosen_ids, kept.rejected_ids) == (
+            chosen[: len(kept.chosen_ids)],
+            rejected[: len(kept.rejected_ids)],
+        )
+        assert kept.chosen_ids
+        assert kept.rejected_ids
+        assert kept.chosen_ids != kept.rejected_ids or found.tokens == PairTokens([1, *prompt], chosen, rejected)
 
 
 @pytest.mark.parametrize(

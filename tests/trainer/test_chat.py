@@ -243,6 +243,45 @@ def test_tool_calls_are_trained_with_the_turn() -> None:
     assert row["messages"][1]["tool_calls"][0]["function"]["arguments"] == '{"a": 1}', "the row itself is not changed"
 
 
+def test_a_turn_may_be_a_call_alone() -> None:
+    """An assistant that calls a tool and says nothing has no content, whether or not the row lists tools."""
+    call = {"type": "function", "function": {"name": "add", "arguments": {"a": 1}}}
+    row = {"messages": [{"role": "user", "content": "1+1"}, {"role": "assistant", "tool_calls": [call]}]}
+    assert seen(chat(renderer(TOOLS))(row)).endswith('<|im_start|>assistant\n«[add {"a": 1}]<|im_end|>»')
+
+
+@pytest.mark.parametrize("name", ["chatml", "llama3", "gemma", "mistral_v1"])
+def test_what_transformers_compiled_renders_what_transformers_renders(name: str) -> None:
+    """Messages of role and text go straight to the compiled template: text, prompt and refusal are the same."""
+    from transformers.utils.chat_template_utils import render_jinja_template
+
+    made = renderer(TEMPLATES[name]).chosen(None)
+    asked: list[dict[str, Any]] = [{"role": "user", "content": " a\n"}]
+    for messages in (asked, [*asked, {"role": "assistant", "content": "b"}], [*asked, *asked]):
+        for prompt in (False, True):
+            options = {"add_generation_prompt": prompt, **dict(made.renderer.variables)}
+            try:
+                expected = render_jinja_template([messages], chat_template=made.source, **options)[0][0]
+            except Exception as error:  # noqa: BLE001 - whatever a template raises
+                with pytest.raises(RowError, match=str(error)):
+                    made.render(messages, prompt=prompt)
+            else:
+                assert made.render(messages, prompt=prompt) == expected
+
+
+@pytest.mark.parametrize("keys", [("role", "content"), ("from", "value"), ("from", "content")])
+def test_a_null_beside_a_turn_changes_nothing(keys: tuple[str, str]) -> None:
+    """Turns of role and text are read the short way; what Arrow puts beside them does not make them others."""
+    turn = [{keys[0]: role, keys[1]: content} for role, content in (("human", "hi"), ("gpt", "yes"))]
+    read = []
+    for messages in (turn, [{**message, "weight": None} for message in turn]):
+        try:
+            read.append(seen(chat()({"messages": messages})))
+        except RowError as error:
+            read.append(str(error).partition("got")[0])
+    assert read[0] == read[1]
+
+
 @pytest.mark.parametrize(
     ("row", "words"),
     [

@@ -52,8 +52,9 @@ def test_bad_rows_are_dropped_where_that_is_asked_for(storage: Path) -> None:
     rows: list[Any] = [*alpaca_rows(6), {"instruction": "a"}, {"instruction": "a", "output": 7}]
     ready = prepared(storage, over(storage, rows, preparation={"onBadRow": "drop"}, training=LONG))
     assert (ready.report.rows, ready.report.used, dropped(ready)) == (8, 6, {"bad": 2})
-    assert ready.report.warnings[0].startswith(
-        f"2 of 8 rows cannot be read or understood and are dropped (the first: {FILE}, line 7: the column 'output'"
+    assert ready.report.warnings[0].message.startswith(
+        "rows that cannot be read or understood and are dropped: 2 of 8 "
+        f"(the first: {FILE}, line 7: the column 'output'"
     )
     found = json.loads((ready.prepared.path / "report.json").read_text())
     assert [place.split(":")[1] for place in found["places"]["bad"]] == [
@@ -118,8 +119,12 @@ def test_equal_rows_are_counted_and_kept_or_dropped(storage: Path) -> None:
     rows = [*alpaca_rows(5), *alpaca_rows(2), {**alpaca_rows(1)[0], "output": "another"}]
     kept = prepared(storage, over(storage, rows, training=LONG))
     assert (kept.report.used, kept.report.duplicates, dropped(kept)) == (8, 2, {})
-    assert kept.report.warnings == [
-        "2 rows (25.0%) repeat another one: preparation.duplicates dropExact would drop them"
+    assert [warning.dump() for warning in kept.report.warnings] == [
+        {
+            "reason": "DuplicateRows",
+            "message": "rows that repeat another one (preparation.duplicates: dropExact would drop them): 2 of 8 (25.0%)",
+            "rows": 2,
+        }
     ]
     once = prepared(storage, job(training=LONG, preparation={"duplicates": "dropExact"}))
     assert (once.report.used, dropped(once), adds_up(once)) == (6, {"duplicate": 2}, True)
@@ -245,12 +250,13 @@ def spread(storage: Path, monkeypatch: pytest.MonkeyPatch, count: int) -> Ready:
 
 
 def test_processes_change_nothing(storage: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Rows, order, counts and places are those of one process."""
+    """Rows, order, counts and places are those of one process, and nothing of the processes stays."""
     rows = [*alpaca_rows(48), {"instruction": "a", "output": ""}]
     alone = prepared(storage, over(storage, rows, training=LONG))
     expected = [dict(row) for row in alone.prepared.dataset(store.TRAIN)]
     alone.prepared.path.rename(storage / "alone")
     together = spread(storage, monkeypatch, 48)
+    assert not list(together.prepared.path.glob("*.spool")), "of no process, this one included"
     assert [dict(row) for row in together.prepared.dataset(store.TRAIN)] == expected
     left_out = {"prepared_time", "seconds", "fingerprint"}
     assert together.report.model_dump(exclude=left_out) == alone.report.model_dump(exclude=left_out)
@@ -281,7 +287,7 @@ def test_a_full_disk_is_told_with_the_remedy(storage: Path) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (2000, hard))
     try:
-        with pytest.raises(ConfigError, match=r"the job's storage is full.*enlarge the volume"):
+        with pytest.raises(ConfigError, match=r"the storage is full.*enlarge the volume"):
             prepared(storage, made)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

@@ -55,7 +55,7 @@ def test_long_rows_are_cut_and_counted(storage: Path) -> None:
     ready = prepared(storage, over(storage, rows, training={"sequenceLength": 120}))
     assert [len(row["input_ids"]) for row in ready.prepared.dataset(store.TRAIN)][2:] == [120, 120]
     assert ready.report.truncated == 2
-    assert ready.report.warnings == ["2 rows (50.0%) are cut to training.sequenceLength: their ends are not learnt"]
+    assert [(warning.reason, warning.rows) for warning in ready.report.warnings] == [("RowsTruncated", 2)]
 
 
 def test_rows_without_a_trained_token_are_dropped_and_counted(storage: Path) -> None:
@@ -63,8 +63,8 @@ def test_rows_without_a_trained_token_are_dropped_and_counted(storage: Path) -> 
     rows = [*alpaca_rows(4), {"instruction": "Say", "output": ""}]
     report = prepared(storage, over(storage, rows, training={"sequenceLength": 512})).report
     assert (report.rows, report.used) == (5, 4)
-    assert report.warnings == [
-        "1 of 5 rows have no token to train on and are dropped (the first: volume://runs/data.jsonl, line 5)"
+    assert [warning.message for warning in report.warnings] == [
+        "rows that have no token to train on and are dropped: 1 of 5 (the first: volume://runs/data.jsonl, line 5)"
     ]
 
 
@@ -163,10 +163,10 @@ def test_all_bad_rows_are_told_at_once(storage: Path) -> None:
     assert (type(error), error.exit_code) == (DataError, 65)
     file = "volume://runs/data.jsonl"
     assert sorted(str(error).splitlines()) == [
-        f"{file}, line 2: not JSON from column 32: Expecting value",
+        f'{file}, line 2: not JSON from column 32: Expecting value, in …\'tion": "a", "output": \'',
         f"{file}, line 3: the column 'output' is missing; this row has instruction",
         f"{file}, line 4: output must be text, got 7",
-        f"{file}, line 5: must be a JSON object, got list",
+        f"{file}, line 5: must be a JSON object, got [1]",
     ]
 
 
@@ -198,7 +198,7 @@ def test_the_first_twenty_problems_are_told_and_the_rest_counted(storage: Path) 
         pytest.param(
             [{"instruction": "a", "output": ""}, {"instruction": "b", "output": ""}],
             {},
-            "no row has a token to train on: all 2 rows have only masked labels, -100 (the first: volume://runs/data.jsonl, "
+            "no row has a token to train on: all labels of 2 rows are masked, -100 (the first: volume://runs/data.jsonl, "
             "line 1)",
             id="all masked",
         ),

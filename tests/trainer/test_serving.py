@@ -1,6 +1,7 @@
 """Progress over HTTP, checkpoints on disk, and the log: the small parts around training."""
 
 import json
+import os
 import subprocess
 import sys
 import urllib.error
@@ -155,6 +156,40 @@ def test_a_directory_appears_whole_or_not_at_all(tmp_path: Path) -> None:
         (tmp_path / "a/file").write_text("theirs")
     assert (tmp_path / "a/file").read_text() == "theirs"
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+def killed_while_filling(target: Path) -> None:
+    """A process that dies in the middle, without a chance to clean up."""
+    code = "import os, sys, pathlib; from anneal_trainer.files import new_directory\n"
+    code += "with new_directory(pathlib.Path(sys.argv[1])) as draft: (draft / 'half').touch(); os.kill(os.getpid(), 9)"
+    assert subprocess.run([sys.executable, "-c", code, str(target)], check=False).returncode == -9
+
+
+@pytest.mark.parametrize(
+    ("host", "hours", "left"), [(None, 0, 0), ("elsewhere", 0, 1), ("elsewhere", 2, 0)], ids=["here", "fresh", "rested"]
+)
+def test_what_a_killed_process_left_is_removed_by_the_next(
+    tmp_path: Path, host: str | None, hours: int, left: int
+) -> None:
+    """At once if it was of this machine; of another one, whose locks may not be seen here, when it has rested."""
+    killed_while_filling(tmp_path / "a")
+    (draft,) = tmp_path.iterdir()
+    if host:
+        (draft / "owner").write_text(host)
+    for path in (*draft.rglob("*"), draft):
+        os.utime(path, (0, path.stat().st_mtime - hours * 3600))
+    with new_directory(tmp_path / "b"):
+        pass
+    assert len(list(tmp_path.glob(".*"))) == left
+
+
+def test_what_a_living_process_fills_is_left_alone(tmp_path: Path) -> None:
+    """However long it takes: the kernel holds its lock."""
+    with new_directory(tmp_path / "a") as mine:
+        os.utime(mine.parent / "owner", (0, 0))
+        with new_directory(tmp_path / "b"):
+            assert mine.exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b"]
 
 
 def test_a_result_replaces_an_earlier_one(tmp_path: Path) -> None:

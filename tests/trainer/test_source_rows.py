@@ -113,7 +113,14 @@ def test_a_query_that_fails_is_told_in_the_data_bases_words(database: Path, quer
     """Exit code 66; the data base is read only."""
     with pytest.raises(InputError, match=words) as raised:
         read("volume://claim/chats.db", {"claim": database}, query=query)
-    assert str(raised.value).startswith("volume://claim/chats.db: ")
+    assert str(raised.value).startswith(f'volume://claim/chats.db: query "{query}": ')
+
+
+def test_a_data_base_that_is_not_there_is_not_made(tmp_path: Path) -> None:
+    """SQLite would open an empty one in its place."""
+    with pytest.raises(InputError, match="there is no such file"):
+        read(f"sqlite:///{tmp_path}/absent.db", query=QUERY)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import time
 from typing import Any, Self
 
 from anneal_api import Layout, ProgressReport, TerminationMessage
+from anneal_api.words import counted
 from anneal_trainer import metrics, samples
 from anneal_trainer.samples import Sample
 
@@ -109,7 +110,7 @@ class Bar:
             description=_WORDS[report.phase],
             completed=report.step,
             total=report.total_steps or None,
-            facts=f"{report.rows:,} rows" if preparing else facts(report),
+            facts=counted(report.rows or 0, "row") if preparing else facts(report),
         )
 
 
@@ -140,7 +141,7 @@ def summary(words: TerminationMessage, layout: Layout, seconds: float) -> None:
         say(f"Prompt   {before.prompt}\n  before {_shown(before)}\n  after  {_shown(after)}\n")
     say(f"{words.outputs[0].kind.capitalize():9}{layout.output}")
     if words.first_loss is not None and words.loss is not None:
-        say(f"Loss     {words.first_loss:.3f} → {words.loss:.3f} in {words.total_steps} steps")
+        say(f"Loss     {words.first_loss:.3f} → {words.loss:.3f} in {counted(words.total_steps or 0, 'step')}")
     eval_before = metrics.first(layout.logs / "metrics.jsonl", "eval_loss")
     if eval_before is not None and words.eval_loss is not None:
         say(f"Holdout  {eval_before:.3f} → {words.eval_loss:.3f}")

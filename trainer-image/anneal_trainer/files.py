@@ -1,14 +1,22 @@
 """Writing so that a reader, or a process that dies half-way, never leaves or sees half of anything."""
 
+import errno
+import fcntl
 import hashlib
 import json
 import os
 import shutil
+import socket
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+from anneal_trainer.errors import ConfigError
+
+_DRAFT, _OWNER = ".draft", "owner"
+_REST_SECONDS = 3600
 
 
 def replace_text(path: Path, text: str) -> None:
@@ -41,15 +49,47 @@ def new_directory(target: Path) -> Iterator[Path]:
 
     If `target` appeared meanwhile (another job made the same), that one stays and ours goes.
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-    draft.chmod(0o755)
-    try:
+    with draft_beside(target) as draft:
         yield draft
         if not target.exists():
             draft.rename(target)
+
+
+@contextmanager
+def draft_beside(target: Path) -> Iterator[Path]:
+    """A directory beside `target`, on the same file system, which goes away at the end of the block.
+
+    Drafts that a killed process left there go first: those whose lock the kernel gave back, if they were made on this
+    machine or have rested for an hour. The hour is for shared storage whose locks other machines do not see.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    place = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=_DRAFT, dir=target.parent))
+    draft = place / "draft"
+    try:
+        with (place / _OWNER).open("w+") as owner:
+            # Storage that knows no locks has nobody clear up after the dead, and loses nothing else.
+            with suppress(OSError):
+                fcntl.flock(owner, fcntl.LOCK_EX)
+            owner.write(socket.gethostname())
+            owner.flush()
+            draft.mkdir()
+            _clear(target.parent, now=place.stat().st_mtime)
+            yield draft
     finally:
-        shutil.rmtree(draft, ignore_errors=True)
+        shutil.rmtree(place, ignore_errors=True)
+
+
+def _clear(parent: Path, *, now: float) -> None:
+    """Remove the drafts in `parent` that nobody writes any more; `now` is by the clock of the file system."""
+    for place in parent.glob(f".*{_DRAFT}"):
+        with suppress(OSError), (place / _OWNER).open("r+") as owner:
+            fcntl.flock(owner, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if owner.read() == socket.gethostname() or now - _last_change(place) > _REST_SECONDS:
+                shutil.rmtree(place, ignore_errors=True)
+
+
+def _last_change(place: Path) -> float:
+    return max(path.stat().st_mtime for path in (place, *place.rglob("*")))
 
 
 def replace_directory(draft: Path, target: Path) -> None:
@@ -61,6 +101,20 @@ def replace_directory(draft: Path, target: Path) -> None:
         target.rename(old)
     draft.rename(target)
     shutil.rmtree(old, ignore_errors=True)
+
+
+@contextmanager
+def full_disk_told(place: Path) -> Iterator[None]:
+    """A disk that is full stays so: the user has to make room."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
+        raise ConfigError(
+            f"the storage is full: prepared data is written below {place.name}/, and needs about 8 bytes a token twice "
+            "while it is made; enlarge the volume or free space on it"
+        ) from error
 
 
 def digest_of(directory: Path) -> str:

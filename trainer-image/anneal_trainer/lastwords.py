@@ -9,6 +9,7 @@ from pathlib import Path
 from anneal_api import Outcome, TerminationMessage
 from anneal_api.exitcodes import OK
 from anneal_api.status import DatasetReport
+from anneal_api.words import counted
 from anneal_trainer.errors import MemoryShortError, TrainerError
 from anneal_trainer.reporter import Reporter
 from anneal_trainer.result import Result
@@ -20,7 +21,7 @@ def of_result(result: Result) -> TerminationMessage:
     """A run that reached its end."""
     return TerminationMessage(
         outcome=Outcome.SUCCEEDED,
-        message=f"trained {result.steps} steps",
+        message=f"trained {counted(result.steps, 'step')}",
         exit_code=OK,
         step=result.steps,
         total_steps=result.steps,
@@ -40,7 +41,8 @@ def of_prepared(report: DatasetReport) -> TerminationMessage:
     """Data that is ready."""
     return TerminationMessage(
         outcome=Outcome.SUCCEEDED,
-        message=f"{report.used:,} of {report.rows:,} rows are ready: {report.trained_tokens:,} trained tokens",
+        message=f"ready: {report.used:,} of {counted(report.rows, 'row')}, "
+        f"{counted(report.trained_tokens, 'trained token')}",
         dataset=report,
     )
 

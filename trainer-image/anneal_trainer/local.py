@@ -145,7 +145,7 @@ def _run(context: Context, reporter: Reporter, stop: Stop) -> TerminationMessage
 
     ready = prepare(context, reporter)
     for warning in ready.report.warnings:
-        console.say(f"note: {warning}")
+        console.say(f"note: {warning.message}")
     processes = _processes(context)
     if processes > 1:
         from anneal_trainer import launcher

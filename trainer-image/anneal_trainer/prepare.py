@@ -9,7 +9,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from anneal_api.model import ModelSpec
@@ -22,7 +21,7 @@ from anneal_trainer.data import store
 from anneal_trainer.data.build import build
 from anneal_trainer.data.identity import Identity, sources_identity
 from anneal_trainer.errors import ConfigError, InputError, TrainerError
-from anneal_trainer.files import digest_of_files, new_directory, replace_directory
+from anneal_trainer.files import digest_of_files, draft_beside, full_disk_told, new_directory, replace_directory
 from anneal_trainer.preview import kept
 from anneal_trainer.preview.read import first_rows
 from anneal_trainer.reporter import Reporter
@@ -68,13 +67,14 @@ def _prepare(context: Context, reporter: Reporter) -> Ready:
     fingerprint = _fingerprint(context, sources, path)
     target = layout.prepared(fingerprint)
     found = store.load(target)
-    if found is None:
-        tokenizer = model.load_tokenizer(spec.model, path)
-        with new_directory(target) as draft:
-            _make(context, tokenizer, path, draft=draft, fingerprint=fingerprint, reporter=reporter)
-    else:
-        kept.publish(context, target, reporter)
-    store.point(layout, context.file.prepare_key, fingerprint, sources)
+    with full_disk_told(target.parent):
+        if found is None:
+            tokenizer = model.load_tokenizer(spec.model, path)
+            with new_directory(target) as draft:
+                _make(context, tokenizer, path, draft=draft, fingerprint=fingerprint, reporter=reporter)
+        else:
+            kept.publish(context, target, reporter)
+        store.point(layout, context.file.prepare_key, fingerprint, sources)
     prepared = found or store.load(target)
     assert prepared is not None, f"{target} was just written"
     ready = Ready(prepared, spec.model, path, reused=found is not None)
@@ -96,10 +96,7 @@ def prepare_into(context: Context, out: Path, reporter: Reporter) -> Ready:
             return Ready(found, context.spec.model, path, reused=True)
         reporter.update(phase="preparing")
         tokenizer = model.load_tokenizer(context.spec.model, path)
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as place:
-            draft = Path(place) / "draft"
-            draft.mkdir()
+        with full_disk_told(out.parent), draft_beside(out) as draft:
             _make(context, tokenizer, path, draft=draft, fingerprint=fingerprint, reporter=reporter)
             replace_directory(draft, out)
     except UnmappedVolumeError as error:

@@ -10,6 +10,7 @@ from datetime import timedelta
 from anneal_api.conditions import ConditionType, Outcome, Reason
 from anneal_api.progress import TerminationMessage
 from anneal_api.status import Attempt, Progress
+from anneal_api.words import counted
 from anneal_operator import attempts as policy
 from anneal_operator import engine, progress, waiting
 from anneal_operator.draft import Draft
@@ -160,7 +161,7 @@ def _lost(draft: Draft, attempt: Attempt, now: Scene) -> policy.Evidence | None:
             return policy.Evidence(Outcome.INFRASTRUCTURE, "PodDeleted", f"pod {pod.name} was deleted while it ran")
     present = [pod for pod in now.pods if not pod.gone]
     if len(present) < draft.plan.nodes:
-        message = f"{draft.plan.nodes - len(present)} of {draft.plan.nodes} pods vanished while they ran"
+        message = f"{draft.plan.nodes - len(present)} of {counted(draft.plan.nodes, 'pod')} vanished while they ran"
         return policy.Evidence(Outcome.INFRASTRUCTURE, "PodDeleted", message)
     return None
 

@@ -7,6 +7,7 @@ another job, makes no pod of its own.
 from anneal_api import exitcodes
 from anneal_api.conditions import ConditionType, Outcome, Reason
 from anneal_api.status import DatasetReport
+from anneal_api.words import counted
 from anneal_operator import waiting
 from anneal_operator.draft import Draft
 from anneal_operator.kinds import (
@@ -149,11 +150,12 @@ def _complete(draft: Draft, pods: list[PodView]) -> bool:
     draft.fields["dataset"] = dataset.model_copy(update={"prepared_time": draft.now})
     message = (told.message if told else "") or "the data is prepared"
     if dataset.warnings:
-        message += f"; warnings: {len(dataset.warnings)} (status.dataset.warnings), the first: {dataset.warnings[0]}"
+        first = dataset.warnings[0].message
+        message += f"; {counted(len(dataset.warnings), 'warning')} in status.dataset.warnings, the first: {first}"
     draft.set(DATA_READY, "True", Reason.PREPARED, message)
     draft.tell("DataReady", message)
     for warning in dataset.warnings:
-        draft.tell("DataWarning", warning, warning=True)
+        draft.tell(warning.reason, warning.message, warning=True)
     return True
 
 
@@ -192,7 +194,7 @@ def _in_progress(draft: Draft, job: Obj, pods: list[PodView]) -> None:
         return
     report = draft.world.report
     rows = report.report.rows if report and report.report and report.report.role == "prepare" else None
-    done = f": {rows} rows read" if rows else ""
+    done = f": {counted(rows, 'row')} read" if rows else ""
     draft.set(DATA_READY, "False", Reason.PREPARING, f"pod {current.name} prepares the data{done}")
 
 

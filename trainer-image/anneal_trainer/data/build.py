@@ -6,10 +6,8 @@ together; whatever is dropped is counted with its reason and its place.
 Not here: where prepared data is kept and found (`store`).
 """
 
-import errno
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,47 +15,56 @@ from typing import Any
 
 from anneal_api.job import JobSpec
 from anneal_api.status import DatasetReport
-from anneal_trainer import apart
+from anneal_api.words import counted
+from anneal_trainer import apart, model
 from anneal_trainer.context import Context
 from anneal_trainer.data import decide, near, report, shape, store
 from anneal_trainer.data.detect import Detected, detected
 from anneal_trainer.data.packing import pack
+from anneal_trainer.data.problems import Lost
 from anneal_trainer.data.report import Built
-from anneal_trainer.data.rows import Lost, Maker, Task
+from anneal_trainer.data.rows import Maker, Task
 from anneal_trainer.data.spool import SpoolReader
 from anneal_trainer.data.table import Gathered, Table
 from anneal_trainer.data.workers import Crew, processes
 from anneal_trainer.errors import ConfigError, DataError
 from anneal_trainer.reporter import Reporter
 
+_WARNINGS = 24
+
 
 def build(context: Context, tokenizer: Any, model_path: Path, *, draft: Path, reporter: Reporter) -> Built:
     """Write the splits into `draft` and say what was made; DataError with every problem if there is one too many."""
     begun, spec = time.monotonic(), context.spec
-    with _full_disk_told(draft):
-        packed, why_not = packing_of(spec, model_path)
-        gathered, found = _first_pass(context, tokenizer, model_path, draft, reporter)
-        table = Table.of(gathered)
-        chosen = _chosen(spec, table, gathered)
-        splits = {store.TRAIN: chosen.train, store.EVAL: chosen.measured}
-        packs = {name: _packs(table, rows, spec, packed=packed) for name, rows in splits.items() if len(rows)}
-        with SpoolReader(table.sequences) as reader:
-            for name, split in packs.items():
-                store.write_split(draft / name, reader, split, packed=packed)
-        for spool in gathered.spools:
-            spool.unlink()
+    packed, why_not = packing_of(spec, model_path)
+    gathered, found = _first_pass(context, tokenizer, model_path, draft, reporter)
+    table = Table.of(gathered)
+    chosen = _chosen(spec, table, gathered)
+    splits = {store.TRAIN: chosen.train, store.EVAL: chosen.measured}
+    packs = {name: _packs(table, rows, spec, packed=packed) for name, rows in splits.items() if len(rows)}
+    with SpoolReader(table.sequences) as reader:
+        special = report.special_ids(tokenizer, model.vocabulary(model_path, tokenizer))
+        trained = {
+            name: store.write_split(draft / name, reader, split, packed=packed, special=special)
+            for name, split in packs.items()
+        }
+    # Those of processes that kept no row, too.
+    for spool in draft.glob("*.spool"):
+        spool.unlink()
     result = _report(spec, table, gathered, chosen, packs)
     result = result.model_copy(
         update={
             "types": [entry.kind for entry in found],
             "detected": [entry.words for entry in found if entry.words],
-            "special_tokens": report.special_tokens(gathered.special, tokenizer),
+            "special_tokens": report.special_tokens(trained[store.TRAIN], tokenizer),
             "packed": packed,
             "seconds": round(time.monotonic() - begun, 3),
         }
     )
-    result = result.model_copy(update={"warnings": list(report.warnings(result, gathered.notes, why_not))[:16]})
-    return Built(result, {reason: lost.places for reason, lost in (gathered.lost | gathered.notes).items()})
+    remarks = gathered.problems.remarks
+    result = result.model_copy(update={"warnings": list(report.warnings(result, remarks, why_not))[:_WARNINGS]})
+    places = {reason: lost.places for reason, lost in gathered.lost.items()}
+    return Built(result, places | {reason: found.places for (reason, _), found in remarks.items()})
 
 
 def packing_of(spec: JobSpec, model_path: Path) -> tuple[bool, str | None]:
@@ -106,9 +113,9 @@ def _judge(gathered: Gathered, spec: JobSpec) -> None:
     if not gathered.kept:
         masked = gathered.lost.get(shape.MASKED) or gathered.lost.get(shape.CUT_OFF) or Lost()
         raise DataError(
-            f"no row has a token to train on: all {gathered.rows} rows have only masked labels, -100 (the first: "
-            f"{masked.places[0] if masked.places else '-'}); look for empty answers, conversations without an "
-            "assistant turn, or prompts that are longer than training.sequenceLength"
+            f"no row has a token to train on: all labels of {counted(gathered.rows, 'row')} are masked, -100 "
+            f"(the first: {masked.places[0] if masked.places else '-'}); look for empty answers, conversations without "
+            "an assistant turn, or prompts that are longer than training.sequenceLength"
         )
 
 
@@ -186,7 +193,8 @@ def _report(
         rows=gathered.rows,
         used=len(np.unique(chosen.train)),
         eval_rows=len(chosen.measured),
-        truncated=gathered.truncated,
+        truncated=int(table.cut[np.unique(chosen.train)].sum()),
+        eval_truncated=int(table.cut[chosen.measured].sum()),
         tokens=tokens,
         trained_tokens=int(table.trained[train].sum(dtype=np.int64)),
         sequences=count,
@@ -198,17 +206,3 @@ def _report(
         lengths=report.lengths(gathered.histogram),
         prepared_time=datetime.now(UTC).isoformat(timespec="seconds"),
     )
-
-
-@contextmanager
-def _full_disk_told(draft: Path) -> Iterator[None]:
-    """A disk that is full stays so: the user has to make room."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise
-        raise ConfigError(
-            f"the job's storage is full: prepared data is written to {draft.parent.name}/, and needs about 8 bytes a "
-            "token twice while it is made; enlarge the volume or free space on it"
-        ) from error

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from anneal_api.evaluation import EvaluationBase
+from anneal_api.words import counted
 from anneal_trainer.errors import DataError
 
 DUPLICATE, NEAR, LEAKED, UNSAMPLED = "duplicate", "nearDuplicate", "inEvaluation", "notSampled"
@@ -58,7 +59,8 @@ def held_out(rows: Any, evaluation: EvaluationBase | None, seed: int) -> Any:
     count = holdout.count if holdout.count is not None else max(1, round(total * (holdout.fraction or 0)))
     if count >= total:
         raise DataError(
-            f"evaluation.holdout would keep {count} of {total} rows out of training and leave none: make it smaller"
+            f"evaluation.holdout would keep {count:,} of {counted(total, 'row')} out of training and leave none: "
+            "make it smaller"
         )
     chosen = random.Random(seed).sample(range(total), count)  # noqa: S311 - a reproducible choice, not a secret
     return rows[np.sort(np.asarray(chosen, dtype=np.int64))]

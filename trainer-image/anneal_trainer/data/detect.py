@@ -5,14 +5,17 @@ Not here: what a type needs (`formats`).
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache, partial
 from itertools import chain
 from typing import Any
 
-from anneal_api.dataset import DatasetSpec
+from anneal_api.dataset import DatasetFields, DatasetSpec
 from anneal_trainer import model
 from anneal_trainer.context import Context
 from anneal_trainer.data import formats, sources
-from anneal_trainer.data.problems import Problems
+from anneal_trainer.data.formats.values import names
+from anneal_trainer.data.pieces import Note, RowError
+from anneal_trainer.data.problems import Problems, line
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,7 @@ class Detected:
 
 def detected(name: str, dataset: DatasetSpec, context: Context, tokenizer: Any, problems: Problems) -> Detected | None:
     """None, and a problem, if there is no row or its columns fit no type or not the one given."""
+    before = problems.total
     chunks = sources.chunks(dataset, context.volumes, problems, seed=context.spec.training.seed)
     seen, aside = list[sources.Chunk](), Problems()
     for chunk in chunks:
@@ -40,24 +44,76 @@ def detected(name: str, dataset: DatasetSpec, context: Context, tokenizer: Any, 
             break
     else:
         problems.absorb(aside)
-        if not aside.total:
-            problems.add(dataset.source, "has no row", fatal=True)
+        if problems.total == before:
+            problems.add(dataset.source, "has no row: write one at least, or leave the source out", fatal=True)
         return None
-    columns = list(first.row)
-    kind = _kind(name, dataset, columns, problems)
+    kind = _kind(name, dataset, first.row, problems)
     if kind is None:
         return None
     typed = dataset.model_copy(update={"type": kind})
     # Whatever is wrong with the options alone (a template that is not there) is found before processes start.
     formats.formatter(typed, renderer=lambda: model.renderer(context.spec.model, tokenizer))
-    words = None if dataset.type else f"{name}: {kind}, from the columns {', '.join(map(str, columns))}"[:256]
-    return Detected(typed, chain(seen, chunks), words)
+    found = chain(seen, chunks)
+    if dataset.type:
+        return Detected(typed, found, None)
+    words = line(f"{name}: {kind}, from the columns {names(first.row)}")[:256]
+    return Detected(typed, (Watched(chunk, typed) for chunk in found), words)
 
 
-def _kind(name: str, dataset: DatasetSpec, columns: list[str], problems: Problems) -> Any:
-    fields = dataset.fields
-    kind = dataset.type or formats.detect(columns, fields)
-    there = ", ".join(map(str, columns)) or "no column"
+@dataclass(frozen=True)
+class Watched:
+    """A chunk of a source whose type was detected: rows with columns that speak of another type are told."""
+
+    chunk: sources.Chunk
+    dataset: DatasetSpec
+
+    def read(self, problems: Problems) -> Iterator[sources.Placed]:
+        """Its rows, in order."""
+        told = cache(partial(_other, self.dataset))
+        for placed in self.chunk.read(problems):
+            note = told(tuple(placed.row))
+            if note is not None:
+                problems.remark(placed.place, note)
+            yield placed
+
+
+def _other(dataset: DatasetSpec, columns: tuple[str, ...]) -> Note | None:
+    kind = formats.detect(columns, dataset.fields)
+    if kind is None or kind == dataset.type:
+        return None
+    words = f"have the columns of type {kind} and are read as {dataset.type}, as the first row is: set a type"
+    return Note("ColumnsUnread", words)
+
+
+def explained(row: dict[str, Any], dataset: DatasetSpec, error: RowError) -> str:
+    """What is wrong with a row that its type refuses: every column that it lacks, and the type that it looks like."""
+    assert dataset.type is not None, "the type is detected before rows are formatted"
+    there = [name for name, value in row.items() if value is not None]
+    needed = formats.needed(dataset.type, dataset.fields).values()
+    lacked = [choices for choices in needed if not set(choices) & set(there)]
+    other = formats.detect(there, None)
+    if not lacked or (other is None and any(name in row for choices in lacked for name in choices)):
+        return str(error)
+    wanted = " and ".join(" or ".join(map(repr, choices)) for choices in lacked)
+    told = f"the column{'s' if len(lacked) > 1 else ''} {wanted} {'are' if len(lacked) > 1 else 'is'} missing"
+    if other not in (None, dataset.type):
+        return f"{told}; {names(there)} would be type {other}: give rows of another type an entry of their own"
+    return f"{told}; this row has {names(row)}"
+
+
+def _detected(row: dict[str, Any], fields: DatasetFields | None) -> Any:
+    """By the columns, and where what these speak of is null in the row, by those that are not."""
+    kind = formats.detect(row, fields)
+    there = [name for name, value in row.items() if value is not None]
+    if kind is None or all(set(choices) & set(there) for choices in formats.needed(kind, fields).values()):
+        return kind
+    return formats.detect(there, fields) or kind
+
+
+def _kind(name: str, dataset: DatasetSpec, row: dict[str, Any], problems: Problems) -> Any:
+    fields, columns = dataset.fields, list(row)
+    kind = dataset.type or _detected(row, fields)
+    there = names(columns)
     if kind is None:
         problems.add(
             dataset.source,

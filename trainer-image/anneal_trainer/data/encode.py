@@ -47,14 +47,11 @@ class Encoder:
 
     def divided(self, example: Example, tokens: Tokens, length: int) -> list[Tokens]:
         """The sequences that the tokens of `example` are: one, whatever its length, unless its type divides rows."""
-        match example:
-            case Text(division="chunks"):
-                return division.chunks(tokens, length)
-            case Text(division="windows"):
-                body = tokens.input_ids[len(self.start) :]
-                return division.windows(body, length, start=self.start, eos=self.eos)
-            case _:
-                return [tokens]
+        if isinstance(example, Tokens) or not example.division:
+            return [tokens]
+        if example.division == "chunks":
+            return division.chunks(tokens, length)
+        return division.windows(tokens.input_ids[len(self.start) :], length, start=self.start, eos=self.eos)
 
     def check(self, tokens: Tokens) -> None:
         """RowError if an id or a label is not in the model's vocabulary."""

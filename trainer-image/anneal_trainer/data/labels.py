@@ -34,16 +34,27 @@ def labels(piece: Piece, ids: list[int], encoding: Any) -> list[int]:
 def _tokens(span: Span, encoding: Any) -> Span:
     """The tokens that share a character with `span`, as a half-open range."""
     first, last = span
-    start = next((token for at in range(first, last) if (token := encoding.char_to_token(at)) is not None), None)
+    start = _token_at(encoding, range(first, last))
     if start is None:
         return _scanned_range(encoding, first, last)
     # Tokens that no character leads to: the bytes of one character, and white space that the tokenizer cut off.
     while start > 0 and encoding.token_to_chars(start - 1)[1] > first:
         start -= 1
-    end = next(token for at in range(last - 1, first - 1, -1) if (token := encoding.char_to_token(at)) is not None) + 1
+    final = _token_at(encoding, range(last - 1, first - 1, -1))
+    assert final is not None, "one of these characters has a token"
+    end = final + 1
     while end < len(encoding) and encoding.token_to_chars(end)[0] < last:
         end += 1
     return start, end
+
+
+def _token_at(encoding: Any, places: range) -> int | None:
+    """The token of the first of these characters that has one."""
+    for place in places:
+        token: int | None = encoding.char_to_token(place)
+        if token is not None:
+            return token
+    return None
 
 
 def _scanned_range(encoding: Any, first: int, last: int) -> Span:

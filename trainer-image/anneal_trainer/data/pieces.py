@@ -4,14 +4,13 @@ A format decides *what* is said and *which* of it is trained; it never tokenizes
 a row that are tested by reading, and tokenization happens once, in batches, for all of them (`encode`).
 """
 
-from dataclasses import dataclass, field, replace
-from typing import Literal
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
 
 IGNORED = -100
 
 
-@dataclass(frozen=True)
-class Piece:
+class Piece(NamedTuple):
     """A text that is tokenized by itself; the spans are half-open, of its characters, sorted and apart.
 
     A token with a character in `trained` is trained, unless it has one in `masked`. A token is also trained if it lies
@@ -34,14 +33,19 @@ class Piece:
 
 @dataclass(frozen=True)
 class Note:
-    """Something worth telling about a row that is fine. Rows are counted by `kind`, which goes on from "5 rows …"."""
+    """Something worth telling about a row that is fine: why in one word, and what, going on from "rows that …"."""
 
+    reason: str
     kind: str
     detail: str = ""
 
+    @property
+    def key(self) -> tuple[str, str]:
+        """What rows are counted by."""
+        return self.reason, self.kind
 
-@dataclass(frozen=True)
-class Text:
+
+class Text(NamedTuple):
     """Pieces in order. `starts` and `ends` are those of the first and of the last piece.
 
     `division`: a row that becomes several sequences, cut behind one another or with an overlap (`division`).
@@ -78,7 +82,6 @@ def all_trained(example: Example) -> Example:
     """The same with every piece trained as a whole."""
     if isinstance(example, Tokens):
         return example
-    return replace(
-        example,
-        pieces=tuple(replace(piece, trained=((0, len(piece.text)),), masked=(), partly=()) for piece in example.pieces),
+    return example._replace(
+        pieces=tuple(piece._replace(trained=((0, len(piece.text)),), masked=(), partly=()) for piece in example.pieces)
     )

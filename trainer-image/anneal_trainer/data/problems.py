@@ -1,10 +1,42 @@
 """Everything that is wrong with the data, so that it can be told at once: the first few in full, the rest counted.
 
 A problem is of one row, and `preparation.onBadRow: drop` can live with it; or of a whole source (`fatal`), and nothing
-can. Not here: which of them end a job (`build`).
+can. A remark is about what can be used, and should be known. Not here: which problems end a job (`build`).
 """
 
-from anneal_trainer.errors import SHOWN_PROBLEMS, DataError, listed
+from dataclasses import dataclass, field
+
+from anneal_trainer.data.pieces import Note
+from anneal_trainer.errors import DataError, listed
+
+PLACES = 100
+# Names and values in a message are people's, and may be of any length.
+_LONGEST = 1000
+
+
+@dataclass
+class Lost:
+    """Rows that are not trained on for one reason; or of which one thing is worth telling."""
+
+    rows: int = 0
+    places: list[str] = field(default_factory=list)
+
+    def add(self, place: str) -> None:
+        """One more."""
+        self.rows += 1
+        if len(self.places) < PLACES:
+            self.places.append(line(place))
+
+    def absorb(self, other: "Lost") -> None:
+        """Those of another part."""
+        self.rows += other.rows
+        self.places += other.places[: PLACES - len(self.places)]
+
+
+def line(text: str) -> str:
+    """`text` as one line of bounded length that every terminal and file takes."""
+    flat = " ".join(text[: 2 * _LONGEST].encode("utf-8", "backslashreplace").decode().split())
+    return flat if len(flat) <= _LONGEST else f"{flat[: _LONGEST - 1]}…"
 
 
 class Problems:
@@ -14,19 +46,26 @@ class Problems:
         self.total = 0
         self.fatal = 0
         self.first: list[str] = []
+        self.remarks: dict[tuple[str, str], Lost] = {}
 
     def add(self, place: str, message: str, *, fatal: bool = False) -> None:
         """One more: where, and what is wrong there. `fatal`: it is not one row's, or dropping rows would hide it."""
         self.total += 1
         self.fatal += fatal
-        if len(self.first) < SHOWN_PROBLEMS:
-            self.first.append(f"{place}: {message}")
+        if len(self.first) < PLACES:
+            self.first.append(line(f"{place}: {message}"))
+
+    def remark(self, place: str, note: Note) -> None:
+        """Something worth telling of what is there."""
+        self.remarks.setdefault(note.key, Lost()).add(f"{place}; {note.detail}" if note.detail else place)
 
     def absorb(self, other: "Problems") -> None:
         """Those of a part of the data, after the ones that are here."""
         self.total += other.total
         self.fatal += other.fatal
-        self.first += other.first[: SHOWN_PROBLEMS - len(self.first)]
+        self.first += other.first[: PLACES - len(self.first)]
+        for key, found in other.remarks.items():
+            self.remarks.setdefault(key, Lost()).absorb(found)
 
     @property
     def rows(self) -> int:

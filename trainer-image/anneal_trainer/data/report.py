@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from anneal_api.status import DatasetReport, Dropped, LengthBin, TokenCount
-from anneal_trainer.data import shape
-from anneal_trainer.data.rows import Lost
+from anneal_api.status import DatasetReport, DataWarning, Dropped, LengthBin, TokenCount
+from anneal_trainer.data import decide, shape
+from anneal_trainer.data.problems import Lost
 
 _TOKENS_SHOWN = 16
 # Of all tokens: fewer trained ones are worth a look.
@@ -40,36 +40,59 @@ def lengths(histogram: list[int]) -> list[LengthBin]:
     return [LengthBin(up_to=2**power, rows=histogram[power]) for power in range(filled[0], filled[-1] + 1)]
 
 
+def special_ids(tokenizer: Any, vocabulary: int) -> Any:
+    """For each token id, whether it is special."""
+    import numpy as np
+
+    table = np.zeros(vocabulary, dtype=bool)
+    table[list(tokenizer.all_special_ids)] = True
+    table[[number for number, token in tokenizer.added_tokens_decoder.items() if token.special]] = True
+    return table
+
+
 def special_tokens(counts: dict[int, int], tokenizer: Any) -> list[TokenCount]:
     """The most frequent first."""
     ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:_TOKENS_SHOWN]
     return [TokenCount(token=tokenizer.convert_ids_to_tokens(token)[:64], count=count) for token, count in ranked]
 
 
-def warnings(report: DatasetReport, notes: dict[str, Lost], why_not_packed: str | None) -> Iterator[str]:
-    """What a person should know, in sentences."""
-    words = {
-        shape.BAD: "cannot be read or understood and are dropped",
-        shape.MASKED: "have no token to train on and are dropped",
-        shape.CUT_OFF: "have their whole answer beyond training.sequenceLength and are dropped",
-        shape.TOO_LONG: "are longer than training.sequenceLength and are dropped",
-        "inEvaluation": "repeat an evaluation row and are dropped",
-    }
+_GONE = {
+    shape.BAD: ("BadRowsDropped", "cannot be read or understood and are dropped"),
+    shape.MASKED: ("MaskedRowsDropped", "have no token to train on and are dropped"),
+    shape.CUT_OFF: ("AnswersCutOff", "have their whole answer beyond training.sequenceLength and are dropped"),
+    shape.TOO_LONG: ("LongRowsDropped", "are longer than training.sequenceLength and are dropped"),
+    decide.LEAKED: ("EvaluationRowsDropped", "repeat an evaluation row and are dropped"),
+}
+
+
+def warnings(
+    report: DatasetReport, remarks: dict[tuple[str, str], Lost], why_not_packed: str | None
+) -> Iterator[DataWarning]:
+    """What a person should know: what is lost first."""
     for entry in report.dropped:
-        if entry.reason in words:
-            yield f"{entry.rows} of {report.rows} rows {words[entry.reason]} (the first: {entry.first})"
+        if entry.reason in _GONE:
+            yield _rows(*_GONE[entry.reason], entry.rows, report.rows, entry.first)
+    cut = "are cut to training.sequenceLength, so that their ends are not"
     if report.truncated:
-        share = report.truncated / report.rows
-        yield f"{report.truncated} rows ({share:.1%}) are cut to training.sequenceLength: their ends are not learnt"
-    gone = sum(entry.rows for entry in report.dropped if "uplicate" in entry.reason)
-    if report.duplicates and not gone:
-        yield (
-            f"{report.duplicates} rows ({report.duplicates / report.rows:.1%}) repeat another one: "
-            "preparation.duplicates dropExact would drop them"
-        )
-    for kind, noted in notes.items():
-        yield f"{noted.rows} rows {kind} (the first: {noted.places[0]})"
+        yield _rows("RowsTruncated", f"{cut} learnt", report.truncated, report.used)
+    if report.eval_truncated:
+        yield _rows("EvaluationRowsTruncated", f"{cut} measured", report.eval_truncated, report.eval_rows)
+    if report.duplicates and not any("uplicate" in entry.reason for entry in report.dropped):
+        words = "repeat another one (preparation.duplicates: dropExact would drop them)"
+        yield _rows("DuplicateRows", words, report.duplicates, report.rows)
+    for (reason, words), found in remarks.items():
+        yield _rows(reason, words, found.rows, report.rows, found.places[0])
     if report.trained_tokens < _FEW_TRAINED * report.tokens:
-        yield f"only {report.trained_tokens / report.tokens:.2%} of the tokens are trained: are the right ones?"
+        share = report.trained_tokens / report.tokens
+        yield DataWarning(
+            reason="FewTokensTrained", message=f"only {share:.2%} of the tokens are trained: are the right ones?"
+        )
     if why_not_packed:
-        yield f"training.packing is off: {why_not_packed}"
+        yield DataWarning(reason="PackingOff", message=f"training.packing is off: {why_not_packed}")
+
+
+def _rows(reason: str, words: str, rows: int, total: int, first: str | None = None) -> DataWarning:
+    """A warning about some rows, worded so that their number may be one."""
+    share = f"{rows:,} of {total:,}" + ("" if first else f" ({rows / total:.1%})")
+    place = f" (the first: {first})" if first else ""
+    return DataWarning(reason=reason, message=f"rows that {words}: {share}{place}"[:512], rows=rows)

@@ -11,21 +11,20 @@ from dataclasses import dataclass, field
 from functools import cache
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from anneal_api.dataset import DatasetSpec
 from anneal_trainer import model
 from anneal_trainer.context import Context
-from anneal_trainer.data import formats, near, shape
+from anneal_trainer.data import detect, formats, near, shape
 from anneal_trainer.data.encode import Encoder
-from anneal_trainer.data.pieces import IGNORED, Example, RowError, Text, Tokens
-from anneal_trainer.data.problems import Problems
+from anneal_trainer.data.pieces import Example, RowError, Text, Tokens
+from anneal_trainer.data.problems import Lost, Problems
 from anneal_trainer.data.seams import seam
 from anneal_trainer.data.sources import Chunk, Placed
-from anneal_trainer.data.spool import SpoolWriter
+from anneal_trainer.data.spool import TYPE, WIDTH, SpoolWriter
 
 _BATCH = 512
-PLACES = 100
 POWERS = 32
 # Rows of each chunk whose pieces are compared with their whole text.
 SEAMS = 4
@@ -41,25 +40,6 @@ class Task:
 
 
 @dataclass
-class Lost:
-    """Rows that are not trained on for one reason; or of which one thing is worth telling."""
-
-    rows: int = 0
-    places: list[str] = field(default_factory=list)
-
-    def add(self, place: str) -> None:
-        """One more."""
-        self.rows += 1
-        if len(self.places) < PLACES:
-            self.places.append(place)
-
-    def absorb(self, other: "Lost") -> None:
-        """Those of another part."""
-        self.rows += other.rows
-        self.places += other.places[: PLACES - len(self.places)]
-
-
-@dataclass
 class Facts:
     """Numbers of the rows that are kept, a column each; `files` says from which row on which file is meant."""
 
@@ -68,6 +48,7 @@ class Facts:
     pieces: list[Any] = field(default_factory=list)
     length: list[Any] = field(default_factory=list)
     trained: list[Any] = field(default_factory=list)
+    cut: list[Any] = field(default_factory=list)
     offset: list[Any] = field(default_factory=list)
     files: list[tuple[int, str, str]] = field(default_factory=list)
 
@@ -82,16 +63,12 @@ class Made:
     similar: list[near.Part] = field(default_factory=list)
     problems: Problems = field(default_factory=Problems)
     lost: dict[str, Lost] = field(default_factory=dict)
-    notes: dict[str, Lost] = field(default_factory=dict)
     rows: int = 0
     kept: int = 0
-    truncated: int = 0
     histogram: Any = None
-    special: dict[int, int] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class _Row:
+class _Row(NamedTuple):
     """A row with its tokens, and the sequences that these are divided into."""
 
     placed: Placed
@@ -108,7 +85,6 @@ class Maker:
         self._tokenizer = tokenizer or model.load_tokenizer(spec.model, model_path)
         self._encoder = Encoder.of(self._tokenizer, model.vocabulary(model_path, self._tokenizer))
         self._spool = SpoolWriter(draft / f"rows-{os.getpid()}.spool")
-        self._special = _table(self._tokenizer, self._encoder.vocabulary)
         self._per_band = (
             near.band_rows(spec.preparation.similarity) if spec.preparation.duplicates == "dropNear" else None
         )
@@ -139,7 +115,7 @@ class Maker:
                 self._note(placed, example, made)
                 yield placed, example
             except RowError as error:
-                made.problems.add(placed.place, str(error))
+                made.problems.add(placed.place, detect.explained(placed.row, task.dataset, error))
 
     def _note(self, placed: Placed, example: Example, made: Made) -> None:
         """What is worth telling of a good row. Seams cost a second tokenization: the first rows show them."""
@@ -147,8 +123,7 @@ class Maker:
         if made.rows <= SEAMS and (met := seam(self._encoder, example)):
             found.append(met)
         for note in found:
-            where = f"{placed.place}; {note.detail}" if note.detail else placed.place
-            made.notes.setdefault(note.kind, Lost()).add(where)
+            made.problems.remark(placed.place, note)
 
     def _keep(self, batch: list[tuple[Placed, Example]], made: Made) -> None:
         tokens = self._encoder.encode([example for _, example in batch])
@@ -166,8 +141,7 @@ class Maker:
                 made.problems.add(row.placed.place, words, fatal=True)
             elif reason:
                 made.lost.setdefault(reason, Lost()).add(row.placed.place)
-        made.truncated += int(shaped.cut.sum())
-        self._count(rows, flat, made)
+        self._count(rows, made)
         self._spool_rows(rows, flat, shaped, made)
 
     def _checked(self, rows: list["_Row"], problems: Problems) -> tuple[list["_Row"], shape.Flat]:
@@ -187,16 +161,12 @@ class Maker:
                 problems.add(row.placed.place, str(error))
         return good, shape.Flat.of([row.sequences for row in good])
 
-    def _count(self, rows: list["_Row"], flat: shape.Flat, made: Made) -> None:
+    def _count(self, rows: list["_Row"], made: Made) -> None:
         import numpy as np
 
         full = np.fromiter((len(row.tokens.input_ids) for row in rows), dtype=np.int64, count=len(rows))
         powers = np.ceil(np.log2(np.maximum(full, 1))).astype(np.int64)
         made.histogram += np.bincount(powers, minlength=POWERS)[:POWERS]
-        labels = flat.labels[flat.labels != IGNORED]
-        special = labels[self._special[labels]]
-        for token, count in zip(*(part.tolist() for part in np.unique(special, return_counts=True)), strict=True):
-            made.special[token] = made.special.get(token, 0) + count
 
     def _spool_rows(self, rows: list["_Row"], flat: shape.Flat, shaped: shape.Shaped, made: Made) -> None:
         import numpy as np
@@ -204,24 +174,25 @@ class Maker:
         numbers, pieces = np.unique(shaped.row, return_counts=True)
         if not numbers.size:
             return
-        ids, labels = flat.ids.astype(np.int32), flat.labels.astype(np.int32)
-        bounds = list(zip(shaped.start.tolist(), shaped.end.tolist(), strict=True))
-        place = self._spool.write([part[start:end] for start, end in bounds for part in (ids, labels)])
+        pairs = np.stack((flat.ids, flat.labels), axis=1).astype(TYPE)
+        bounds = zip(shaped.start.tolist(), shaped.end.tolist(), strict=True)
+        place = self._spool.write([np.concatenate([pairs[start:end] for start, end in bounds])])
         lengths = shaped.end - shaped.start
         kept = [rows[number].placed for number in numbers.tolist()]
         # All tokens of a row count, cut or not: its first sequence's first to its last one's last.
         first, last = np.searchsorted(flat.row, numbers), np.searchsorted(flat.row, numbers, side="right")
         whole = list(zip(flat.starts[first].tolist(), flat.starts[last].tolist(), strict=True))
         facts = made.facts
-        facts.offset.append(place + 8 * (np.cumsum(lengths) - lengths))
+        facts.offset.append(place + WIDTH * (np.cumsum(lengths) - lengths))
         facts.length.append(lengths.astype(np.int32))
         facts.trained.append(shaped.trained.astype(np.int32))
         facts.pieces.append(pieces.astype(np.int32))
+        facts.cut.append(shaped.cut[numbers])
         facts.number.append(np.array([placed.number for placed in kept], dtype=np.int64))
-        facts.digest.append(_digests(ids, labels, whole))
+        facts.digest.append(_digests(pairs, whole))
         _note_files(facts, kept, made.kept)
         if self._per_band:
-            made.similar.append(self._sign(ids, whole))
+            made.similar.append(self._sign(pairs[:, 0], whole))
         made.kept += len(kept)
 
     def _sign(self, ids: Any, whole: list[tuple[int, int]]) -> near.Part:
@@ -243,13 +214,11 @@ def _too_long(length: int, most: int) -> str:
     )
 
 
-def _digests(ids: Any, labels: Any, whole: list[tuple[int, int]]) -> Any:
+def _digests(pairs: Any, whole: list[tuple[int, int]]) -> Any:
     import numpy as np
 
-    found = [
-        hashlib.blake2b(ids[start:end].tobytes() + labels[start:end].tobytes(), digest_size=16).digest()
-        for start, end in whole
-    ]
+    data = memoryview(pairs).cast("B")
+    found = [hashlib.blake2b(data[WIDTH * start : WIDTH * end], digest_size=16).digest() for start, end in whole]
     return np.frombuffer(b"".join(found), dtype=np.uint64).reshape(-1, 2)
 
 
@@ -257,16 +226,6 @@ def _note_files(facts: Facts, places: list[Placed], kept: int) -> None:
     for index, placed in enumerate(places, start=kept):
         if not facts.files or facts.files[-1][1:] != (placed.file, placed.unit):
             facts.files.append((index, placed.file, placed.unit))
-
-
-def _table(tokenizer: Any, vocabulary: int) -> Any:
-    """For each token id, whether it is special."""
-    import numpy as np
-
-    table = np.zeros(vocabulary, dtype=bool)
-    table[list(tokenizer.all_special_ids)] = True
-    table[[number for number, token in tokenizer.added_tokens_decoder.items() if token.special]] = True
-    return table
 
 
 def _batches(items: Iterator[tuple[Placed, Example]]) -> Iterator[list[tuple[Placed, Example]]]:

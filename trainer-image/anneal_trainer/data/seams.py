@@ -11,18 +11,22 @@ from anneal_trainer.data.pieces import Example, Note, Text
 
 KIND = "have other tokens where their pieces meet than their whole text has"
 _SHOWN = 20
+# Characters: a text of megabytes would take minutes more, and shows nothing that shorter rows do not.
+_LONGEST = 100_000
 
 
 def seam(encoder: Encoder, example: Example) -> Note | None:
-    """The first difference of a row, in words; None if there is none, or if a token stands between its pieces."""
+    """The first difference of a row, in words; None without one, for a long row, and where tokens part its pieces."""
     if not isinstance(example, Text) or any(piece.starts or piece.ends for piece in example.pieces):
         return None
     texts = [piece.text for piece in example.pieces]
+    if sum(map(len, texts)) > _LONGEST:
+        return None
     *apart, whole = encoder.ids([*texts, "".join(texts)])
     at = 0
     for number, ids in enumerate(apart):
         if whole[at : at + len(ids)] != ids:
-            return Note(KIND, _told(encoder, texts, number, ids=ids, found=whole[at:]))
+            return Note("PiecesDiffer", KIND, _told(encoder, texts, number, ids=ids, found=whole[at:]))
         at += len(ids)
     return None
 

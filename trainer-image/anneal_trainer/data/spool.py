@@ -1,6 +1,6 @@
 """Tokenized rows between the two passes: numbers on the disk, so that memory does not grow with the data.
 
-Processes append to a file of their own, the ids of a sequence and then its labels, and remember where each begins.
+Processes append to a file of their own, every id with its label behind it, and remember where each sequence begins.
 The second pass reads single sequences in whatever order it decides on. Reads are plain and not through a memory map:
 mapped pages would count as the process's own. Not here: what is worth keeping (`shape`), and Arrow (`store`).
 """
@@ -11,8 +11,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-_WIDTH = 4
 TYPE = "int32"
+# Of an id and its label.
+WIDTH = 8
 
 
 class SpoolWriter:
@@ -59,16 +60,12 @@ class SpoolReader:
             os.close(descriptor)
 
     def read(self, numbers: Any) -> tuple[Any, Any, Any]:
-        """Ids, labels and lengths of these sequences, each flat."""
+        """Ids, labels and lengths of these sequences, each flat and the caller's own."""
         import numpy as np
 
         where = self._sequences
         lengths = where.length[numbers]
-        parts = [
-            np.frombuffer(os.pread(self._open[file], 2 * _WIDTH * length, offset), dtype=TYPE)
-            for file, offset, length in zip(
-                where.file[numbers].tolist(), where.offset[numbers].tolist(), lengths.tolist(), strict=True
-            )
-        ]
-        halves = [(part[: len(part) // 2], part[len(part) // 2 :]) for part in parts]
-        return np.concatenate([ids for ids, _ in halves]), np.concatenate([labels for _, labels in halves]), lengths
+        places = zip(where.file[numbers].tolist(), where.offset[numbers].tolist(), lengths.tolist(), strict=True)
+        parts = [os.pread(self._open[file], WIDTH * length, offset) for file, offset, length in places]
+        pairs = np.frombuffer(b"".join(parts), dtype=TYPE).reshape(-1, 2)
+        return pairs[:, 0].copy(), pairs[:, 1].copy(), lengths

@@ -9,6 +9,7 @@ trainer finds its data without reading a source. `datasets.load_from_disk` opens
 (`build`).
 """
 
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -88,10 +89,14 @@ class Packs:
         return len(self.starts) - 1
 
 
-def write_split(path: Path, reader: SpoolReader, packs: Packs, *, packed: bool) -> None:
-    """One split, in pieces; `datasets.load_from_disk` opens it. A split that is not `packed` has packs of one."""
+def write_split(path: Path, reader: SpoolReader, packs: Packs, *, packed: bool, special: Any) -> dict[int, int]:
+    """One split, in pieces; `datasets.load_from_disk` opens it. A split that is not `packed` has packs of one.
+
+    Returned is how often each token is trained for which `special` is true.
+    """
     import pyarrow as pa
 
+    seen: Counter[int] = Counter()
     path.mkdir(parents=True)
     integers = pa.list_(pa.int32())
     names = ["input_ids", "labels", *(["seq_lengths"] if packed else [])]
@@ -99,13 +104,18 @@ def write_split(path: Path, reader: SpoolReader, packs: Packs, *, packed: bool) 
     with pa.OSFile(str(path / _FILE), "wb") as sink, pa.ipc.new_stream(sink, schema) as writer:
         for first in range(0, len(packs), _BATCH):
             last = min(first + _BATCH, len(packs))
-            writer.write_batch(_batch(reader, packs, first, last, schema))
+            batch, found = _batch(reader, packs, first, last, schema, special)
+            writer.write_batch(batch)
+            seen.update(found)
     write_json(path / "state.json", {**_STATE, "_data_files": [{"filename": _FILE}], "_split": path.name})
     write_json(path / "dataset_info.json", {})
+    return dict(seen)
 
 
-def _batch(reader: SpoolReader, packs: Packs, first: int, last: int, schema: Any) -> Any:
-    """The packs from `first` to before `last`."""
+def _batch(
+    reader: SpoolReader, packs: Packs, first: int, last: int, schema: Any, special: Any
+) -> tuple[Any, dict[int, int]]:
+    """The packs from `first` to before `last`, and the special tokens that are trained in them."""
     import numpy as np
     import pyarrow as pa
 
@@ -120,4 +130,15 @@ def _batch(reader: SpoolReader, packs: Packs, first: int, last: int, schema: Any
         labels[ends[:-1]] = IGNORED
         columns.append((pa.array(bounds.astype(np.int32)), lengths))
     arrays = [pa.ListArray.from_arrays(offsets, pa.array(values, type=pa.int32())) for offsets, values in columns]
-    return pa.record_batch(arrays, schema=schema)
+    return pa.record_batch(arrays, schema=schema), _trained(labels, ends[:-1], special)
+
+
+def _trained(labels: Any, firsts: Any, special: Any) -> dict[int, int]:
+    """How often each special token is a label; the first token of a row is nobody's prediction."""
+    import numpy as np
+
+    judged = labels != IGNORED
+    judged[firsts] = False
+    tokens = labels[judged]
+    found, counts = np.unique(tokens[special[tokens]], return_counts=True)
+    return dict(zip(found.tolist(), counts.tolist(), strict=True))

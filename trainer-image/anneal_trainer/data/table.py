@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from anneal_trainer.data import near
-from anneal_trainer.data.problems import Problems
-from anneal_trainer.data.rows import POWERS, Facts, Lost, Made
+from anneal_trainer.data.problems import Lost, Problems
+from anneal_trainer.data.rows import POWERS, Facts, Made
 from anneal_trainer.data.spool import Sequences
 
 
@@ -21,27 +21,22 @@ class Gathered:
     facts: Facts = field(default_factory=Facts)
     problems: Problems = field(default_factory=Problems)
     lost: dict[str, Lost] = field(default_factory=dict)
-    notes: dict[str, Lost] = field(default_factory=dict)
     entries: list[tuple[int, int]] = field(default_factory=list)
     spools: list[Path] = field(default_factory=list)
     spool_of: list[tuple[int, int]] = field(default_factory=list)
     similar: list[near.Part] = field(default_factory=list)
     rows: int = 0
     kept: int = 0
-    truncated: int = 0
     histogram: list[int] = field(default_factory=lambda: [0] * POWERS)
-    special: dict[int, int] = field(default_factory=dict)
 
     def add(self, made: Made) -> None:
         """One more chunk."""
-        for name in ("number", "digest", "pieces", "length", "trained", "offset"):
+        for name in ("number", "digest", "pieces", "length", "trained", "cut", "offset"):
             getattr(self.facts, name).extend(getattr(made.facts, name))
         self.facts.files += [(self.kept + index, file, unit) for index, file, unit in made.facts.files]
         self.problems.absorb(made.problems)
         for reason, lost in made.lost.items():
             self.lost.setdefault(reason, Lost()).absorb(lost)
-        for kind, noted in made.notes.items():
-            self.notes.setdefault(kind, Lost()).absorb(noted)
         if made.spool not in self.spools:
             self.spools.append(made.spool)
         self.entries.append((made.entry, made.kept))
@@ -49,10 +44,7 @@ class Gathered:
         self.similar += made.similar
         self.rows += made.rows
         self.kept += made.kept
-        self.truncated += made.truncated
         self.histogram = [a + b for a, b in zip(self.histogram, made.histogram.tolist(), strict=True)]
-        for token, count in made.special.items():
-            self.special[token] = self.special.get(token, 0) + count
 
 
 @dataclass(frozen=True)
@@ -64,6 +56,7 @@ class Table:
     digest: Any
     pieces: Any
     trained: Any
+    cut: Any
     sequences: Sequences
     files: list[tuple[int, str, str]]
 
@@ -89,6 +82,7 @@ class Table:
             digest=column("digest", "uint64"),
             pieces=column("pieces", "int32"),
             trained=column("trained", "int32"),
+            cut=column("cut", "bool"),
             sequences=Sequences(
                 gathered.spools,
                 repeated(gathered.spool_of, "int16"),

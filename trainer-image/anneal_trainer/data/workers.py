@@ -5,6 +5,7 @@ have threads. Few tasks are done right here, since a process takes longer to sta
 is an error at once, and never a wait without end. Not here: what the work is (`rows`).
 """
 
+import gc
 import multiprocessing
 import os
 from collections import deque
@@ -22,6 +23,8 @@ from anneal_trainer.errors import TemporaryError
 _BYTES_A_PROCESS = 512 * 1024**2
 _MOST = 32
 _UNDER_WAY = 2
+# New objects after which to look for cycles.
+_OBJECTS = 50_000
 _CGROUP = Path("/sys/fs/cgroup")
 
 Work = Callable[[Any], Any]
@@ -73,6 +76,9 @@ class Crew:
 
 def _begin(make: Callable[..., Work], arguments: tuple[Any, ...]) -> None:
     _work.append(make(*arguments))
+    # What is there by now stays, and rows hold few cycles: looking as often as usual takes a tenth of the time.
+    gc.freeze()
+    gc.set_threshold(_OBJECTS)
 
 
 def _do(task: Any) -> Any:

@@ -6,6 +6,7 @@ Everything that comes from data or manifest is escaped. The ids are shown by a c
 from collections.abc import Iterator
 from html import escape
 
+from anneal_api.words import counted
 from anneal_trainer.preview.view import Preview, Segment, Shown
 
 _STYLE = """
@@ -48,8 +49,8 @@ def html(preview: Preview) -> str:
 def _row(row: Shown) -> str:
     if row.problem:
         return f'<h2>{escape(row.place)}</h2><p class="problem">{escape(row.problem)}</p>'
-    beyond = f", {row.cut_tokens} cut off" if row.cut else ""
-    facts = f"{escape(row.kind)} · {row.tokens} tokens, {row.trained} trained{beyond}"
+    beyond = f", {row.cut_tokens:,} cut off" if row.cut else ""
+    facts = f"{escape(row.kind)} · {counted(row.tokens, 'token')}, {row.trained:,} trained{beyond}"
     parts = [_segment(segment, "b" if segment.trained else "i") for segment in row.segments]
     drawn = "".join([*parts[: row.gap], row.gap_words, *parts[row.gap :]])
     cut = "".join(_segment(segment, "u") for segment in row.cut)

@@ -18,24 +18,25 @@ from anneal_trainer import model
 from anneal_trainer.context import Context
 from anneal_trainer.data import formats, shape
 from anneal_trainer.data.build import packing_of
-from anneal_trainer.data.detect import detected
+from anneal_trainer.data.detect import detected, explained
 from anneal_trainer.data.encode import Encoder
 from anneal_trainer.data.packing import pack
 from anneal_trainer.data.pieces import RowError, Text, Tokens
-from anneal_trainer.data.problems import Problems
+from anneal_trainer.data.problems import Problems, line
 from anneal_trainer.data.seams import seam
 from anneal_trainer.data.sources import Placed
 from anneal_trainer.errors import InputError
 from anneal_trainer.preview.view import Preview, Shown, segments
 
-# Of what is cut off only the beginning is drawn: a row may go on for megabytes.
-_CUT_DRAWN = 200
 # What becomes of a row that is not trained on, by the words of `status.dataset.dropped`.
 _FATES = {
     shape.MASKED: "dropped: no token of it is trained",
     shape.CUT_OFF: "dropped: its whole answer lies beyond training.sequenceLength",
     shape.TOO_LONG: "longer than training.sequenceLength: preparation.longRows says what becomes of it",
 }
+
+# A row of megabytes is shown by its beginning: parts of a divided one, tokens beyond the sequence length.
+_PARTS, _CUT_SHOWN = 4, 256
 
 
 @dataclass(frozen=True)
@@ -55,11 +56,11 @@ class _Reader:
             form = formats.formatter(found.dataset, renderer=lambda: model.renderer(spec.model, tokenizer))
             rows = chain.from_iterable(chunk.read(problems) for chunk in found.chunks)
             for placed in islice(rows, self.most):
-                yield from self._row(Shown(index, placed.place, found.kind), placed, form)
+                yield from self._row(Shown(index, placed.place, found.kind), placed, found.dataset, form)
         for problem in problems.first:
             yield Shown(index, entry.source, problem=problem)
 
-    def _row(self, empty: Shown, placed: Placed, form: formats.Format) -> Iterator[Shown]:
+    def _row(self, empty: Shown, placed: Placed, kind: DatasetSpec, form: formats.Format) -> Iterator[Shown]:
         spec = self.context.spec
         limits = shape.Limits(spec.training.sequence_length, spec.preparation.long_rows)
         try:
@@ -67,13 +68,13 @@ class _Reader:
             (tokens,) = self.encoder.encode([example])
             self.encoder.check(tokens)
         except RowError as error:
-            yield empty.but(problem=str(error))
+            yield empty.but(problem=line(explained(placed.row, kind, error)))
             return
         sequences = self.encoder.divided(example, tokens, limits.most)
         (reason,) = shape.shape(shape.Flat.of([sequences]), 1, limits).reasons
         seen = [*(example.notes if isinstance(example, Text) else ()), seam(self.encoder, example)]
         notes = tuple(f"{note.kind}: {note.detail}" if note.detail else note.kind for note in seen if note)
-        for number, sequence in enumerate(sequences, start=1):
+        for number, sequence in enumerate(sequences[:_PARTS], start=1):
             part = f" (part {number} of {len(sequences)})" if len(sequences) > 1 else ""
             yield self._sequence(
                 empty.but(place=f"{empty.place}{part}", fate=_FATES.get(reason, ""), notes=notes), sequence, limits.most
@@ -83,7 +84,7 @@ class _Reader:
         if len(sequence.input_ids) <= most:
             return empty.but(segments=segments(self.encoder.tokenizer, sequence))
         kept = Tokens(sequence.input_ids[:most], sequence.labels[:most])
-        end = most + _CUT_DRAWN
+        end = most + _CUT_SHOWN
         rest = Tokens(sequence.input_ids[most:end], sequence.labels[most:end])
         tokenizer, lost = self.encoder.tokenizer, len(sequence.input_ids) - most
         return empty.but(segments=segments(tokenizer, kept), cut=segments(tokenizer, rest), cut_tokens=lost)

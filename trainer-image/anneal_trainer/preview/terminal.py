@@ -5,6 +5,7 @@ Without colour trained text stands in « ». Not here: writing to the terminal (
 
 from collections.abc import Iterator
 
+from anneal_api.words import counted
 from anneal_trainer.preview.view import Preview, Segment, Shown
 
 _RESET = "\x1b[0m"
@@ -32,8 +33,8 @@ def _row(row: Shown, length: int, *, colour: bool, ids: bool) -> Iterator[str]:
     if row.problem:
         yield f"── {row.place}: {row.problem}"
         return
-    cut = f", {row.cut_tokens} cut at {length}" if row.cut else ""
-    yield f"── {row.place} · {row.kind} · {row.tokens} tokens, {row.trained} trained{cut}"
+    cut = f", {row.cut_tokens:,} cut at {length}" if row.cut else ""
+    yield f"── {row.place} · {row.kind} · {counted(row.tokens, 'token')}, {row.trained:,} trained{cut}"
     paint = _coloured if colour else _bracketed
     begin, end = (paint(part, ids=ids) for part in (row.segments[: row.gap], row.segments[row.gap :]))
     yield from "".join([*begin, row.gap_words, *end, *_cut(row, colour=colour)]).splitlines()

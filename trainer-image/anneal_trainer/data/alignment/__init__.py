@@ -1,7 +1,7 @@
 """Rows of alignment: one pure function per type and family, from a row to an example of its kind.
 
-The shape is that of `formats`: `formatter`, `needed`, `detect`; tokenization is `encode`. Not here: a method that
-trains on them, and what happens to rows that are too long.
+The shape is that of `formats`: `formatter`, `needed`, `detect`; tokenization is `encode`, and what happens to rows that
+are too long, `fit`. Not here: a method that trains on them.
 """
 
 from collections.abc import Callable, Iterable

@@ -1,7 +1,7 @@
 """Examples of alignment to token ids, as TRL's trainers tokenize the same texts.
 
 Prompt and answer are tokenized as one text, since that is what the model reads; the answer begins where the prompt
-alone and the whole differ. EOS is appended to an answer unless it is there. Not here: cutting to length.
+alone and the whole differ. EOS is appended to an answer unless it is there. Not here: cutting to length (`fit`).
 """
 
 from collections.abc import Iterator, Sequence
@@ -62,7 +62,7 @@ class AlignmentEncoder:
         """The prompt's ids, each answer's, and how many of the prompt's tokens the answers changed."""
         alone = self._started(asked, prompt)
         full = [self._ended(self._started(asked, whole)) for whole in wholes]
-        shared = min(_common(alone, whole) for whole in full)
+        shared = min(common(alone, whole) for whole in full)
         return alone[:shared], [whole[shared:] for whole in full], len(alone) - shared
 
     def _started(self, prompt: Prompt, ids: list[int]) -> list[int]:
@@ -115,7 +115,7 @@ def _texts(example: Aligned) -> list[str]:
             return [example.prompt.text]
 
 
-def _common(one: Sequence[Any], two: Sequence[Any]) -> int:
+def common(one: Sequence[Any], two: Sequence[Any]) -> int:
     """The number of leading entries that both share."""
     pairs = zip(one, two, strict=False)
     return next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(one), len(two)))

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from anneal_api.alignment import AlignmentFormat
+from anneal_api.words import counted
 from anneal_trainer.data.alignment.examples import Compared, Judged, Pair, Prompt
 from anneal_trainer.data.alignment.turns import (
     Template,
@@ -146,7 +147,7 @@ def _whole_conversations(row: Row, columns: Columns) -> Conversation:
     if chosen[:-1] != rejected[:-1] or len(chosen) == 1:
         raise RowError(
             "chosen and rejected must be conversations that differ in their last turn alone; "
-            f"they have {len(chosen)} and {len(rejected)} turns"
+            f"they have {counted(len(chosen), 'turn')} and {counted(len(rejected), 'turn')}"
         )
     return chosen[:-1], said_by_the_model(chosen[-1], "chosen"), said_by_the_model(rejected[-1], "rejected")
 

@@ -6,6 +6,7 @@ Every option of the type acts here; Axolotl drops stepSeparator, maxCompletionLe
 from collections.abc import Callable
 
 from anneal_api.alignment import AlignmentRows
+from anneal_api.words import counted
 from anneal_trainer.data.alignment.examples import Steps
 from anneal_trainer.data.formats.values import Columns, Row, shown
 from anneal_trainer.data.pieces import RowError
@@ -21,7 +22,9 @@ def stepwise(spec: AlignmentRows) -> Callable[[Row, Columns], Steps]:
             raise RowError(f"{columns.of(row, 'completions')} must be a list of texts, got {shown(wrong)} in it")
         labels = _labels(row, columns)
         if len(labels) != len(steps):
-            raise RowError(f"there are {len(steps)} completions and {len(labels)} labels: each step has one")
+            raise RowError(
+                f"each step has one label, got {counted(len(steps), 'completion')} and {counted(len(labels), 'label')}"
+            )
         unread = len(labels) - 1 if spec.train_on_last_step_only else 0
         kept = (*(None for _ in range(unread)), *labels[unread:])
         return Steps(columns.text(row, "prompt"), tuple(steps), kept, spec.step_separator, spec.max_completion_length)

@@ -5,13 +5,14 @@ judgements, steps and prompts, which no FineTuneJob trains on (`anneal_trainer.d
 """
 
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any
 
 from anneal_api.chat import CHAT_TYPES, chat_options
 from anneal_api.columns import ALL_TRAINED, DETECTED, READS
 from anneal_api.dataset import DatasetFields, DatasetSpec, DatasetType
 from anneal_trainer.data.formats import chat, completion, dialogue, instruction, segments, tokenized, values
-from anneal_trainer.data.pieces import Example, all_trained
+from anneal_trainer.data.pieces import Example, RowError, Text, all_trained
 from anneal_trainer.errors import ConfigError
 
 Row = dict[str, Any]
@@ -26,7 +27,7 @@ def formatter(dataset: DatasetSpec, *, renderer: Callable[[], chat.Renderer]) ->
         raise ConfigError(
             f"{', '.join(idle)} cannot act on rows of type {dataset.type}, as {dataset.source} has: leave it out"
         )
-    made = _of_kind(dataset, dataset.type, renderer)
+    made = Checked(_of_kind(dataset, dataset.type, renderer))
     if not dataset.train_on_inputs:
         return made
     if dataset.type in ALL_TRAINED:
@@ -34,6 +35,30 @@ def formatter(dataset: DatasetSpec, *, renderer: Callable[[], chat.Renderer]) ->
             f"trainOnInputs does nothing for {dataset.source}, whose type is {dataset.type}: leave it out"
         )
     return lambda row: all_trained(made(row))
+
+
+@dataclass(frozen=True)
+class Checked:
+    """A format that refuses what no tokenizer takes: half of a character, which JSON can spell and text cannot hold."""
+
+    made: Format
+
+    def __call__(self, row: Row) -> Example:
+        """One row."""
+        try:
+            example = self.made(row)
+            for piece in example.pieces if isinstance(example, Text) else ():
+                if not piece.text.isascii():
+                    piece.text.encode()
+        except UnicodeEncodeError as error:
+            half = error.object[error.start].encode("unicode_escape").decode()
+            before = values.shown(error.object[max(0, error.start - 20) : error.start])
+            raise RowError(
+                f"holds {half} after {before}, half of a character: write both halves, or the character as UTF-8"
+            ) from error
+        except RecursionError as error:
+            raise RowError("is nested too deeply: hundreds of lists or objects stand in one another") from error
+        return example
 
 
 def _of_kind(dataset: DatasetSpec, kind: DatasetType, renderer: Callable[[], chat.Renderer]) -> Format:

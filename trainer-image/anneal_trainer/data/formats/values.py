@@ -1,6 +1,7 @@
 """Reading the columns of a row, with the error that says what was found instead."""
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,20 +10,31 @@ from anneal_api.dataset import DatasetFields
 from anneal_trainer.data.pieces import RowError
 
 _SHOWN = 60
+_COLUMNS = 16
 
 Row = dict[str, Any]
 
 
 def shown(value: Any) -> str:
     """A value for an error message: short, and as it stands in the file, so that its type can be seen."""
-    text = json.dumps(value, ensure_ascii=False, default=repr)
+    try:
+        text = json.dumps(value, ensure_ascii=False, default=repr)
+    except (RecursionError, TypeError, ValueError):
+        text = type(value).__name__
     return text if len(text) <= _SHOWN else text[:_SHOWN] + "…"
+
+
+def names(row: Iterable[Any]) -> str:
+    """The columns of a row for an error message, however many and long they are."""
+    found = [str(name)[:_SHOWN] for name in row]
+    more = [f"{len(found) - _COLUMNS} more"] if len(found) > _COLUMNS else []
+    return ", ".join(found[:_COLUMNS] + more) or "no column"
 
 
 def text_of(row: Row, column: str) -> str:
     """The text in a column that must be there."""
     if column not in row:
-        raise RowError(f"the column {column!r} is missing; this row has {', '.join(map(str, row)) or 'no column'}")
+        raise RowError(f"the column {column!r} is missing; this row has {names(row)}")
     value = row[column]
     if not isinstance(value, str):
         raise RowError(f"{column} must be text, got {shown(value)}")
@@ -57,7 +69,7 @@ class Columns:
         """What the slot holds, mappings from their JSON if it is a list of them; RowError if it is absent or null."""
         column = self.of(row, slot)
         if row.get(column) is None:
-            raise RowError(f"the column {column!r} is missing or null; this row has {', '.join(map(str, row))}")
+            raise RowError(f"the column {column!r} is missing or null; this row has {names(row)}")
         found = listed(row[column])
         # A text that is a list of anything else is a text: an answer may be JSON.
         return found if isinstance(found, list) and all(isinstance(entry, dict) for entry in found) else row[column]

@@ -9,8 +9,9 @@ import json
 from collections.abc import Iterator
 from typing import IO
 
+from anneal_trainer.data.formats.values import shown
 from anneal_trainer.data.problems import Problems
-from anneal_trainer.data.sources.lines import json_message
+from anneal_trainer.data.sources.lines import json_message, other_encoding, text
 from anneal_trainer.data.sources.placed import Row
 from anneal_trainer.data.sources.streams import DataFile, opened
 
@@ -27,18 +28,28 @@ def is_lines(file: DataFile) -> bool:
 def elements(file: DataFile, problems: Problems) -> Iterator[tuple[int, Row]]:
     """The objects of the list with their numbers."""
     with opened(file) as stream:
-        window = _Window(stream)
+        head = stream.read(_WINDOW)
+        wrong = other_encoding(head)
+        if wrong:
+            problems.add(file.shown, wrong, fatal=True)
+            return
+        window = _Window(stream, head)
         try:
             yield from _elements(file, window, problems)
         except json.JSONDecodeError as error:
             problems.add(f"{file.shown}, line {window.line + error.lineno - 1}", json_message(error), fatal=True)
-        except ValueError as error:
-            problems.add(file.shown, json_message(error), fatal=True)
+        except UnicodeDecodeError as error:
+            value = text(error.object, error.start)
+            problems.add(
+                f"{file.shown}, line {window.here}", f"not UTF-8 text, in {value}: save it as UTF-8", fatal=True
+            )
+        except (ValueError, RecursionError) as error:
+            problems.add(f"{file.shown}, line {window.here}", json_message(error), fatal=True)
 
 
 def _elements(file: DataFile, window: "_Window", problems: Problems) -> Iterator[tuple[int, Row]]:
     if window.peek() != "[":
-        found = type(window.value()).__name__ if window.peek() else "nothing"
+        found = shown(window.value()) if window.peek() else "nothing"
         problems.add(file.shown, f"must be a list of objects or one object a line, got {found}", fatal=True)
         return
     window.take("[")
@@ -49,7 +60,7 @@ def _elements(file: DataFile, window: "_Window", problems: Problems) -> Iterator
         if isinstance(row, dict):
             yield number, row
         else:
-            problems.add(f"{file.shown}, element {number}", f"must be a JSON object, got {type(row).__name__}")
+            problems.add(f"{file.shown}, element {number}", f"must be a JSON object, got {shown(row)}")
         if window.peek() != "]":
             window.take(",")
     window.take("]")
@@ -60,23 +71,35 @@ def _elements(file: DataFile, window: "_Window", problems: Problems) -> Iterator
 class _Window:
     """The part of a file that is looked at: grows until a value fits, forgets what was read."""
 
-    def __init__(self, stream: IO[bytes]) -> None:
+    def __init__(self, stream: IO[bytes], head: bytes) -> None:
+        self._head = head
         self._stream, self._decoder = stream, codecs.getincrementaldecoder("utf-8-sig")()
         self._parser = json.JSONDecoder()
         self._text, self._at, self._done = "", 0, False
         self.line = 1
 
+    @property
+    def here(self) -> int:
+        """The number of the line that is looked at."""
+        return self.line + self._text.count("\n", 0, self._at)
+
     def _more(self, size: int) -> bool:
         """Read on; what is behind is forgotten, and its line breaks counted."""
         if self._done:
             return False
-        data = self._stream.read(size)
+        data, self._head = self._head or self._stream.read(size), b""
         self._done = not data
+        try:
+            more = self._decoder.decode(data, final=self._done)
+        except UnicodeDecodeError as error:
+            self.line += self._text.count("\n") + error.object[: error.start].count(b"\n")
+            self._text, self._at = "", 0
+            raise
         # The columns of an error are those of the line: keep it from its beginning where it is short.
         keep = self._text.rfind("\n", 0, self._at) + 1
         keep = keep if self._at - keep < _WINDOW else self._at
         self.line += self._text.count("\n", 0, keep)
-        self._text = self._text[keep:] + self._decoder.decode(data, final=self._done)
+        self._text = self._text[keep:] + more
         self._at -= keep
         return True
 

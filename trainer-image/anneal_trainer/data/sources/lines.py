@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import IO, Any
 
+from anneal_trainer.data.formats.values import shown
 from anneal_trainer.data.problems import Problems
 from anneal_trainer.data.sources.failures import told
 from anneal_trainer.data.sources.placed import CHUNK_BYTES, Placed, Row
@@ -18,7 +19,14 @@ from anneal_trainer.errors import DataError
 # A line longer than this is a file of another kind.
 MAX_LINE = 256 << 20
 _BOM = b"\xef\xbb\xbf"
-_UTF16 = (b"\xff\xfe", b"\xfe\xff")
+_MARKS = {
+    b"\xff\xfe\0\0": "UTF-32",
+    b"\0\0\xfe\xff": "UTF-32",
+    b"\xff\xfe": "UTF-16",
+    b"\xfe\xff": "UTF-16",
+}
+_SHOWN = 60
+_NUL = "the file was not written whole, or is not UTF-8 text"
 
 
 @dataclass(frozen=True)
@@ -39,7 +47,7 @@ class Lines:
                 continue
             try:
                 yield Placed(self.file.shown, "line", number, parse(line.removesuffix(b"\r")))
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 problems.add(f"{self.file.shown}, line {number}", _message(error, line))
 
     def bytes(self) -> bytes:
@@ -61,12 +69,49 @@ def chunks(file: DataFile, problems: Problems) -> Iterator[Lines]:
     with opened(file) as stream:
         for index, data in enumerate(_blocks(stream, file.shown)):
             mark = len(_BOM) if index == 0 and data.startswith(_BOM) else 0
-            if index == 0 and data.startswith(_UTF16):
-                problems.add(file.shown, "is UTF-16 text: save it as UTF-8", fatal=True)
+            wrong = _other_file(file.kind, data) if index == 0 else ""
+            if wrong:
+                problems.add(file.shown, wrong, fatal=True)
                 return
             handed_on = None if file.mappable else data[mark:]
             yield Lines(file, first, start + mark, len(data) - mark, handed_on)
             first, start = first + data.count(b"\n"), start + len(data)
+
+
+def other_encoding(head: bytes) -> str:
+    """What is wrong with a file that begins so, if it is text in an encoding of two or four bytes a character."""
+    name = next((name for mark, name in _MARKS.items() if head.startswith(mark)), "")
+    # Without a mark: Latin text has a NUL beside each letter.
+    pairs = head[:2] if len(head) > 1 else b"xx"
+    name = name or ("UTF-16" if pairs.count(0) == 1 and len(head) > len(pairs) else "")
+    return f"is {name} text, it begins with {head[:8]!r}: save it as UTF-8" if name else ""
+
+
+def _other_file(kind: str, head: bytes) -> str:
+    """What is wrong with a whole file of lines, from its first one."""
+    wrong = other_encoding(head)
+    if wrong or kind != "jsonl":
+        return wrong
+    first = head.removeprefix(_BOM).lstrip()
+    if first.startswith(b"["):
+        return f"is no file of one object a line, it begins with {text(first)}: name it .json, or set dsType: json"
+    if first.startswith(b"{") and first[1:].lstrip(b" \t\r").startswith(b"\n"):
+        return (
+            f"holds an object over several lines, it begins with {text(first)}: write one object a line, or a list of "
+            "objects in a .json file"
+        )
+    return ""
+
+
+def text(value: bytes, at: int = 0) -> str:
+    """The beginning of some bytes for an error message, from a little before `at`."""
+    begin = max(0, at - 20)
+    part = value[begin : begin + _SHOWN]
+    return (
+        ("…" if begin else "")
+        + repr(part.decode("utf-8", "backslashreplace"))
+        + ("…" if begin + _SHOWN < len(value) else "")
+    )
 
 
 def _blocks(stream: IO[bytes], shown: str) -> Iterator[bytes]:
@@ -100,7 +145,7 @@ class NotAnObjectError(ValueError):
     """JSON, but no row."""
 
     def __init__(self, value: Any) -> None:
-        super().__init__(f"must be a JSON object, got {type(value).__name__}")
+        super().__init__(f"must be a JSON object, got {shown(value)}")
 
 
 def _text(line: bytes) -> Row:
@@ -109,19 +154,30 @@ def _text(line: bytes) -> Row:
     return {"text": line.decode("utf-8")}
 
 
-def _message(error: ValueError, line: bytes) -> str:
+def _message(error: ValueError | RecursionError, line: bytes) -> str:
     if b"\0" in line:
-        return "holds NUL bytes: the file was not written whole, or is not UTF-8 text"
+        at = line.index(b"\0")
+        return f"holds NUL bytes from column {at + 1}: {_NUL}"
     return json_message(error)
 
 
-def json_message(error: ValueError) -> str:
+def json_message(error: ValueError | RecursionError) -> str:
     """What is wrong with JSON text, for people."""
-    if isinstance(error, json.JSONDecodeError):
-        return f"not JSON from column {error.colno}: {error.msg.removesuffix(' starting at')}"
-    if isinstance(error, NotAnObjectError):
-        return str(error)
-    return "not UTF-8 text"
+    match error:
+        case json.JSONDecodeError() if error.doc[error.pos : error.pos + 1] == "\0":
+            return f"holds NUL bytes from column {error.colno}: {_NUL}"
+        case json.JSONDecodeError():
+            begin = max(0, error.pos - 20)
+            found = ("…" if begin else "") + repr(error.doc[begin : error.pos + 40])
+            reason = error.msg.removesuffix(" at").removesuffix(" starting")
+            return f"not JSON from column {error.colno}: {reason}, in {found}"
+        case UnicodeDecodeError():
+            where = text(error.object, error.start)
+            return f"not UTF-8 text from column {error.start + 1}, in {where}: save it as UTF-8"
+        case RecursionError():
+            return "is nested too deeply: hundreds of lists or objects stand in one another"
+        case _:
+            return str(error)
 
 
 def paragraphs(file: DataFile, problems: Problems) -> Iterator[tuple[int, Row]]:

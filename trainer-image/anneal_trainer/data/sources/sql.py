@@ -14,6 +14,7 @@ from typing import Any
 
 from anneal_api.datasource import DataSource
 from anneal_api.sources import local_path, parse_source
+from anneal_trainer.data.formats.values import shown
 from anneal_trainer.data.sources.placed import Row
 from anneal_trainer.data.sources.streams import expanded
 from anneal_trainer.errors import InputError, TemporaryError
@@ -30,7 +31,7 @@ def rows(dataset: DataSource, volumes: dict[str, Path]) -> Iterator[tuple[int, R
     assert dataset.query is not None, "a rule of the entry"
     # `:name` would be a parameter that nobody gives.
     query = text(dataset.query.replace(":", r"\:"))
-    with _told(dataset.source), _engine(dataset, volumes).connect() as connection:
+    with _told(dataset.source, dataset.query), _engine(dataset, volumes).connect() as connection:
         result = connection.execution_options(stream_results=True, yield_per=_AT_ONCE).execute(query)
         if not result.returns_rows:
             raise InputError(f"{dataset.source}: query gives no rows: write a SELECT")
@@ -78,6 +79,8 @@ def _url(text: str, volumes: dict[str, Path]) -> Any:
             host=url.host and expanded(url.host, text),
             database=url.database and expanded(url.database, text),
         )
+    if url.get_backend_name() == "sqlite" and url.database and not url.query:
+        return _file(text, Path(url.database))
     return url.set(drivername=_DRIVERS.get(url.drivername, url.drivername))
 
 
@@ -91,18 +94,20 @@ def _file(text: str, path: Path) -> Any:
 
 
 @contextmanager
-def _told(shown: str) -> Iterator[None]:
+def _told(source: str, query: str) -> Iterator[None]:
     from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
 
     try:
         yield
     except OperationalError as error:
-        message = f"{shown}: {_words(error)}"
+        # Without a statement it is the connection that failed.
+        place = f"query {shown(query)}: " if error.statement else ""
+        message = f"{source}: {place}{_words(error)}"
         raise (TemporaryError if _may_pass(error) else InputError)(message) from error
     except DBAPIError as error:
-        raise InputError(f"{shown}: query: {_words(error)}") from error
+        raise InputError(f"{source}: query {shown(query)}: {_words(error)}") from error
     except SQLAlchemyError as error:
-        raise InputError(f"{shown}: {type(error).__name__}: {str(error).splitlines()[0]}") from error
+        raise InputError(f"{source}: {type(error).__name__}: {str(error).splitlines()[0]}") from error
 
 
 def _may_pass(error: Any) -> bool:

@@ -5,13 +5,14 @@ behind the last words of an assistant. That holds where EOS is another token tha
 """
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from anneal_api.dataset import DatasetSpec
 from anneal_trainer.data.formats.chat.locate import pieces_of
 from anneal_trainer.data.formats.chat.options import Options
 from anneal_trainer.data.formats.chat.parts import Span
-from anneal_trainer.data.formats.chat.template import Template
+from anneal_trainer.data.formats.chat.template import Renderer, Template
 from anneal_trainer.errors import ConfigError
 
 # How many tokens a template may put between a turn and the token that ends it.
@@ -23,9 +24,8 @@ _PROBES = (("user", "assistant"), ("system", "user", "assistant"), ("user", "mod
 class Endings:
     """The tokens looked for behind a turn: those that end it, and EOS."""
 
-    eot: tuple[str, ...]
-    eos: tuple[str, ...]
-    unit: re.Pattern[str]
+    eot: re.Pattern[str] | None
+    eos: re.Pattern[str] | None
 
     @classmethod
     def of(cls, dataset: DatasetSpec, options: Options, template: Template) -> "Endings":
@@ -38,21 +38,26 @@ class Endings:
                 f"trainOnEos is {options.eos} and trainOnEot is {options.eot}, but {renderer.eos} is both the "
                 "end-of-sequence token and one that ends a turn: write the same in both, or leave trainOnEot out"
             )
-        added = "".join(f"{re.escape(token)}|" for token in sorted(renderer.added_tokens, key=len, reverse=True))
         # EOS among the tokens that end a turn has the same option: one search finds both.
-        return cls(eot, () if set(eos) <= set(eot) else eos, re.compile(rf"{added}\s+|\w+|[^\w\s]"))
+        return cls(_near(eot, renderer), _near(() if set(eos) <= set(eot) else eos, renderer))
 
-    def behind(self, text: str, end: int, tokens: tuple[str, ...]) -> Span | None:
-        """The first of `tokens` that follows a turn's `end`, at most three tokens away."""
-        place = end
-        for _ in range(_GAP + 1):
-            if text.startswith(tokens, place):
-                return place, place + max(len(token) for token in tokens if text.startswith(token, place))
-            unit = self.unit.match(text, place)
-            if unit is None:
-                return None
-            place = unit.end()
+
+def behind(text: str, end: int, tokens: re.Pattern[str]) -> Span | None:
+    """The first of `tokens` that follows a turn's `end`, at most three tokens away."""
+    found = tokens.match(text, end)
+    return found and found.span(1)
+
+
+def _near(tokens: tuple[str, ...], renderer: Renderer) -> re.Pattern[str] | None:
+    """What finds the first of `tokens`, and of those that begin there the longest, behind at most `_GAP` others."""
+    if not tokens:
         return None
+    added = "".join(f"{token}|" for token in _longest_first(renderer.added_tokens))
+    return re.compile(rf"(?>{added}\s+|\w+|[^\w\s]){{0,{_GAP}}}?({'|'.join(_longest_first(tokens))})")
+
+
+def _longest_first(tokens: Iterable[str]) -> list[str]:
+    return [re.escape(token) for token in sorted(tokens, key=len, reverse=True)]
 
 
 def _found(template: Template) -> tuple[str, ...]:

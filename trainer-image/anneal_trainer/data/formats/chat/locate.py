@@ -43,17 +43,17 @@ class Locator:
         return self._differing(conversation, text, index, {**message, key: STAND_IN})
 
     def _by_shape(self, conversation: Conversation, text: str) -> Spans | None:
-        turns = conversation.turns
-        if conversation.tools or not all(turn.plain for turn in turns):
+        shape = conversation.shape
+        if shape is None:
             return None
-        shape = tuple(turn.role for turn in turns)
         if shape in self._shapes:
             pieces = self._shapes[shape]
         else:
             pieces = pieces_of(self._template, shape)
             if len(self._shapes) < _MOST_SHAPES:
                 self._shapes[shape] = pieces
-        return None if pieces is None else _rebuilt(text, pieces, [turn.message["content"] for turn in turns])
+        contents = [turn.message["content"] for turn in conversation.turns]
+        return None if pieces is None else _rebuilt(text, pieces, contents)
 
     def _one_by_one(self, conversation: Conversation, text: str, wanted: Iterable[int]) -> Iterator[tuple[int, Span]]:
         for index in wanted:
@@ -91,7 +91,9 @@ def _rebuilt(text: str, pieces: tuple[str, ...], contents: list[str]) -> Spans |
     place = len(pieces[0])
     for index, content in enumerate(contents):
         following = pieces[index + 1]
-        end = _end_of(text, place, content, following)
+        end: int | None = place + len(content)
+        if not (text.startswith(content, place) and text.startswith(following, end)):
+            end = _end_of_trimmed(text, place, content, following)
         if end is None:
             return None
         found[index] = (place, end)
@@ -99,23 +101,14 @@ def _rebuilt(text: str, pieces: tuple[str, ...], contents: list[str]) -> Spans |
     return found if place == len(text) else None
 
 
-def _end_of(text: str, place: int, content: str, following: str) -> int | None:
-    """Where `content` ends if it stands at `place`, as it is or less the white space around it."""
-    for form in _forms(content):
+def _end_of_trimmed(text: str, place: int, content: str, following: str) -> int | None:
+    """Where `content` ends if it stands at `place` less the white space around it."""
+    forms = (content.strip(), content.lstrip(), content.rstrip(), content.strip("\n"), content.lstrip("\n"))
+    for form in forms:
         end = place + len(form)
         if text.startswith(form, place) and text.startswith(following, end):
             return end
     return None
-
-
-def _forms(content: str) -> Iterator[str]:
-    """What templates leave of a content; made one by one, as the first is nearly always right."""
-    yield content
-    yield content.strip()
-    yield content.lstrip()
-    yield content.rstrip()
-    yield content.strip("\n")
-    yield content.lstrip("\n")
 
 
 def differing(text: str, other: str) -> Span:

@@ -2,8 +2,9 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
-from anneal_trainer.data.formats.chat.endings import Endings
+from anneal_trainer.data.formats.chat.endings import Endings, behind
 from anneal_trainer.data.formats.chat.locate import Locator, Spans
 from anneal_trainer.data.formats.chat.options import Ends, Options
 from anneal_trainer.data.formats.chat.parts import Detail, Span, merged
@@ -11,8 +12,7 @@ from anneal_trainer.data.formats.chat.turns import Conversation, Turn
 from anneal_trainer.data.pieces import RowError
 
 
-@dataclass(frozen=True)
-class Marks:
+class Marks(NamedTuple):
     """Trained characters as a `Piece` takes them, and what is noteworthy about them.
 
     `answers` are where the assistant's trained turns begin; `missing` the trained turns that are not in the text;
@@ -42,27 +42,27 @@ class Marker:
         every = "all" in (self.options.eos, self.options.eot)
         looked_at = range(len(turns)) if every else trained
         spans = self.locator.spans(conversation, text, looked_at)
-        whole = [spans[index] for index in trained if index in spans and not _has_detail(turns[index])]
-        details = [index for index in trained if index in spans and _has_detail(turns[index])]
+        there = [index for index in trained if index in spans]
+        details = [index for index in there if _has_detail(turns[index])]
+        whole = [spans[index] for index in there if index not in details]
         parts, masked, partly = self._in_detail(conversation, text, details)
-        ends, closed = self._ends(text, {index: spans[index] for index in looked_at if index in spans}, set(trained))
-        answers = {index: spans[index][0] for index in trained if index in spans and turns[index].role == "assistant"}
+        ends, closed = self._ends(text, {index: spans[index] for index in looked_at if index in spans}, trained)
+        answers = {index: spans[index][0] for index in there if turns[index].role == "assistant"}
         return Marks(
             trained=merged([*whole, *parts, *ends]),
             masked=merged(masked),
             partly=merged(partly),
             answers=answers,
-            missing=tuple(turns[index] for index in trained if index not in spans),
+            missing=tuple([turns[index] for index in trained if index not in spans]),
             open_ended=not closed.issuperset(answers),
         )
 
     def _is_trained(self, turn: Turn) -> bool:
         if turn.train is not None:
             return turn.train
-        details = [detail for detail in (turn.content, turn.thinking) if detail is not None]
-        if details:
-            return any(detail.given for detail in details)
-        return turn.role in self.options.trained_roles
+        if not _has_detail(turn):
+            return turn.role in self.options.trained_roles
+        return any(detail.given for detail in (turn.content, turn.thinking) if detail is not None)
 
     def _in_detail(
         self, conversation: Conversation, text: str, indices: Iterable[int]
@@ -85,14 +85,14 @@ class Marker:
                     partly += spans
         return trained, masked, partly
 
-    def _ends(self, text: str, spans: Spans, trained: set[int]) -> tuple[list[Span], set[int]]:
+    def _ends(self, text: str, spans: Spans, trained: list[int]) -> tuple[list[Span], set[int]]:
         """The trained tokens that end turns, and the turns that have one behind them at all."""
         ends: list[Span] = []
         closed: set[int] = set()
         for tokens, option in ((self.endings.eot, self.options.eot), (self.endings.eos, self.options.eos)):
-            if not tokens:
+            if tokens is None:
                 continue
-            found = {index: end for index in spans if (end := self.endings.behind(text, spans[index][1], tokens))}
+            found = {index: end for index, span in spans.items() if (end := behind(text, span[1], tokens))}
             closed.update(found)
             ends += _chosen(found, option, trained)
         return ends, closed
@@ -102,7 +102,7 @@ def _has_detail(turn: Turn) -> bool:
     return turn.content is not None or turn.thinking is not None
 
 
-def _chosen(found: Spans, option: Ends, trained: set[int]) -> list[Span]:
+def _chosen(found: Spans, option: Ends, trained: list[int]) -> list[Span]:
     match option:
         case "all":
             return list(found.values())

@@ -5,7 +5,7 @@ a token on the edge of a range. Parts follow their flags strictly: a token with 
 trained. Ranges, which people write around words, take a token that has at least two characters inside.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -82,8 +82,10 @@ def _switch(value: Any, place: str) -> bool:
     return bool(value)
 
 
-def merged(spans: Iterable[Span]) -> tuple[Span, ...]:
+def merged(spans: Collection[Span]) -> tuple[Span, ...]:
     """Sorted, and one where they touch."""
+    if not spans:
+        return ()
     found: list[Span] = []
     for first, last in sorted(spans):
         if found and first <= found[-1][1]:

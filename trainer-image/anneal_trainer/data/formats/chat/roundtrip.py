@@ -12,7 +12,7 @@ from anneal_trainer.data.pieces import Note, RowError
 
 _MOST_SHAPES = 256
 _SHOWN = 40
-Shape = tuple[tuple[str, ...], ...]
+Shape = tuple[str, ...] | tuple[tuple[str, ...], ...]
 
 
 class RoundTrip:
@@ -24,7 +24,9 @@ class RoundTrip:
 
     def note(self, conversation: Conversation, text: str, answers: dict[int, int]) -> Note | None:
         """What differs, if something does; `answers` are where the assistant's turns begin in `text`."""
-        shape = tuple((turn.role, *sorted(turn.message)) for turn in conversation.turns)
+        shape: Shape | None = conversation.shape
+        if shape is None:
+            shape = tuple((turn.role, *sorted(turn.message)) for turn in conversation.turns)
         if shape in self._seen or len(self._seen) >= _MOST_SHAPES:
             return None
         self._seen.add(shape)

@@ -1,11 +1,13 @@
 """A chat template as a function from messages to text, and what its source says about the messages that it reads.
 
 Rendering is transformers' own (its sandbox, its helpers, its treatment of reasoning keys), so that the text is what a
-server of the model would send. Not here: which of the text is trained.
+server of the model would send. Messages that are role and text alone need no treatment: they go straight to the
+template that transformers compiled. Not here: which of the text is trained.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from anneal_trainer.data.formats.chat.known import TEMPLATES, TOKENS
@@ -97,20 +99,42 @@ class Template:
 
     def render(self, messages: Sequence[Message], tools: list[Any] | None = None, *, prompt: bool = False) -> str:
         """The conversation as text, with the beginning of an answer behind it if `prompt`; RowError if refused."""
-        from transformers.utils.chat_template_utils import render_jinja_template
-
+        given = {**self._variables, "add_generation_prompt": prompt}
         try:
-            rendered, _ = render_jinja_template(
-                conversations=[messages],
-                tools=tools,
-                chat_template=self.source,
-                add_generation_prompt=prompt,
-                **self._variables,
-            )
+            if tools is None and all(map(_is_text, messages)):
+                return _compiled(self.source)({**given, "messages": messages})
+            return _treated(self.source, messages, tools, given)
         except Exception as error:  # a template raises what its author chose, jinja2.TemplateError or worse
             raise RowError(f"the chat template refuses these messages: {error}") from error
-        text: str = rendered[0]
-        return text
+
+
+def _treated(source: str, messages: Sequence[Message], tools: list[Any] | None, given: dict[str, Any]) -> str:
+    """Rendered by transformers, which makes a safe copy of everything that the template sees."""
+    from transformers.utils.chat_template_utils import render_jinja_template
+
+    rendered, _ = render_jinja_template(conversations=[messages], tools=tools, chat_template=source, **given)
+    text: str = rendered[0]
+    return text
+
+
+def _is_text(message: Message) -> bool:
+    """Whether a message is role and text alone, of which a copy made safe would be the same."""
+    return len(message) == 2 and type(message.get("role")) is type(message.get("content")) is str  # noqa: PLR2004
+
+
+@lru_cache(maxsize=64)
+def _compiled(source: str) -> Callable[[dict[str, Any]], str]:
+    """From a template's variables to its text; jinja's own `render` copies every global, slowly, for each text."""
+    from transformers.utils.chat_template_utils import _compile_jinja_template
+
+    template = _compile_jinja_template(source)
+    environment, names = template.environment, {**template.globals, "tools": None, "documents": None}
+
+    def render(variables: dict[str, Any]) -> str:
+        context = environment.context_class(environment, {**names, **variables}, template.name, template.blocks)
+        return "".join(template.root_render_func(context))
+
+    return render
 
 
 def _names(source: str) -> frozenset[str]:
