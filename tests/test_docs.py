@@ -7,6 +7,7 @@ import pytest
 
 from anneal_api import ConditionType, Outcome, Phase, Reason
 from anneal_api.columns import READS
+from anneal_api.conditions import DataReason
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("helm/**/*.md")])
@@ -34,6 +35,10 @@ def test_every_phase_outcome_and_condition_is_explained(word: str) -> None:
 def test_nothing_is_explained_that_does_not_exist() -> None:
     """A reason that was removed from the API is removed from the page."""
     section = STATUS.split("## Reasons")[1].split("## Attempts")[0]
+    before, about_data = section.split("### Warnings about the data")
+    warnings, heading, after = about_data.partition("\n### ")
+    assert set(re.findall(r"`([A-Z]\w+)`", warnings)) == set(DataReason)
+    section = before + heading + after
     assert set(rows(section)) - {"reason"} <= set(Reason)
 
 

@@ -6,13 +6,20 @@ of another type does not carry them; the trainer fills them in. Not here: which 
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, WithJsonSchema
 
 from anneal_api.base import Block, Rule, ShortText
 
 CHAT_TYPES = ("chat_template", "messages")
 Ends = Literal["turn", "all", "last", "none"]
 SpecialText = Literal["keep", "escape", "fail"]
+# Whatever a template's author chose to read: no schema can say more.
+TemplateKwargs = Annotated[
+    dict[ShortText, Any],
+    WithJsonSchema(
+        {"type": "object", "x-kubernetes-preserve-unknown-fields": True, "minProperties": 1, "maxProperties": 16}
+    ),
+]
 Names = Annotated[list[ShortText], Field(max_length=32)]
 
 
@@ -23,7 +30,13 @@ class ChatOptions(Block):
         default=None,
         min_length=1,
         max_length=32768,
-        description="How this entry's messages become text: tokenizer_default, the name of a built-in template (chatml, llama3, gemma, phi_3, phi_35, deepseek_v2, mistral_v1, exaone, alpaca), tokenizer_default_fallback_NAME, or Jinja text. Type messages: chatml (default) or llama3. Default: model.chatTemplate.",
+        description="How this entry's messages become text: tokenizer_default, the name of a built-in template (chatml, llama3, gemma, gemma3, cohere, aya, phi_3, phi_35, deepseek_v2, mistral_v1, exaone, alpaca), tokenizer_default_fallback_NAME, or Jinja text. Type messages: chatml (default) or llama3. Default: model.chatTemplate.",
+    )
+    chat_template_kwargs: TemplateKwargs | None = Field(
+        default=None,
+        min_length=1,
+        max_length=16,
+        description="Variables for the chat template, like {enable_thinking: false}; each must be one that the template reads. They are not saved with the model: a server must be sent the same.",
     )
     roles: dict[ShortText, Names] | None = Field(
         default=None,

@@ -64,6 +64,34 @@ class Reason(StrEnum):
     IN_PROGRESS = "InProgress"
 
 
+class DataReason(StrEnum):
+    """Why `status.dataset.warnings` warns."""
+
+    BAD_ROWS_DROPPED = "BadRowsDropped"
+    MASKED_ROWS_DROPPED = "MaskedRowsDropped"
+    ANSWERS_CUT_OFF = "AnswersCutOff"
+    LONG_ROWS_DROPPED = "LongRowsDropped"
+    EVALUATION_ROWS_DROPPED = "EvaluationRowsDropped"
+    ROWS_TRUNCATED = "RowsTruncated"
+    EVALUATION_ROWS_TRUNCATED = "EvaluationRowsTruncated"
+    DUPLICATE_ROWS = "DuplicateRows"
+    FEW_TOKENS_TRAINED = "FewTokensTrained"
+    COLUMNS_UNREAD = "ColumnsUnread"
+    PIECES_DIFFER = "PiecesDiffer"
+    PROMPT_MERGES = "PromptMerges"
+    UNBALANCED = "Unbalanced"
+    SPECIAL_TOKENS_IN_TEXT = "SpecialTokensInText"
+    END_NOT_TRAINED = "EndNotTrained"
+    START_TOKEN_TWICE = "StartTokenTwice"
+    TURN_LEFT_OUT = "TurnLeftOut"
+    TOOLS_UNREAD = "ToolsUnread"
+    TOOL_CALLS_UNREAD = "ToolCallsUnread"
+    REASONING_UNREAD = "ReasoningUnread"
+    OTHER_TEMPLATE = "OtherTemplate"
+    OTHER_PROMPT = "OtherPrompt"
+    PACKING_OFF = "PackingOff"
+
+
 class Phase(StrEnum):
     """One word for people, derived from the conditions."""
 

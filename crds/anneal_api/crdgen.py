@@ -19,7 +19,7 @@ from anneal_api.meta import CATEGORIES, GROUP, VERSION
 _KEPT = (
     "type", "description", "default", "enum", "format", "pattern", "minLength", "maxLength", "minItems", "maxItems",
     "minimum", "maximum", "minProperties", "maxProperties", "required", "x-kubernetes-int-or-string",
-    "x-kubernetes-validations",
+    "x-kubernetes-preserve-unknown-fields", "x-kubernetes-validations",
 )  # fmt: skip
 NOT_OBSERVED = -1
 HEADER = "# Generated from crds/anneal_api by `make generate`; never edited.\n"

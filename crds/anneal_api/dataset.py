@@ -176,6 +176,12 @@ _ROW_RULES = (
         holds=lambda d: not d.train_on_inputs or d.type not in ALL_TRAINED,
         field="trainOnInputs",
     ),
+    Rule(
+        cel="!has(self.trainOnInputs) || !self.trainOnInputs || !has(self.rolesToTrain)",
+        message="trainOnInputs trains what every role says: leave rolesToTrain out",
+        holds=lambda d: not d.train_on_inputs or d.roles_to_train is None,
+        field="rolesToTrain",
+    ),
     *(_acts(slot) for slot in DatasetFields.model_fields),
 )
 
@@ -192,7 +198,8 @@ class DatasetSpec(DataSource, ChatOptions):
     )
     format: FormatSpec | None = Field(default=None, description="The prompt of type user_defined, and of no other.")
     train_on_inputs: bool = Field(
-        default=False, description="Train prompts too, not answers alone. Not for types that train every token anyway."
+        default=False,
+        description="Train prompts too, not answers alone; of conversations, what every role says and the ends of its turns. Not for types that train every token anyway.",
     )
 
     rules: ClassVar[tuple[Rule, ...]] = (*DataSource.rules, *_ROW_RULES, *CHAT_RULES)

@@ -86,23 +86,61 @@ def _shown(value: Any) -> str:
 
 
 def _not_one_of(value: Any, expected: str) -> str:
+    if isinstance(value, dict) and "'user_defined'" in expected:
+        return "a mapping is not accepted; write user_defined, its texts in format and its columns in fields"
     accepted = expected.replace("'", "").replace(" or ", ", ").split(", ")
     return f"{value!r} is not accepted; write one of: {', '.join(accepted)}{_did_you_mean(value, accepted)}"
 
 
 def _unknown_key(loc: tuple[str | int, ...], model: type[BaseModel]) -> str:
     known = _keys_at(loc[:-1], model)
+    instead = _INSTEAD.get(_bare(loc[-1])) if "datasets" in loc else None
+    if instead:
+        return f"unknown key; {instead}"
     return f"unknown key{_did_you_mean(loc[-1], known)}; accepted here: {', '.join(known)}"
 
 
 # Names that people bring and that are called otherwise here.
 _KNOWN_AS = {"sharegpt": "chat_template"}
 
+_NO_CODE = "no code of a data set is run: write the rows that it makes to a file"
+_NOT_HERE = "it is for a kind of training that is not here"
+# Options of Axolotl's datasets that have no counterpart of that name, as `_bare` writes them.
+_INSTEAD = {
+    "path": "write source",
+    "name": "write subset",
+    "field": "write fields: {text: …}",
+    "textcolumn": "write fields: {text: …}",
+    "fieldmessages": "write fields: {messages: …}",
+    "fieldsystem": "write fields: {system: …}",
+    "fieldtools": "write fields: {tools: …}",
+    "fieldinstruction": "write fields: {instruction: …}",
+    "fieldinput": "write fields: {input: …}",
+    "fieldoutput": "write fields: {output: …}",
+    "fieldhuman": "write messagePropertyMappings and roles",
+    "fieldmodel": "write messagePropertyMappings and roles",
+    "messagefieldrole": "write messagePropertyMappings: {role: …}",
+    "messagefieldcontent": "write messagePropertyMappings: {content: …}",
+    "chattemplatejinja": "write the Jinja text in chatTemplate",
+    "conversation": "write type: alpaca:STYLE, or chatTemplate",
+    "preprocessshards": "leave it out: memory does not grow with the data",
+    "skip": "write a file without those rows, or a query",
+    "trustremotecode": _NO_CODE,
+    "inputtransform": _NO_CODE,
+    "inputformat": "write type",
+    "logprobsfield": _NOT_HERE,
+    "temperature": _NOT_HERE,
+}
+
+
+def _bare(word: Any) -> str:
+    return str(word).replace("_", "").lower()
+
 
 def _did_you_mean(word: Any, known: list[str]) -> str:
     word = _KNOWN_AS.get(str(word).lower().partition(".")[0].partition(":")[0], word)
     lowered = {name.lower(): name for name in known}
-    close = difflib.get_close_matches(str(word).replace("_", "").lower(), lowered, n=1, cutoff=0.6)
+    close = difflib.get_close_matches(_bare(word), lowered, n=1, cutoff=0.6)
     return f" (did you mean {lowered[close[0]]}?)" if close else ""
 
 

@@ -74,6 +74,8 @@ BAD = [
     pytest.param({"datasets": [{**DATA, "type": "alpaca", "format": {}}]}, ["spec.datasets[0].format: format and type: user_defined go together"], id="format-unread"),
     pytest.param({"datasets": [{**DATA, "type": "user_defined", "format": {"format": "{output}"}}]}, ["spec.datasets[0].format.format: '{output}' (str) is not a text in which only {instruction} and {input}"], id="placeholder"),
     pytest.param({"datasets": [{**DATA, "type": "completion", "trainOnInputs": True}]}, ["spec.datasets[0].trainOnInputs: completion and pretrain train every token anyway"], id="inputs-unread"),
+    pytest.param({"datasets": [{**DATA, "type": {"format": "{instruction}"}}]}, ["spec.datasets[0].type: a mapping is not accepted; write user_defined, its texts in format"], id="type-mapping"),
+    pytest.param({"datasets": [{**DATA, "type": "chat_template", "trainOnInputs": True, "rolesToTrain": ["user"]}]}, ["spec.datasets[0].rolesToTrain: trainOnInputs trains what every role says"], id="roles-and-inputs"),
     pytest.param({"datasets": [{"source": "s3//bucket"}]}, ["spec.datasets[0].source: 's3//bucket' is not a source; write hf://"], id="source"),
 ]  # fmt: skip
 
@@ -210,3 +212,32 @@ def test_a_null_is_as_good_as_absent() -> None:
         *problems(with_spec(surprise=None)),
     ]
     assert problems(with_spec(surprise=None))[0].startswith("spec.surprise: unknown key")
+
+
+# Every option of a dataset in Axolotl 0.19, and the word of the answer that says what it is here.
+BROUGHT = {
+    "path": "source",
+    **{name: f"did you mean {here}?" for name, here in {
+        "shards_idx": "shardsIdx", "chat_template": "chatTemplate", "data_files": "dataFiles", "ds_type": "dsType",
+        "field_thinking": "fieldThinking", "template_thinking_key": "templateThinkingKey",
+        "message_property_mappings": "messagePropertyMappings", "message_field_training": "messageFieldTraining",
+        "message_field_training_detail": "messageFieldTrainingDetail", "split_thinking": "splitThinking",
+        "roles_to_train": "rolesToTrain", "train_on_eos": "trainOnEos", "train_on_eot": "trainOnEot",
+        "drop_system_message": "dropSystemMessage", "chat_template_kwargs": "chatTemplateKwargs",
+        "eot_tokens": "eotTokens", "train_on_inputs": "trainOnInputs",
+    }.items()},
+    "name": "subset", "field": "fields: {text", "text_column": "fields: {text", "field_messages": "fields: {messages",
+    "field_tools": "fields: {tools", "field_system": "fields: {system", "field_human": "roles", "field_model": "roles",
+    "message_field_role": "messagePropertyMappings: {role", "message_field_content": "messagePropertyMappings: {content",
+    "chat_template_jinja": "Jinja text in chatTemplate", "conversation": "alpaca:STYLE", "skip": "query",
+    "preprocess_shards": "leave it out", "trust_remote_code": "no code", "input_transform": "no code",
+    "input_format": "write type", "logprobs_field": "not here", "temperature": "not here",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "words"), BROUGHT.items())
+def test_an_option_of_axolotls_is_told_by_its_name_here(name: str, words: str) -> None:
+    """Whoever brings a configuration learns what to write instead of each line."""
+    [problem] = problems(with_spec(datasets=[{**DATA, name: 1}]))
+    assert problem.startswith(f"spec.datasets[0].{name}: unknown key")
+    assert words in problem

@@ -50,13 +50,59 @@ def test_the_end_of_a_turn_is_trained_where_eos_is_another_token() -> None:
 def test_ends_of_turns_and_of_sequences_have_options_of_their_own() -> None:
     """A template that writes both has each trained as trainOnEot and trainOnEos say."""
     template = "{% for m in messages %}{{ m.role }}:{{ m.content }}<|eot_id|>{{ eos_token }}{% endfor %}"
-    made = renderer(template, eos="</s>")
+    made, row = renderer(template, eos="</s>"), turns(*HI)
+    both = ["<|eot_id|>", "</s>"]
+    for named in ({}, {"eot_tokens": ["<|eot_id|>"]}, {"eot_tokens": both}):
+        assert seen(chat(made, **named)(row)) == "user:hi<|eot_id|></s>assistant:«yes<|eot_id|></s>»"
+    for named in ({}, {"eot_tokens": ["<|eot_id|>"]}):
+        form = chat(made, train_on_eot="turn", train_on_eos="none", **named)
+        assert seen(form(row)) == "user:hi<|eot_id|></s>assistant:«yes<|eot_id|>»</s>"
+        form = chat(made, train_on_eot="none", train_on_eos="all", **named)
+        assert seen(form(row)) == "user:hi<|eot_id|>«</s>»assistant:«yes»<|eot_id|>«</s>»"
     with pytest.raises(ConfigError, match=r"trainOnEos is all and trainOnEot is turn, but </s> is both"):
-        chat(made, train_on_eos="all", train_on_eot="turn")
-    form = chat(made, eot_tokens=["<|eot_id|>"], train_on_eot="turn", train_on_eos="none")
-    assert seen(form(turns(*HI))) == "user:hi<|eot_id|></s>assistant:«yes<|eot_id|>»</s>"
-    form = chat(made, eot_tokens=["<|eot_id|>"], train_on_eot="none", train_on_eos="all")
-    assert seen(form(turns(*HI))) == "user:hi<|eot_id|>«</s>»assistant:«yes»<|eot_id|>«</s>»"
+        chat(made, train_on_eos="all", train_on_eot="turn", eot_tokens=both)
+
+
+def test_an_end_behind_the_next_turns_words_is_that_turns() -> None:
+    """A template that writes EOS behind answers alone has none for a question, however short the answer is."""
+    template = "{% for m in messages %}{% if m.role == 'user' %}Q: {{ m.content }} A: {% else %}{{ m.content }}{{ eos_token }}{% endif %}{% endfor %}"
+    row = {"messages": [{"role": "user", "content": "u", "t": True}, {"role": "assistant", "content": "a", "t": False}]}
+    form = chat(renderer(template, eos="</s>"), message_field_training="t")
+    assert seen(form(row)) == "Q: «u» A: a</s>"
+    row["messages"][1] |= {"reasoning_content": "found by comparing"}
+    assert seen(form(row)) == "Q: «u» A: a</s>"
+
+
+def test_train_on_inputs_trains_what_every_role_says() -> None:
+    """The turns and their ends, but for those whose own mark says no; the template's frame is not trained."""
+    row = turns(("system", "s"), ("user", "u"), ("assistant", "a"))
+    row["messages"][1]["t"] = False
+    for kind in ({"message_field_training": "t"}, {"type": "messages", "message_field_training": "t"}):
+        shown = seen(chat(train_on_inputs=True, **kind)(row)).replace("⟦", "").replace("⟧", "")
+        assert shown == chatml(("system", "«s<|im_end|>»"), ("user", "u<|im_end|>"), ("assistant", "«a<|im_end|>»"))
+
+
+def test_an_empty_turn_trains_nothing_beside_it() -> None:
+    """Neither the text behind it nor the header, whatever the template writes there."""
+    template = "{% for m in messages %}[{{ m.role }}]{{ m.content }}[end]{% endfor %}"
+    assert seen(chat(renderer(template))(turns(("user", "u"), ("assistant", "")))) == "[user]u[end][assistant][end]"
+
+
+def test_a_key_is_passed_on_however_the_template_reads_it() -> None:
+    """Also where it gives the message another name first; what it writes of a key belongs to the turn."""
+    template = "{% for m in messages %}{% set turn = m %}{{ turn.name }}:{{ turn.content }}<|im_end|>{% endfor %}"
+    row = {"messages": [{"role": "assistant", "content": "a", "name": "Ann"}]}
+    assert seen(chat(renderer(template))(row)) == "«Ann:a<|im_end|>»"
+
+
+def test_an_entry_gives_its_template_variables() -> None:
+    """`chatTemplateKwargs` reach every rendering; one that the template does not read is refused."""
+    template = "{% for m in messages %}{% if loud %}!{% endif %}{{ m.role }}:{{ m.content }}<|im_end|>{% endfor %}"
+    form = chat(renderer(template), chat_template_kwargs={"loud": True})
+    assert seen(form(turns(*HI))) == "!user:hi<|im_end|>!assistant:«yes<|im_end|>»"
+    for name in ("load", "messages"):
+        with pytest.raises(ConfigError, match=f"chatTemplateKwargs gives {name}, which the chat template does not"):
+            chat(renderer(template), chat_template_kwargs={name: True})
 
 
 @pytest.mark.parametrize(
@@ -64,6 +110,7 @@ def test_ends_of_turns_and_of_sequences_have_options_of_their_own() -> None:
     [
         ("chatml", "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n«yes<|im_end|>»\n"),
         ("llama3", "<s><|start_header_id|>user<|end_header_id|>\n\nhi<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n«yes<|eot_id|>»"),
+        ("gemma3", "<s><start_of_turn>user\nhi<end_of_turn>\n<start_of_turn>model\n«yes<end_of_turn>»\n"),
         ("gemma", "<s><start_of_turn>user\nhi<end_of_turn>\n<start_of_turn>model\n«yes<end_of_turn>»\n"),
         ("mistral_v1", "<s> [INST] hi [/INST] «yes<|im_end|>»"),
         ("alpaca", "<s>### Instruction:\nhi\n\n### Response:\n«yes<|im_end|>»"),
@@ -91,7 +138,7 @@ def test_a_template_is_the_tokenizers_a_fallback_or_jinja(own: str | None, choic
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"chat_template": "chatm"}, "chatTemplate chatm is not known; write tokenizer_default"),
+        ({"chat_template": "chatm"}, "chatTemplate chatm is not built in; write tokenizer_default (the model's own, which newer models bring), tokenizer_default_fallback_NAME, chatml, llama3,"),
         ({"chat_template": "phi_3"}, "chatTemplate phi_3 writes <|system|>, <|user|>, <|assistant|>, <|end|>, which this tokenizer lacks"),
         ({"chat_template": "{% for"}, "the chat template is not Jinja: line 1"),
         ({"roles_to_train": ["asistant"]}, "rolesToTrain names 'asistant', which no turn can have: the roles here are assistant, system, tool, user"),
@@ -340,10 +387,11 @@ def test_the_round_trip_says_what_differs() -> None:
 
 
 WEIGHTED = [
-    pytest.param([{"role": "user", "content": "u"}, {"from": "gpt", "value": "a"}], "<|im_start|>user\nu<|im_end|>\n<|im_start|>assistant\n«a<|im_end|>»\n", id="by role"),
-    pytest.param([{"role": "user", "text": "u", "train": 1}, {"role": "assistant", "content": "a", "weight": 0}], "<|im_start|>user\n«u<|im_end|>»\n<|im_start|>assistant\na<|im_end|>\n", id="by weight"),
-    pytest.param([{"role": "assistant", "content": [{"type": "text", "value": "a"}, {"type": "text", "value": "b", "weight": 0}]}], "<|im_start|>assistant\n«a»b«<|im_end|>»\n", id="by part"),
-    pytest.param([{"role": "assistant", "content": [{"type": "tool_call", "value": {"name": "f", "arguments": {}}}]}], '<|im_start|>assistant\n«<tool_call>\n{"name": "f", "arguments": {}}\n</tool_call>\n<|im_end|>»\n', id="a tool call"),
+    pytest.param([{"role": "tool", "content": [{"type": "tool_response", "value": {"id": None, "content": "é", "name": "f"}}]}], '<|im_start|>tool\n<tool_response>\n{"name": "f", "content": "\\u00e9"}\n</tool_response>\n<|im_end|>\n', id="a tool's answer"),
+    pytest.param([{"role": "user", "content": "u"}, {"from": "gpt", "value": "a"}], "<|im_start|>user\nu<|im_end|>\n<|im_start|>assistant⟦\n⟧«a<|im_end|>»\n", id="by role"),
+    pytest.param([{"role": "user", "text": "u", "train": 1}, {"role": "assistant", "content": "a", "weight": 0}], "<|im_start|>user⟦\n⟧«u<|im_end|>»\n<|im_start|>assistant\na<|im_end|>\n", id="by weight"),
+    pytest.param([{"role": "assistant", "content": [{"type": "text", "value": "a"}, {"type": "text", "value": "b", "weight": 0}]}], "<|im_start|>assistant⟦\n⟧«a»⟦b⟧«<|im_end|>»\n", id="by part"),
+    pytest.param([{"role": "assistant", "content": [{"type": "tool_call", "value": {"name": "f", "arguments": {}}}]}], '<|im_start|>assistant⟦\n⟧«<tool_call>\n{"name": "f", "arguments": {}}\n</tool_call>\n<|im_end|>»\n', id="a tool call"),
 ]  # fmt: skip
 
 
@@ -358,7 +406,7 @@ def test_messages_can_be_llama_3_turns() -> None:
     form = chat(type="messages", chat_template="llama3")
     assert seen(form(turns(("tool", "2"), ("assistant", "a")))) == (
         "<|begin_of_text|><|start_header_id|>ipython<|end_header_id|>\n\n2<|eot_id|>"
-        "<|start_header_id|>assistant<|end_header_id|>\n\n«a<|eot_id|>»"
+        "<|start_header_id|>assistant<|end_header_id|>\n⟦\n⟧«a<|eot_id|>»"
     )
 
 

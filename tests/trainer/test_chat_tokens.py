@@ -12,7 +12,7 @@ from anneal_trainer.data.encode import Encoder
 from anneal_trainer.data.formats.chat.locate import Locator
 from anneal_trainer.data.formats.chat.turns import Conversation, Turn
 from anneal_trainer.data.pieces import IGNORED, Piece, Text
-from trainer.chats import CHATML, LLAMA3, TOKENIZERS, chat, renderer, trained_tokens, turns
+from trainer.chats import CHATML, LLAMA3, TOKENIZERS, byte_level, chat, renderer, trained_tokens, turns
 
 # Contents as people paste them: any script, control characters, white space at the ends; no private-use characters.
 CONTENT = st.text(st.characters(exclude_categories=("Cs", "Co")), max_size=24)
@@ -85,6 +85,30 @@ def test_ranges_follow_words(ranges: list[tuple[int, int, bool]], expected: list
     row = {"messages": [{"role": "assistant", "content": "think... The cat", "d": detail}]}
     made = made_once("byte-level")
     assert trained_tokens(made, chat(message_field_training_detail="d")(row)) == expected
+
+
+def test_white_space_at_a_turns_end_is_trained() -> None:
+    """Also with a tokenizer that leaves it out of its offsets, as Llama 3's does, and with no end behind it."""
+    from tokenizers import processors
+
+    made = byte_level()
+    made.backend_tokenizer.post_processor = processors.ByteLevel(trim_offsets=True)
+    example = chat(train_on_eos="none")(turns(("user", "Hello  "), ("assistant", "yes  "), ("assistant", " \t ")))
+    assert "".join(trained_tokens(made, example)) == "yesĠĠĠĉĠ"
+
+
+def test_a_token_that_begins_in_a_header_is_not_trained() -> None:
+    """Type messages trains what begins in a trained text: the line break before it may be one token with it."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    alphabet = {character: number for number, character in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
+    made = Tokenizer(models.BPE({**alphabet, "ĊA": 256}, merges=[("Ċ", "A")]))
+    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    merging = PreTrainedTokenizerFast(tokenizer_object=made, additional_special_tokens=["<|im_start|>", "<|im_end|>"])
+    said = turns(("user", "u"), ("assistant", "Add"))
+    assert trained_tokens(merging, chat(type="messages")(said)) == ["d", "d", "<|im_end|>"]
+    assert trained_tokens(merging, chat()(said)) == ["ĊA", "d", "d", "<|im_end|>"]
 
 
 @given(st.lists(st.tuples(ROLES, CONTENT), min_size=1, max_size=5))

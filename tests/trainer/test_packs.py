@@ -3,13 +3,13 @@
 import json
 import time
 from collections.abc import Iterator
-from itertools import pairwise
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from anneal_trainer import apart
@@ -137,6 +137,66 @@ def test_packed_and_unpacked_give_the_same_loss_and_gradients(
     assert all(torch.allclose(expected[name], found[name], atol=exact, rtol=exact) for name in expected)
 
 
+SEQUENCES = st.lists(st.lists(st.integers(5, 250), min_size=1, max_size=12), min_size=2, max_size=6)
+
+
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(rows=SEQUENCES, flat=st.booleans())
+def test_no_row_sees_another(model: Any, rows: list[list[int]], *, flat: bool) -> None:
+    """Whatever shares a pack or a batch, each row's predictions are those it gets alone."""
+    order, starts = pack([len(row) for row in rows], 24)
+    packs = [[rows[number] for number in order[first:last]] for first, last in pairwise(starts)]
+    joined = [[*chain.from_iterable(held)] for held in packs]
+    made = [
+        {"input_ids": ids, "labels": ids, "seq_lengths": [*map(len, held)]}
+        for ids, held in zip(joined, packs, strict=True)
+    ]
+    batch = PackCollator(flat=flat, padding=0)(made)
+    with torch.no_grad():
+        scores = model(input_ids=batch["input_ids"], position_ids=batch["position_ids"], use_cache=False).logits
+        found = scores.flatten(0, 1)
+        place = 0
+        for number, held in enumerate(packs):
+            place = place if flat else number * batch["input_ids"].shape[1]
+            for row in held:
+                alone = model(input_ids=torch.tensor([row]), use_cache=False).logits[0]
+                assert torch.allclose(found[place : place + len(row)], alone, atol=1e-9)
+                place += len(row)
+
+
+WORDY = st.tuples(st.integers(0, 3), st.integers(0, 40)).map(
+    lambda sizes: {"instruction": "red " * sizes[0], "output": "green blue " * sizes[1]}
+)
+
+
+@settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    rows=st.lists(WORDY, min_size=4, max_size=12),
+    long_rows=st.sampled_from(["truncate", "drop"]),
+    repeats=st.sampled_from(["keep", "dropExact"]),
+    packing=st.booleans(),
+)
+def test_every_row_is_accounted_for(
+    storage: Path, rows: list[Any], long_rows: str, repeats: str, *, packing: bool
+) -> None:
+    """Rows read are rows used, measured and dropped; tokens told are tokens written, packed or not."""
+    rows = [*rows, {"instruction": "one", "output": "two"}, {"instruction": "sun", "output": "moon"}]
+    made = over(
+        storage,
+        rows,
+        preparation={"longRows": long_rows, "duplicates": repeats},
+        training={"sequenceLength": 128, "packing": packing},
+        evaluation={"holdout": {"count": 1}},
+    )
+    ready = prepared(storage, made)
+    report, data = ready.report, ready.prepared.dataset(store.TRAIN)
+    assert report.rows == len(rows) == report.used + report.eval_rows + sum(entry.rows for entry in report.dropped)
+    assert report.tokens == sum(len(row["input_ids"]) for row in data)
+    assert report.trained_tokens == sum(label != IGNORED for row in data for label in row["labels"])
+    assert sum(len(row["seq_lengths"]) for row in data) == report.used if packing else len(data) == report.used
+    assert all(len(row["input_ids"]) <= 128 for row in data)
+
+
 def test_positions_begin_again_with_each_row() -> None:
     """Which is all that keeps rows apart."""
     assert positions([3, 1, 2]).tolist() == [0, 1, 2, 0, 0, 1]
@@ -187,7 +247,7 @@ def test_models_that_carry_a_state_are_not_packed(storage: Path) -> None:
     config_with(storage, layer_types=["linear_attention", "full_attention"])
     report = prepared(storage, job(training={"packing": None, "sequenceLength": 256})).report
     assert not report.packed
-    assert "training.packing is off: its layers of type linear_attention carry a state" in report.warnings[-1]
+    assert "training.packing is off: its layers of type linear_attention carry a state" in report.warnings[-1].message
     error = refused_again(storage, job("asked", training=PACKED))
     assert "training.packing is true, but this model cannot: its layers of type linear_attention" in str(error)
 

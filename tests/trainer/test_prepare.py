@@ -163,7 +163,7 @@ def test_all_bad_rows_are_told_at_once(storage: Path) -> None:
     assert (type(error), error.exit_code) == (DataError, 65)
     file = "volume://runs/data.jsonl"
     assert sorted(str(error).splitlines()) == [
-        f'{file}, line 2: not JSON from column 32: Expecting value, in …\'tion": "a", "output": \'',
+        f'{file}, line 2: not JSON from column 32: Expecting value, in …\'on": "a", "output": \'',
         f"{file}, line 3: the column 'output' is missing; this row has instruction",
         f"{file}, line 4: output must be text, got 7",
         f"{file}, line 5: must be a JSON object, got [1]",

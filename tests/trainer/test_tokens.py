@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from anneal_trainer.data import division
 from anneal_trainer.data.encode import Encoder
 from anneal_trainer.data.pieces import IGNORED, Piece, Text, Tokens, trained
+from anneal_trainer.data.shape import CUT_OFF, KEPT, MASKED, TOO_LONG, Flat, Limits, shape
 from trainer.families import BOS, EOS, NAMES, SPECIAL, tokenizer
 from trainer.test_prompts import TABLE, formatted
 
@@ -85,6 +86,17 @@ def test_pygmalion_trains_each_bot_turn_and_its_eos(name: str) -> None:
         *said[len(prefix) :],
         EOS_ID,
     ]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_pygmalion_begins_once_and_learns_no_silence(name: str) -> None:
+    """Start tokens are not written again with a later persona, and an empty answer has no EOS."""
+    said = [("human", "hi"), ("system", "You are kind."), ("bot", " ")]
+    turns = [{"role": role, "value": words} for role, words in said]
+    [tokens] = encoder(name).encode([formatted("pygmalion", {"conversations": turns})])
+    written = [*ids_of(name, "<|user|> hi"), *ids_of(name, "<|system|>Persona: You are kind.")]
+    assert tokens.input_ids == [*START[name], *written, *ids_of(name, "<|model|> ")]
+    assert set(tokens.labels) == {IGNORED}
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -179,6 +191,15 @@ def marked(draw: Any) -> Piece:
     return Piece(text, spans(draw, text))
 
 
+def with_white_space(offsets: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """The offsets with white space that trimming left without characters given back to its tokens."""
+    before = [0, *(end for _, end in offsets)]
+    return [
+        (start, end) if start < end else (min(start, last), end)
+        for (start, end), last in zip(offsets, before, strict=False)
+    ]
+
+
 @pytest.mark.parametrize("trimmed", [False, True], ids=["offsets", "trimmed offsets"])
 @pytest.mark.parametrize("name", NAMES)
 @settings(max_examples=150)
@@ -197,7 +218,7 @@ def test_a_token_is_trained_if_any_of_its_characters_is(name: str, *, trimmed: b
     # A text that is trained as a whole is trained to its last token, also one that trimming has left no character.
     assert tokens.labels == [
         token if piece.whole or any(start < last and end > first for first, last in piece.trained) else IGNORED
-        for token, (start, end) in zip(full["input_ids"], full["offset_mapping"], strict=True)
+        for token, (start, end) in zip(full["input_ids"], with_white_space(full["offset_mapping"]), strict=True)
     ]
 
 
@@ -237,3 +258,34 @@ def test_chunks_are_the_whole(count: int, length: int) -> None:
     joined = [token for part in division.chunks(tokens, length) for token in part.input_ids]
     alone = count > 1 and count % length == 1
     assert joined == tokens.input_ids[: count - alone]
+
+
+ROWS = st.lists(st.lists(st.lists(st.booleans(), max_size=12), min_size=1, max_size=3), min_size=1, max_size=8)
+
+
+@settings(max_examples=300)
+@given(rows=ROWS, most=st.integers(1, 10), policy=st.sampled_from(["truncate", "drop", "error"]))
+def test_every_row_is_kept_or_has_one_reason(rows: list[list[list[bool]]], most: int, policy: str) -> None:
+    """Cuts and drops add up: what is kept is the beginning of its rows, and trains as many tokens as is counted."""
+    made = [
+        [Tokens(list(range(len(flags))), [i if flag else IGNORED for i, flag in enumerate(flags)]) for flags in row]
+        for row in rows
+    ]
+    flat = Flat.of(made)
+    found = shape(flat, len(rows), Limits(most, policy))
+    assert found.reasons == [reason(row, most, policy) for row in rows]
+    kept = [part for row, why in zip(rows, found.reasons, strict=True) if why == KEPT for part in row]
+    learnt = [sum(flags[1:most]) for flags in kept]
+    assert found.trained.tolist() == [count for count in learnt if count]
+    assert (found.end - found.start).tolist() == [min(len(flags), most) for flags in kept if sum(flags[1:most])]
+    long = [max(map(len, row)) > most for row in rows]
+    assert found.cut.tolist() == [why == KEPT and is_long for why, is_long in zip(found.reasons, long, strict=True)]
+
+
+def reason(row: list[list[bool]], most: int, policy: str) -> str:
+    """Why a row of these labels is not trained on: one reason, the first that holds."""
+    if not any(flag for flags in row for flag in flags[1:]):
+        return MASKED
+    if policy != "truncate" and any(len(flags) > most for flags in row):
+        return TOO_LONG
+    return KEPT if any(flag for flags in row for flag in flags[1:most]) else CUT_OFF

@@ -27,18 +27,22 @@ class Sample:
 
 @dataclass(frozen=True)
 class Asking:
-    """How training rows ask: their type, and its wording or template where the manifest holds it."""
+    """How training rows ask: their type, and its wording or template where the manifest holds it.
+
+    `given`: the variables that the manifest gives the template.
+    """
 
     kind: str
     format: FormatSpec | None = None
     template: str | None = None
+    given: dict[str, Any] | None = None
 
     def text(self, prompt: str, tokenizer: Any) -> tuple[str, bool]:
         """What the model reads, as its rows have it; and whether the tokenizer's start tokens come before it."""
         if self.kind in CHAT_TYPES:
             choice = self.template or ("chatml" if self.kind == "messages" else None)
             renderer = Renderer.of(tokenizer, own=tokenizer.own_chat_template)
-            return renderer.chosen(choice).render([{"role": "user", "content": prompt}], prompt=True), False
+            return renderer.chosen(choice, self.given).render([{"role": "user", "content": prompt}], prompt=True), False
         worded = instruction.prompt_of(self.kind, prompt, self.format)
         return prompt if worded is None else worded, True
 

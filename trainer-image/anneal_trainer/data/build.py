@@ -44,8 +44,8 @@ def build(context: Context, tokenizer: Any, model_path: Path, *, draft: Path, re
     chosen = _chosen(spec, table, gathered)
     splits = {store.TRAIN: chosen.train, store.EVAL: chosen.measured}
     packs = {name: _packs(table, rows, spec, packed=packed) for name, rows in splits.items() if len(rows)}
-    if not packed:
-        _check_classes(spec, table.value[chosen.train])
+    wanted = table.value[chosen.train] > 0
+    _check_classes(spec, wanted)
     with SpoolReader(table.sequences) as reader:
         special = report.special_ids(tokenizer, model.vocabulary(model_path, tokenizer))
         trained = {
@@ -65,6 +65,8 @@ def build(context: Context, tokenizer: Any, model_path: Path, *, draft: Path, re
         }
     )
     remarks = gathered.problems.remarks
+    if isinstance(spec, RLHFSpec) and spec.family == "unpaired":
+        remarks |= report.unbalanced(wanted)
     result = result.model_copy(update={"warnings": list(report.warnings(result, remarks, why_not))[:_WARNINGS]})
     places = {reason: lost.places for reason, lost in gathered.lost.items()}
     return Built(result, places | {reason: found.places for (reason, _), found in remarks.items()})
@@ -205,15 +207,12 @@ def _examples(spec: RLHFSpec, table: Table, rows: Any, sequences: Any) -> store.
             return store.Packs(sequences, each, lengths=True)
 
 
-def _check_classes(spec: JobSpec, values: Any) -> None:
+def _check_classes(spec: JobSpec, wanted: Any) -> None:
     """What is judged one by one teaches nothing where all of it is judged alike."""
-    if not isinstance(spec, RLHFSpec) or spec.family != "unpaired":
-        return
-    wanted = int((values > 0).sum())
-    if wanted in (0, len(values)):
-        label = "true" if wanted else "false"
+    if isinstance(spec, RLHFSpec) and spec.family == "unpaired" and wanted.all() == wanted.any():
+        label = "true" if wanted.any() else "false"
         raise DataError(
-            f"all labels are {label}, of {counted(len(values), 'row')}: method {spec.method} learns from answers that "
+            f"all labels are {label}, of {counted(len(wanted), 'row')}: method {spec.method} learns from answers that "
             "are wanted and from such as are not; add rows with the other label, or pairs (type chat_template.default)"
         )
 

@@ -43,7 +43,7 @@ def _tokens(span: Span, encoding: Any) -> Span:
     final = _token_at(encoding, range(last - 1, first - 1, -1))
     assert final is not None, "one of these characters has a token"
     end = final + 1
-    while end < len(encoding) and encoding.token_to_chars(end)[0] < last:
+    while end < len(encoding) and _begin(encoding, end) < last:
         end += 1
     return start, end
 
@@ -59,8 +59,16 @@ def _token_at(encoding: Any, places: range) -> int | None:
 
 def _scanned_range(encoding: Any, first: int, last: int) -> Span:
     """The same by looking at every token, for a span whose characters have none of their own."""
-    found = [i for i, (start, end) in enumerate(encoding.offsets) if start < last and end > first]
+    found = [i for i, (_, end) in enumerate(encoding.offsets) if end > first and _begin(encoding, i) < last]
     return (found[0], found[-1] + 1) if found else (0, 0)
+
+
+def _begin(encoding: Any, token: int) -> int:
+    """Where a token begins. White space that a tokenizer left out of its offsets begins where the token before ends."""
+    start, end = encoding.token_to_chars(token)
+    if start < end:
+        return int(start)
+    return min(start, encoding.token_to_chars(token - 1)[1]) if token else 0
 
 
 def _mostly(offset: Span, span: Span) -> bool:

@@ -16,7 +16,7 @@ _LONGEST = 100_000
 
 
 def seam(encoder: Encoder, example: Example) -> Note | None:
-    """The first difference of a row, in words; None without one, for a long row, and where tokens part its pieces."""
+    """The first difference of a row; None if there is none, if a token is between its pieces, or if it is long."""
     if not isinstance(example, Text) or any(piece.starts or piece.ends for piece in example.pieces):
         return None
     texts = [piece.text for piece in example.pieces]

@@ -161,7 +161,9 @@ def _look(context: Context, trainer: OrderedTrainer, ready: Ready, *, when: str,
             trainer.accelerator.unwrap_model(trainer.model),
             ready.tokenizer,
             texts,
-            asking=samples.Asking(ready.report.types[0], first.format, first.chat_template),
+            asking=samples.Asking(
+                ready.report.types[0], first.format, first.chat_template, given=first.chat_template_kwargs
+            ),
             most=evaluation.max_sample_tokens,
         )
         samples.save(context.layout, when, found)

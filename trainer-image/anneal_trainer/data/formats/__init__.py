@@ -28,7 +28,8 @@ def formatter(dataset: DatasetSpec, *, renderer: Callable[[], chat.Renderer]) ->
             f"{', '.join(idle)} cannot act on rows of type {dataset.type}, as {dataset.source} has: leave it out"
         )
     made = Checked(_of_kind(dataset, dataset.type, renderer))
-    if not dataset.train_on_inputs:
+    # Conversations train what every role says; what a template writes around it stays a frame.
+    if not dataset.train_on_inputs or dataset.type in CHAT_TYPES:
         return made
     if dataset.type in ALL_TRAINED:
         raise ConfigError(

@@ -29,7 +29,7 @@ class ChatFormat:
     """The function of one entry. It remembers shapes of conversations, so one process should keep it for all rows."""
 
     def __init__(self, dataset: DatasetSpec, renderer: Renderer) -> None:
-        template: Template = renderer.chosen(dataset.chat_template)
+        template: Template = renderer.chosen(dataset.chat_template, dataset.chat_template_kwargs)
         self._template = template
         self._options = Options.of(dataset, template)
         self._reader = Reader(self._options, template.names, renderer.special_tokens)

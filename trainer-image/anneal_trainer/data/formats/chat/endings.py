@@ -38,8 +38,8 @@ class Endings:
                 f"trainOnEos is {options.eos} and trainOnEot is {options.eot}, but {renderer.eos} is both the "
                 "end-of-sequence token and one that ends a turn: write the same in both, or leave trainOnEot out"
             )
-        # EOS among the tokens that end a turn has the same option: one search finds both.
-        return cls(_near(eot, renderer), _near(() if set(eos) <= set(eot) else eos, renderer))
+        # A template may write EOS behind the token that ends a turn: each is looked for, unless they are one.
+        return cls(_near(eot, renderer), _near(() if eos == eot else eos, renderer))
 
 
 def behind(text: str, end: int, tokens: re.Pattern[str]) -> Span | None:
@@ -61,11 +61,12 @@ def _longest_first(tokens: Iterable[str]) -> list[str]:
 
 
 def _found(template: Template) -> tuple[str, ...]:
-    """The tokens that the template writes behind an assistant's last words."""
+    """The tokens that the template writes behind an assistant's last words: EOS only where it is the only one."""
     for shape in _PROBES:
         pieces = pieces_of(template, shape)
         if pieces is not None:
-            return tuple(token for token in template.renderer.added_tokens if token in pieces[-1])
+            written = tuple(token for token in template.renderer.added_tokens if token in pieces[-1])
+            return tuple(token for token in written if token != template.renderer.eos) or written
     return ()
 
 

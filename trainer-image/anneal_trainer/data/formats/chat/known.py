@@ -1,7 +1,8 @@
 """Chat templates that have a name: the layouts in which well-known model families write a conversation.
 
 A tokenizer's own template is always the better choice (`tokenizer_default`); these are for base models that have none.
-Each begins with BOS where its family does. Not here: templates with tools or reasoning, which models bring themselves.
+Each begins with BOS where its family does, and is the text that Axolotl writes under the same name. Not here: templates
+with tools, reasoning or images, which models bring themselves.
 """
 
 _START = "{% for m in messages %}"
@@ -23,6 +24,24 @@ _GEMMA = (
     + _ALTERNATING
     + "{{ '<start_of_turn>' + ('model' if m['role'] == 'assistant' else m['role']) + '\\n' }}"
     "{{ m['content'] | trim + '<end_of_turn>\\n' }}"
+)
+# A system text is the beginning of the first user turn, untrimmed.
+_GEMMA_3 = (
+    "{% if messages[0]['role'] == 'system' %}{% set rest = messages[1:] %}"
+    "{% set first = messages[0]['content'] + '\\n\\n' %}"
+    "{% else %}{% set rest = messages %}{% set first = '' %}{% endif %}{{ bos_token }}{% for m in rest %}"
+    + _ALTERNATING
+    + "{{ '<start_of_turn>' + ('model' if m['role'] == 'assistant' else m['role']) + '\\n' }}"
+    "{{ first if loop.first else '' }}{{ m['content'] | trim + '<end_of_turn>\\n' }}{% endfor %}"
+)
+_COHERE = (
+    "{% if messages[0]['role'] == 'system' %}{% set rest = messages[1:] %}{{ bos_token }}"
+    "{{ '<|START_OF_TURN_TOKEN|><|SYSTEM_TOKEN|>' + messages[0]['content'] + '<|END_OF_TURN_TOKEN|>' }}"
+    "{% else %}{% set rest = messages %}{{ bos_token }}{% endif %}{% for m in rest %}"
+    + _ALTERNATING
+    + "{% if m['role'] in ('user', 'assistant') %}"
+    "{{ '<|START_OF_TURN_TOKEN|>' + ('<|USER_TOKEN|>' if m['role'] == 'user' else '<|CHATBOT_TOKEN|>') }}"
+    "{{ m['content'].strip() + '<|END_OF_TURN_TOKEN|>' }}{% endif %}{% endfor %}"
 )
 # The assistant's header comes with the user's turn in this family.
 _PHI_3 = (
@@ -64,6 +83,9 @@ TEMPLATES = {
     "chatml": _prompted(_START + _CHATML + _END, "<|im_start|>assistant\\n"),
     "llama3": _prompted(_BOS + _START + _LLAMA3 + _END, "<|start_header_id|>assistant<|end_header_id|>\\n\\n"),
     "gemma": _prompted(_BOS + _START + _GEMMA + _END, "<start_of_turn>model\\n"),
+    "gemma3": _prompted(_GEMMA_3, "<start_of_turn>model\\n"),
+    "cohere": _prompted(_COHERE, "<|START_OF_TURN_TOKEN|><|CHATBOT_TOKEN|>"),
+    "aya": _prompted(_COHERE, "<|START_OF_TURN_TOKEN|><|CHATBOT_TOKEN|>"),
     "phi_3": _BOS + _START + _PHI_3 + _END,
     "phi_35": _prompted(_START + _PHI_35 + _END, "<|assistant|>\\n"),
     "deepseek_v2": _prompted(_BOS + _START + _DEEPSEEK_2 + _END, "<\uff5cAssistant\uff5c>"),
@@ -71,11 +93,21 @@ TEMPLATES = {
     "exaone": _prompted(_START + _EXAONE + _END, "[|assistant|]"),
     "alpaca": _prompted(_BOS + _START + _ALPACA + _END, "\\n\\n### Response:\\n"),
 }
+_COHERE_TOKENS = (
+    "<|START_OF_TURN_TOKEN|>",
+    "<|END_OF_TURN_TOKEN|>",
+    "<|SYSTEM_TOKEN|>",
+    "<|USER_TOKEN|>",
+    "<|CHATBOT_TOKEN|>",
+)
 # Special tokens that a template writes: without them its turns would be spelled out in pieces.
 TOKENS = {
     "chatml": ("<|im_start|>", "<|im_end|>"),
     "llama3": ("<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"),
     "gemma": ("<start_of_turn>", "<end_of_turn>"),
+    "gemma3": ("<start_of_turn>", "<end_of_turn>"),
+    "cohere": _COHERE_TOKENS,
+    "aya": _COHERE_TOKENS,
     "phi_3": ("<|system|>", "<|user|>", "<|assistant|>", "<|end|>"),
     "phi_35": ("<|system|>", "<|user|>", "<|assistant|>", "<|end|>"),
     "deepseek_v2": ("<\uff5cUser\uff5c>", "<\uff5cAssistant\uff5c>"),

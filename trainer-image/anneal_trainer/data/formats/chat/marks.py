@@ -46,7 +46,9 @@ class Marker:
         details = [index for index in there if _has_detail(turns[index])]
         whole = [spans[index] for index in there if index not in details]
         parts, masked, partly = self._in_detail(conversation, text, details)
-        ends, closed = self._ends(text, {index: spans[index] for index in looked_at if index in spans}, trained)
+        ends, closed = self._ends(
+            conversation, text, {index: spans[index] for index in looked_at if index in spans}, trained
+        )
         answers = {index: spans[index][0] for index in there if turns[index].role == "assistant"}
         return Marks(
             trained=merged([*whole, *parts, *ends]),
@@ -61,7 +63,7 @@ class Marker:
         if turn.train is not None:
             return turn.train
         if not _has_detail(turn):
-            return turn.role in self.options.trained_roles
+            return self.options.every_role or turn.role in self.options.trained_roles
         return any(detail.given for detail in (turn.content, turn.thinking) if detail is not None)
 
     def _in_detail(
@@ -85,7 +87,9 @@ class Marker:
                     partly += spans
         return trained, masked, partly
 
-    def _ends(self, text: str, spans: Spans, trained: list[int]) -> tuple[list[Span], set[int]]:
+    def _ends(
+        self, conversation: Conversation, text: str, spans: Spans, trained: list[int]
+    ) -> tuple[list[Span], set[int]]:
         """The trained tokens that end turns, and the turns that have one behind them at all."""
         ends: list[Span] = []
         closed: set[int] = set()
@@ -93,9 +97,17 @@ class Marker:
             if tokens is None:
                 continue
             found = {index: end for index, span in spans.items() if (end := behind(text, span[1], tokens))}
+            found = {i: end for i, end in found.items() if self._is_own(conversation, text, i, (spans[i][1], end[0]))}
             closed.update(found)
             ends += _chosen(found, option, trained)
         return ends, closed
+
+    def _is_own(self, conversation: Conversation, text: str, index: int, between: Span) -> bool:
+        """Whether the token behind `between` ends this turn, and not the next one, whose words may stand before it."""
+        if not text[slice(*between)].strip() or index + 1 == len(conversation.turns):
+            return True
+        following = self.locator.spans(conversation, text, [index + 1]).get(index + 1)
+        return following is None or following[0] >= between[1]
 
 
 def _has_detail(turn: Turn) -> bool:

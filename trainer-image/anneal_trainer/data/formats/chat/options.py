@@ -32,6 +32,7 @@ class Options:
     roles: dict[str, str]
     known_roles: frozenset[str]
     trained_roles: frozenset[str]
+    every_role: bool
     keys: dict[str, str]
     thinking: str
     training_key: str | None
@@ -57,6 +58,7 @@ class Options:
             roles=roles,
             known_roles=known | _role_words(template),
             trained_roles=_trained_roles(dataset, roles, known | template.names),
+            every_role=dataset.train_on_inputs,
             keys={thinking: dataset.field_thinking or THINKING, **(dataset.message_property_mappings or {})},
             thinking=thinking,
             training_key=dataset.message_field_training,

@@ -15,6 +15,8 @@ from anneal_trainer.data.pieces import RowError
 from anneal_trainer.errors import ConfigError
 
 Message = dict[str, Any]
+# What each row gives.
+_RESERVED = frozenset({"messages", "tools", "add_generation_prompt"})
 DEFAULT, FALLBACK = "tokenizer_default", "tokenizer_default_fallback_"
 
 
@@ -58,15 +60,25 @@ class Renderer:
         """The start token, or nothing."""
         return dict(self.variables).get("bos_token") or ""
 
-    def chosen(self, choice: str | None) -> "Template":
-        """The template that an entry's `chatTemplate` names; ConfigError with the remedy where there is none."""
+    def chosen(self, choice: str | None, given: dict[str, Any] | None = None) -> "Template":
+        """The template that an entry's `chatTemplate` names, with the variables that the entry gives it.
+
+        ConfigError with the remedy where there is no template, or where it does not read a variable.
+        """
         source = self.template if choice is None else self.named(choice)
         if not source:
             raise ConfigError(
                 f"the tokenizer of {self.source} has no chat template, which datasets of type chat_template need: set "
                 f"model.chatTemplate or the entry's chatTemplate to {', '.join(TEMPLATES)} or a Jinja text"
             )
-        return Template(source, self)
+        template = Template(source, self, given)
+        unread = sorted(name for name in given or {} if name not in template.names or name in _RESERVED)
+        if unread:
+            raise ConfigError(
+                f"chatTemplateKwargs gives {', '.join(unread)}, which the chat template does not read as a variable of "
+                "the entry's: correct the name, or leave it out"
+            )
+        return template
 
     def named(self, choice: str) -> str | None:
         """The template that a `chatTemplate` names, or the text itself if it is Jinja; ConfigError if it is neither."""
@@ -82,8 +94,8 @@ class Renderer:
             )
         if choice not in TEMPLATES and "{" not in choice:
             raise ConfigError(
-                f"chatTemplate {choice} is not known; write {DEFAULT}, {FALLBACK}NAME, {', '.join(TEMPLATES)}, "
-                "or Jinja text"
+                f"chatTemplate {choice} is not built in; write {DEFAULT} (the model's own, which newer models bring), "
+                f"{FALLBACK}NAME, {', '.join(TEMPLATES)}, or the Jinja text of the template itself"
             )
         return TEMPLATES.get(choice, choice)
 
@@ -91,10 +103,10 @@ class Renderer:
 class Template:
     """One template, compiled; its names are read from its syntax tree once."""
 
-    def __init__(self, source: str, renderer: Renderer) -> None:
+    def __init__(self, source: str, renderer: Renderer, given: dict[str, Any] | None = None) -> None:
         self.source = source
         self.renderer = renderer
-        self._variables = dict(renderer.variables)
+        self._variables = {**dict(renderer.variables), **(given or {})}
         self.names = _names(source)
 
     def render(self, messages: Sequence[Message], tools: list[Any] | None = None, *, prompt: bool = False) -> str:

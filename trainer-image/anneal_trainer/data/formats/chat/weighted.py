@@ -1,8 +1,9 @@
 """Type `messages`: turns with a weight each, written as ChatML or Llama 3 turns without a template.
 
 Every turn is tokenized by itself. What is trained is the content of turns with a weight (by default the assistant's)
-and the token that ends them; parts of a content may have a weight of their own, which can only take out. Tool calls
-and responses among the parts are written as JSON between tags. Not here: templates and all that depends on them.
+and the token that ends them; parts of a content may have a weight of their own, which can only take out. A token that
+begins before a trained text is not trained. Tool calls and responses among the parts are written as JSON between tags.
+Not here: templates and all that depends on them.
 """
 
 import json
@@ -29,6 +30,8 @@ _ROLES = {
     "tool": "tool",
     "ipython": "ipython",
 }
+# The order in which a call's keys have always been written; others follow.
+_CALL_KEYS = ("name", "arguments", "content", "id")
 _ACTING = ("chatTemplate", "messagePropertyMappings", "messageFieldTraining")
 
 
@@ -71,6 +74,7 @@ class WeightedFormat:
         self._content_keys = _keys(keys.get("content"), ("value", "text", "content"))
         self._weight_keys = _keys(dataset.message_field_training, ("train", "weight"))
         self._special = renderer.special_tokens
+        self._every_role = dataset.train_on_inputs
 
     def __call__(self, row: dict[str, Any]) -> Text:
         """One conversation."""
@@ -106,7 +110,8 @@ class WeightedFormat:
             if weight and kept and content:
                 spans.append((len(text), len(text) + len(content)))
             text += content
-        return Piece(text + layout.after, merged(spans))
+        trained = merged(spans)
+        return Piece(text + layout.after, trained, masked=tuple((first - 1, first) for first, _ in trained if first))
 
     def _role(self, message: dict[str, Any], place: str) -> str:
         key = _first(message, self._role_keys)
@@ -118,7 +123,8 @@ class WeightedFormat:
     def _weight(self, message: dict[str, Any], role: str, place: str) -> bool:
         key = _first(message, self._weight_keys)
         value = message.get(key)
-        return role == "assistant" if value is None else _switch(value, f"{place}.{key}")
+        usual = self._every_role or role == "assistant"
+        return usual if value is None else _switch(value, f"{place}.{key}")
 
     def _parts(self, message: dict[str, Any], place: str) -> list[tuple[str, bool]]:
         key = _first(message, self._content_keys)
@@ -145,7 +151,8 @@ def _part(part: Any, place: str) -> tuple[str, bool]:
     if kind == "text" and isinstance(part.get(value), str):
         return part[value], kept
     if kind in ("tool_call", "tool_response") and isinstance(part.get(value), dict):
-        body = json.dumps(part[value], ensure_ascii=False)
+        call = part[value]
+        body = json.dumps({key: call[key] for key in (*_CALL_KEYS, *call) if call.get(key) is not None})
         return f"<{kind}>\n{body}\n</{kind}>\n", kept
     raise RowError(
         f"{place} must be a part like {{type: text, value: …}}, or a tool_call or tool_response whose value is an "
