@@ -17,22 +17,27 @@ from anneal_api.kinds import KINDS
 from anneal_api.layout import Layout
 from anneal_api.names import owner_label, run_directory
 from anneal_api.resolve import prepare_key
+from anneal_api.status import SourceReport
 
 RUNTIME_KEY = "runtime"
 
 
 class Runtime(Record):
-    """What the operator decided beside the spec: the claim that everything is kept on, and where the result goes."""
+    """What the operator decided beside the spec: the claim that everything is kept on, where the result goes, and what
+    job:// sources stand for.
+    """
 
     storage_claim: str
     output_path: str | None = None
+    sources: tuple[SourceReport, ...] = ()
 
 
 class JobFile(Record):
-    """A job with every default filled, and the claim that is its storage."""
+    """A job with every default filled, the claim that is its storage, and what its job:// sources stand for."""
 
     job: SerializeAsAny[Job]
     storage_claim: str
+    sources: tuple[SourceReport, ...] = ()
 
     @property
     def uid(self) -> str:
@@ -52,7 +57,7 @@ class JobFile(Record):
     @property
     def prepare_key(self) -> str:
         """What this job's prepared data is found by, on this claim."""
-        return prepare_key(self.job.spec, self.storage_claim)
+        return prepare_key(self.job.spec, self.storage_claim, self.sources)
 
     def layout(self, volumes: dict[str, Path]) -> Layout:
         """Where everything is; `volumes` maps each claim to its directory here."""
@@ -60,12 +65,15 @@ class JobFile(Record):
 
     def encode(self) -> str:
         """The text of the file: stable, so that an unchanged job applies as no change."""
+        runtime = Runtime(
+            storage_claim=self.storage_claim, output_path=self.job.spec.output.path, sources=self.sources
+        )
         document = {
             "apiVersion": self.job.api_version,
             "kind": self.job.kind,
             "metadata": {key: self.job.metadata.get(key, "") for key in ("name", "namespace", "uid")},
             "spec": self.job.spec.dump(),
-            RUNTIME_KEY: Runtime(storage_claim=self.storage_claim, output_path=self.job.spec.output.path).dump(),
+            RUNTIME_KEY: runtime.dump(),
         }
         return json.dumps(document, sort_keys=True, indent=1, ensure_ascii=False)
 
@@ -74,4 +82,5 @@ class JobFile(Record):
         """The file's content; ValueError where it is not one."""
         document: dict[str, Any] = json.loads(text)
         runtime = Runtime.model_validate(document.pop(RUNTIME_KEY, None))
-        return cls(job=KINDS[document["kind"]].model_validate(document), storage_claim=runtime.storage_claim)
+        job = KINDS[document["kind"]].model_validate(document)
+        return cls(job=job, storage_claim=runtime.storage_claim, sources=runtime.sources)

@@ -34,9 +34,9 @@ async def test_a_failing_pass_is_repeated(
     controller = Simulation().controller
     outcomes, done, seen = [error, error], asyncio.Event(), []
 
-    async def handle(key: tuple[str, str]) -> None:
-        seen.append(key[1])
-        if key[1] == "bad":
+    async def handle(key: Key) -> None:
+        seen.append(key.name)
+        if key.name == "bad":
             if outcomes:
                 raise outcomes.pop()
             done.set()

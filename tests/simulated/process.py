@@ -12,7 +12,7 @@ from typing import Any
 from anneal_operator.controller import Controller
 from anneal_operator.errors import ApiError
 from anneal_operator.handlers import notify
-from anneal_operator.kinds import FINE_TUNE_JOB, WATCHED, Kind, Obj
+from anneal_operator.kinds import FINE_TUNE_JOB, JOB_KINDS, WATCHED, Kind, Obj
 from anneal_operator.neighbours import neighbour
 from anneal_operator.settings import Settings
 from anneal_operator.store import Key, Store
@@ -82,7 +82,7 @@ class Simulation:
     def _deliver(self, event: str, kind: Kind, obj: Obj) -> None:
         if event == "DELETED":
             self.store.removed(kind, obj)
-            if kind == FINE_TUNE_JOB:
+            if kind in JOB_KINDS:
                 self.controller.stir("team", neighbour(obj))
         elif not self.store.put(kind, obj):
             return
