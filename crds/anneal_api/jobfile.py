@@ -23,9 +23,7 @@ RUNTIME_KEY = "runtime"
 
 
 class Runtime(Record):
-    """What the operator decided beside the spec: the claim that everything is kept on, where the result goes, and what
-    job:// sources stand for.
-    """
+    """What was decided beside the spec: the storage claim, where the result goes, what job:// sources stand for."""
 
     storage_claim: str
     output_path: str | None = None
@@ -65,9 +63,7 @@ class JobFile(Record):
 
     def encode(self) -> str:
         """The text of the file: stable, so that an unchanged job applies as no change."""
-        runtime = Runtime(
-            storage_claim=self.storage_claim, output_path=self.job.spec.output.path, sources=self.sources
-        )
+        runtime = Runtime(storage_claim=self.storage_claim, output_path=self.job.spec.output.path, sources=self.sources)
         document = {
             "apiVersion": self.job.api_version,
             "kind": self.job.kind,
