@@ -50,12 +50,21 @@ class JobFile(Record):
     @property
     def run_directory(self) -> str:
         """The job's own directory below its storage; without a cluster no UID tells equal names apart."""
-        return run_directory(self.job.name, self.uid) if self.uid else f"runs/{owner_label(self.job.name)}"
+        return run_directory(self.job.name, self.uid) if self.uid else self.local_run(self.job.name)
+
+    @staticmethod
+    def local_run(name: str) -> str:
+        """The same of a job by its name alone, where there is no cluster."""
+        return f"runs/{owner_label(name)}"
 
     @property
     def prepare_key(self) -> str:
         """What this job's prepared data is found by, on this claim."""
         return prepare_key(self.job.spec, self.storage_claim, self.sources)
+
+    def pin(self, source: str) -> SourceReport:
+        """What a job:// source stands for: found out by whoever starts the job, before anything of it runs."""
+        return {pin.source: pin for pin in self.sources}[source]
 
     def layout(self, volumes: dict[str, Path]) -> Layout:
         """Where everything is; `volumes` maps each claim to its directory here."""
