@@ -3,7 +3,7 @@
 Not here: what follows from them (`steps.accept`, `steps.origin`, `steps.prepare`).
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from anneal_api.conditions import ConditionType, Reason
 from anneal_api.origin import Made, address
@@ -21,14 +21,16 @@ class Neighbour:
     created: str
     claim: str
     output: str
+    # The job:// source that stands for its result, and what that is.
+    address: str
+    made: Made
     prepare_key: str | None = None
     data_ready: bool = False
     preparing: bool = False
     accepted: bool = False
     refused_for_output: bool = False
     dataset: DatasetReport | None = None
-    # The job:// source that stands for its result, and those that it waits for itself.
-    address: str = ""
+    # The job:// sources that it waits for itself.
     wants: tuple[str, ...] = ()
     succeeded: bool = False
     failed: bool = False
@@ -37,7 +39,6 @@ class Neighbour:
     # Where it is, in words: Running (step 120/400).
     state: str = ""
     message: str = ""
-    made: Made = field(default_factory=lambda: Made(method="", source=""))
 
     def comes_before(self, *, accepted: bool, created: str, uid: str) -> bool:
         """Whether it has the first claim to what it and this job both want.

@@ -2,7 +2,8 @@
 
 Runs on CPUs, in a pod of its own or in the process of `anneal run`. Whatever is wrong with model or data is found here,
 all of it at once, before anything waits for a GPU. Prepared data that is there already is used again.
-Not here: anything that needs torch, and reading and tokenizing themselves (`data`).
+Not here: what needs torch, but for adapters of earlier jobs that are to be merged (`merge`); reading and tokenizing
+themselves (`data`).
 """
 
 from contextlib import suppress
