@@ -8,7 +8,8 @@ from pathlib import Path
 
 from anneal_api import Job, Problem
 from anneal_api.base import walk_blocks
-from anneal_api.dataset import DatasetSpec
+from anneal_api.datasource import DataSource
+from anneal_api.methods import ReferenceSpec
 from anneal_api.model import ModelSpec
 from anneal_api.sources import parse_source
 
@@ -16,13 +17,17 @@ from anneal_api.sources import parse_source
 def sources(job: Job) -> Iterator[tuple[str, str]]:
     """Every source of a job with its path, like `spec.datasets[0].source`."""
     for path, block in walk_blocks(job.spec, "spec"):
-        if isinstance(block, ModelSpec | DatasetSpec):
+        if isinstance(block, ModelSpec | ReferenceSpec | DataSource) and block.source:
             yield f"{path}.source", block.source
 
 
 def used_claims(job: Job, *, storage: bool = True) -> dict[str, str]:
-    """Each claim that the job reads or, with `storage`, writes, with the first field that names it."""
+    """Each claim that the job reads or, with `storage`, writes, with the first field that names it.
+
+    What another job has made is on the storage.
+    """
     claims: dict[str, str] = {}
+    storage = storage or any(parse_source(text).scheme == "job" for _, text in sources(job))
     if storage and job.spec.storage and job.spec.storage.volume:
         claims[job.spec.storage.volume.claim_name] = "spec.storage.volume.claimName"
     for path, text in sources(job):

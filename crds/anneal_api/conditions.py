@@ -31,12 +31,14 @@ class Reason(StrEnum):
     NO_STORAGE = "NoStorage"
     STORAGE_NOT_SHARED = "StorageNotShared"
     OUTPUT_IN_USE = "OutputInUse"
+    SOURCE_JOB_FAILED = "SourceJobFailed"
     # DataReady
     PREPARING = "Preparing"
     PREPARED = "Prepared"
     PREPARED_BY_ANOTHER = "PreparedByAnother"
     PREPARE_FAILED = "PrepareFailed"
     PREPARED_DATA_STALE = "PreparedDataStale"
+    WAITING_FOR_JOB = "WaitingForJob"
     # waiting, for either kind of pod
     WAITING_FOR_CLAIM = "WaitingForClaim"
     WAITING_FOR_SECRET = "WaitingForSecret"

@@ -16,7 +16,7 @@ from anneal_api.compute import ComputeSpec
 from anneal_api.datasource import DataSource
 from anneal_api.evaluation import EvaluationBase
 from anneal_api.meta import API_VERSION
-from anneal_api.model import AdapterSpec, ModelSpec
+from anneal_api.model import AdapterSpec, ModelSource, ModelSpec
 from anneal_api.policy import RunPolicy, SecretRef
 from anneal_api.preparation import PreparationSpec
 from anneal_api.status import JobStatus
@@ -92,6 +92,11 @@ class JobSpec(Block):
             field="training.microBatchSize",
         ),
     )
+
+    @property
+    def models(self) -> list[ModelSource]:
+        """Every model that is read: the one that is trained, then the one that it is compared with."""
+        return [ModelSource("model.source", self.model.source, self.model.revision)]
 
     @property
     def all_datasets(self) -> list[tuple[str, DataSource]]:

@@ -1,6 +1,6 @@
 """`spec.model` and `spec.adapter`: what is trained, and which part of it."""
 
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, NamedTuple
 
 from pydantic import Field
 
@@ -13,6 +13,18 @@ CLUSTER_SOURCE_RULE = Rule(
     message=CLUSTER_SOURCE_MESSAGE,
     field="source",
 )
+
+
+class ModelSource(NamedTuple):
+    """Where one model of a job comes from, and the field that says so."""
+
+    field: str
+    source: str
+    revision: str
+
+    def __str__(self) -> str:
+        """As messages name it."""
+        return f"{self.field} {self.source}"
 
 
 class ModelSpec(Block):

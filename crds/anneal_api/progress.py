@@ -15,7 +15,9 @@ from anneal_api.conditions import Outcome
 from anneal_api.meta import TERMINATION_MESSAGE_LIMIT
 from anneal_api.status import DatasetReport, Output
 
-TrainerPhase = Literal["starting", "fetching", "preparing", "loading", "training", "evaluating", "saving", "done"]
+TrainerPhase = Literal[
+    "starting", "fetching", "merging", "preparing", "loading", "training", "evaluating", "saving", "done"
+]
 
 
 class ProgressReport(Record):

@@ -8,6 +8,7 @@ Not here: anything that depends on the machine (precision `auto`) or on the data
 import hashlib
 import json
 import math
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
 from anneal_api.base import Block
@@ -15,6 +16,7 @@ from anneal_api.job import JobSpec
 from anneal_api.model import AdapterSpec
 from anneal_api.practice import ADAPTER_FACTOR, PRACTICE
 from anneal_api.rlhfjob import BLOCKS, RLHFSpec
+from anneal_api.status import SourceReport
 from anneal_api.training import TrainingSpec
 
 LARGEST_DEFAULT_MICRO_BATCH = 8
@@ -123,6 +125,12 @@ def digest(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()[:16]
 
 
-def prepare_key(spec: JobSpec, claim: str) -> str:
-    """Equal for two jobs of a namespace whose prepared data, on the claim `claim`, is the same."""
-    return digest({"claim": claim, "inputs": prepare_inputs(spec)})
+def prepare_key(spec: JobSpec, claim: str, sources: Sequence[SourceReport] = ()) -> str:
+    """Equal for two jobs of a namespace for which the same is prepared on the claim `claim`: data and models.
+
+    `sources` are what the spec's job:// sources stand for: a job that was run again has made another model.
+    """
+    models = [named._asdict() for named in spec.models]
+    return digest(
+        {"claim": claim, "inputs": prepare_inputs(spec), "models": models, "sources": [each.dump() for each in sources]}
+    )

@@ -14,6 +14,7 @@ from anneal_api.datasource import DataSource
 from anneal_api.evaluation import EvaluationBase
 from anneal_api.job import PRINTER_COLUMNS, WEIGHTS, Job, JobSpec, immutable
 from anneal_api.methods import CpoSpec, DpoSpec, IpoSpec, KtoSpec, OrpoSpec, ReferenceSpec, RewardSpec, SimpoSpec
+from anneal_api.model import ModelSource
 
 __all__ = ["KIND", "PLURAL", "PRINTER_COLUMNS", "SHORT_NAMES", "SINGULAR", "RLHFJob", "RLHFSpec"]
 
@@ -136,6 +137,14 @@ class RLHFSpec(JobSpec):
         WEIGHTS,
         *JobSpec.rules,
     )
+
+    @property
+    def models(self) -> list[ModelSource]:
+        """The model, and the reference if the spec names one."""
+        named, reference = super().models, self.reference
+        if reference.source is None:
+            return named
+        return [*named, ModelSource("reference.source", reference.source, reference.revision)]
 
     @property
     def family(self) -> Family:

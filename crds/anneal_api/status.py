@@ -12,6 +12,8 @@ from anneal_api.base import Record
 from anneal_api.conditions import Outcome, Phase
 
 Message = Annotated[str, Field(max_length=4096)]
+# Jobs in a row that each start from the adapter of the one before.
+MOST_ADAPTERS = 16
 
 
 class Condition(Record):
@@ -170,6 +172,28 @@ class Output(Record):
     digest: str | None = Field(default=None, max_length=80, description="sha256 over the files.")
 
 
+class AdapterPin(Record):
+    """An adapter that is merged into the base."""
+
+    uri: str = Field(max_length=1024, description="volume://CLAIM/PATH.")
+    digest: str | None = Field(default=None, max_length=80, description="sha256 over its files.")
+
+
+class SourceReport(Record):
+    """What a job:// source stood for when the job that it names had succeeded. It stays so for this job's life."""
+
+    source: str = Field(max_length=1024, description="The source, as the spec writes it.")
+    uid: str = Field(default="", max_length=64, description="The UID of the job that it names.")
+    base: str = Field(max_length=1024, description="The model that is loaded: hf://ORG/NAME or volume://CLAIM/PATH.")
+    revision: str = Field(default="main", max_length=256, description="Branch, tag or commit of an hf:// base.")
+    digest: str | None = Field(
+        default=None, max_length=80, description="sha256 over the files of the base, where a job made it."
+    )
+    adapters: list[AdapterPin] = Field(
+        default_factory=list, max_length=MOST_ADAPTERS, description="Merged into the base, in this order."
+    )
+
+
 class Children(Record):
     """Names of what the operator made for this job."""
 
@@ -217,6 +241,11 @@ class JobStatus(Record):
     gpus: int | None = Field(default=None, description="GPUs that the job trains on, over all nodes.")
     gpu_hours: float | None = Field(default=None, description="GPUs x hours of running attempts.")
     outputs: list[Output] = Field(default_factory=list, max_length=16, description="What came of it, and where it is.")
+    sources: list[SourceReport] = Field(
+        default_factory=list,
+        max_length=2,
+        description="What each job:// source of the spec stands for, once the job that it names has succeeded.",
+    )
     children: Children | None = None
     prepare_key: str | None = Field(
         default=None, max_length=64, description="Digest of everything in the spec that shapes the prepared data."

@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 import aiohttp
 
 from anneal_api.conditions import Reason
+from anneal_api.origin import address
 from anneal_operator import engine, metrics
 from anneal_operator.cluster import Cluster
 from anneal_operator.errors import (
@@ -43,7 +44,7 @@ from anneal_operator.queue import KeyedQueue
 from anneal_operator.reconcile import reconcile
 from anneal_operator.recorder import Recorder
 from anneal_operator.settings import Settings
-from anneal_operator.store import Key, Store, owner_uid
+from anneal_operator.store import Key, Store, key_of, owner_uid
 from anneal_operator.world import Decision, Doomed, Report, World
 
 log = logging.getLogger(__name__)
@@ -202,6 +203,8 @@ class Controller:
         after = self.store.neighbour(uid_of(job))
         if before and after and after.frees(before):
             self.stir(meta(job)["namespace"], after)
+        if before and after and after.ends(before):
+            self.announce(key_of(job))
 
     def stir(self, namespace: str, changed: Neighbour) -> None:
         """Have jobs looked at that wait for what this one does: its data, or the place of its output."""
@@ -210,6 +213,14 @@ class Controller:
             key = self.store.key_of(other.uid)
             if key and other.uid != changed.uid and (other.refused_for_output or waits):
                 self.queue.add(key)
+
+    def announce(self, key: Key) -> None:
+        """Have the jobs looked at that wait to start from what this one makes, or would make if it existed."""
+        source = address(key.kind.name, key.name)
+        for other in self.store.neighbours(key.namespace):
+            waiting = self.store.key_of(other.uid)
+            if waiting and source in other.wants:
+                self.queue.add(waiting)
 
 
 def _about(job: Obj) -> dict[str, dict[str, str]]:

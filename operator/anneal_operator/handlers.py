@@ -82,9 +82,11 @@ class Freshness:
 
 
 def notify(controller: Controller, kind: Kind, obj: Obj) -> None:
-    """Have the job looked at that an event concerns."""
+    """Have the job looked at that an event concerns, and those that wait for its result."""
     if kind in JOB_KINDS:
-        controller.queue.add(Key(kind, str(meta(obj).get("namespace", "")), name_of(obj)))
+        job = Key(kind, str(meta(obj).get("namespace", "")), name_of(obj))
+        controller.queue.add(job)
+        controller.announce(job)
         return
     key = controller.store.key_of(owner_uid(obj))
     if key is not None:

@@ -2,7 +2,7 @@
 
 `check_files` needs neither torch nor the weights' bytes, so that `prepare` finds a broken model on a CPU. What is
 trained is always kept in fp32; frozen weights are kept in `training.precision` or quantized. Not here: fetching
-(`hub`).
+(`hub`) and merging (`merge`).
 """
 
 import json
@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from anneal_api import Layout
 from anneal_api.job import JobSpec
-from anneal_api.model import ModelSpec
+from anneal_api.model import ModelSource, ModelSpec
 from anneal_api.sources import local_path, parse_source
 from anneal_trainer import hub, quiet_libraries
+from anneal_trainer.context import Context
 from anneal_trainer.data.formats.chat.template import Renderer
 from anneal_trainer.errors import ConfigError, InputError
 
@@ -33,64 +33,70 @@ TOKENIZER_FILES = (
 )
 
 
-def directory(model: ModelSpec, layout: Layout, volumes: dict[str, Path]) -> Path:
-    """Where the model's files are; an hf:// model is where `prepare` put it."""
-    if parse_source(model.source).scheme == "hf":
-        return layout.model(model.source, model.revision)
-    return local_path(model.source, volumes)
+def directory(named: ModelSource, context: Context) -> Path:
+    """Where a model's files are; one of the hub, or of adapters that are merged, is where `prepare` put it."""
+    match parse_source(named.source).scheme:
+        case "hf":
+            return context.layout.model(named.source, named.revision)
+        case "job":
+            pin = context.file.pin(named.source)
+            return context.layout.merged(pin) if pin.adapters else local_path(pin.base, context.volumes)
+        case _:
+            return local_path(named.source, context.volumes)
 
 
-def tokenizer_directory(chosen: ModelSpec, volumes: dict[str, Path]) -> Path:
+def tokenizer_directory(named: ModelSource, context: Context) -> Path:
     """A directory with at least the model's tokenizer and config: all that data needs, without fetching weights."""
-    if parse_source(chosen.source).scheme == "hf":
-        return hub.fetch_tokenizer(chosen)
-    path = local_path(chosen.source, volumes)
+    match parse_source(named.source).scheme:
+        case "hf":
+            return hub.fetch_tokenizer(named)
+        case "job":
+            pin = context.file.pin(named.source)
+            path = local_path(pin.adapters[-1].uri if pin.adapters else pin.base, context.volumes)
+        case _:
+            path = local_path(named.source, context.volumes)
     if not (path / "config.json").is_file():
-        raise InputError(
-            f"model.source {chosen.source}: there is no config.json in it, so it is not a model's directory"
-        )
+        raise InputError(f"{named}: there is no config.json in it, so it is not a model's directory")
     return path
 
 
-def check_files(path: Path, source: str) -> None:
-    """InputError, naming the file and the cause, if the directory is not a model that can be loaded."""
+def check_files(path: Path, named: ModelSource) -> None:
+    """InputError, naming the source, the file and the cause, if the directory is not a model that can be loaded."""
     if not path.is_dir():
-        raise InputError(f"model.source {source}: there is no such directory")
+        raise InputError(f"{named}: there is no such directory")
     if not (path / "config.json").is_file():
         held = ", ".join(sorted(entry.name for entry in path.iterdir())[:8]) or "nothing"
-        raise InputError(f"model.source {source}: config.json is missing; the directory holds {held}")
-    _read_config(path / "config.json", source)
-    for file in _weight_files(path, source):
-        _check_weights(file, source)
+        raise InputError(f"{named}: config.json is missing; the directory holds {held}")
+    _read_config(path / "config.json", named)
+    for file in _weight_files(path, named):
+        _check_weights(file, named)
 
 
-def _read_config(file: Path, source: str) -> None:
+def _read_config(file: Path, named: ModelSource) -> None:
     try:
         config = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise InputError(f"model.source {source}: config.json is not JSON: {error}") from error
+        raise InputError(f"{named}: config.json is not JSON: {error}") from error
     if not isinstance(config, dict) or "model_type" not in config:
-        raise InputError(f"model.source {source}: config.json names no model_type, so it is not a transformers model")
+        raise InputError(f"{named}: config.json names no model_type, so it is not a transformers model")
 
 
-def _weight_files(path: Path, source: str) -> list[Path]:
+def _weight_files(path: Path, named: ModelSource) -> list[Path]:
     index = path / "model.safetensors.index.json"
     if index.is_file():
         try:
             names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
         except (ValueError, KeyError, AttributeError) as error:
-            raise InputError(f"model.source {source}: {index.name} cannot be read: {error!r}") from error
+            raise InputError(f"{named}: {index.name} cannot be read: {error!r}") from error
     else:
         names = ["model.safetensors"]
     missing = [name for name in names if not (path / name).is_file()]
     if missing:
-        raise InputError(
-            f"model.source {source}: {', '.join(missing)} is missing; weights must be in the safetensors format"
-        )
+        raise InputError(f"{named}: {', '.join(missing)} is missing; weights must be in the safetensors format")
     return [path / name for name in names]
 
 
-def _check_weights(file: Path, source: str) -> None:
+def _check_weights(file: Path, named: ModelSource) -> None:
     """The header of a safetensors file names every tensor and where its bytes end; a cut download ends before."""
     try:
         with file.open("rb") as stream:
@@ -98,12 +104,10 @@ def _check_weights(file: Path, source: str) -> None:
             header = json.loads(stream.read(min(length, file.stat().st_size)))
         ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
     except (struct.error, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"model.source {source}: {file.name} is not a safetensors file: broken header") from error
+        raise InputError(f"{named}: {file.name} is not a safetensors file: broken header") from error
     expected, found = 8 + length + max(ends, default=0), file.stat().st_size
     if expected != found:
-        raise InputError(
-            f"model.source {source}: {file.name} has {found} bytes where its header says {expected}: fetch it again"
-        )
+        raise InputError(f"{named}: {file.name} has {found} bytes where its header says {expected}: fetch it again")
 
 
 def load_tokenizer(model: ModelSpec, path: Path) -> Any:
@@ -174,7 +178,7 @@ def load_model(spec: JobSpec, path: Path, tokenizer: Any, *, found: Device) -> A
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
 
-    check_files(path, spec.model.source)
+    check_files(path, spec.models[0])
     quiet_libraries.hide_bars()
     half = precision(spec, found) == "bf16" and spec.adapter is not None
     options: dict[str, Any] = {
@@ -192,12 +196,17 @@ def load_model(spec: JobSpec, path: Path, tokenizer: Any, *, found: Device) -> A
         if isinstance(error, torch.OutOfMemoryError) or (isinstance(error, OSError) and error.errno is not None):
             raise
         raise InputError(f"model.source {spec.model.source}: the model does not load: {error}") from error
+    cover(model, tokenizer)
+    return model
+
+
+def cover(model: Any, tokenizer: Any) -> None:
+    """Give the model an embedding for every token."""
     rows = model.get_input_embeddings().weight.shape[0]
     if len(tokenizer) > rows:
         # From the mean of the old ones: a new row far from them all would dominate the first steps.
         model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
         _start_from_mean(model, rows)
-    return model
 
 
 def _start_from_mean(model: Any, rows: int) -> None:

@@ -19,7 +19,7 @@ def find_ready(context: Context) -> Ready:
     prepared, made_from = store.find(context.layout, context.file.prepare_key)
     if prepared is None:
         raise StaleDataError("the prepared data is not on the job's storage (any more): it is prepared again")
-    path = model.directory(context.spec.model, context.layout, context.volumes)
+    path = model.directory(context.spec.models[0], context)
     try:
         changed = changed_since(made_from or [], context.spec, context.volumes, path)
     except InputError as error:

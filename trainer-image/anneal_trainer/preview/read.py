@@ -1,7 +1,7 @@
 """The first rows of each source of a job, formatted, tokenized, cut and packed by the functions that `prepare` uses.
 
 Only as much is read as is shown; a row that cannot be used is shown with its problem, where `prepare` would refuse.
-Not here: the job's storage, which a preview neither needs nor writes.
+Not here: the job's storage, which a preview does not write, and needs for job:// sources alone.
 """
 
 from collections.abc import Callable, Iterator
@@ -12,9 +12,8 @@ from typing import Any
 
 from anneal_api import Job, resolve
 from anneal_api.datasource import DataSource
-from anneal_api.jobfile import JobFile
 from anneal_api.sources import UnmappedVolumeError
-from anneal_trainer import model
+from anneal_trainer import earlier, model
 from anneal_trainer.context import Context
 from anneal_trainer.data import shape
 from anneal_trainer.data.build import packing_of
@@ -106,10 +105,9 @@ class _Reader:
 def preview(job: Job, volumes: dict[str, Path], *, rows: int, dataset: int | None) -> Preview:
     """The first `rows` rows of every source, or of source number `dataset` alone."""
     spec = resolve(job.spec)
-    # The storage is never looked at; only rows are.
-    context = Context(JobFile(job=job.model_copy(update={"spec": spec}), storage_claim=""), volumes)
+    context = earlier.looking(job.model_copy(update={"spec": spec}), volumes)
     try:
-        path = model.tokenizer_directory(spec.model, volumes)
+        path = model.tokenizer_directory(spec.models[0], context)
         return first_rows(context, model.load_tokenizer(spec.model, path), path, rows=rows, dataset=dataset)
     except UnmappedVolumeError as error:
         raise InputError(str(error)) from error
