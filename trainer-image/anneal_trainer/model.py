@@ -19,6 +19,22 @@ from anneal_trainer import hub, quiet_libraries
 from anneal_trainer.data.formats.chat.template import Renderer
 from anneal_trainer.errors import ConfigError, InputError
 
+
+@dataclass(frozen=True)
+class Head:
+    """What stands on the model in place of its language head: how many numbers it says, of a text or of each token."""
+
+    suffix: str
+    outputs: int
+    task: str
+
+
+HEADS = {
+    "reward": Head("ForSequenceClassification", 1, "SEQ_CLS"),
+    "prm": Head("ForTokenClassification", 2, "TOKEN_CLS"),
+}
+_UNNAMED_LABELS = 2
+
 # What shapes tokens. Weights are not among them: training may continue on data prepared before they changed.
 TOKENIZER_FILES = (
     "config.json",
@@ -52,45 +68,65 @@ def tokenizer_directory(chosen: ModelSpec, volumes: dict[str, Path]) -> Path:
     return path
 
 
-def check_files(path: Path, source: str) -> None:
+def check_files(path: Path, source: str, *, field: str = "model.source") -> None:
     """InputError, naming the file and the cause, if the directory is not a model that can be loaded."""
     if not path.is_dir():
-        raise InputError(f"model.source {source}: there is no such directory")
+        raise InputError(f"{field} {source}: there is no such directory")
     if not (path / "config.json").is_file():
         held = ", ".join(sorted(entry.name for entry in path.iterdir())[:8]) or "nothing"
-        raise InputError(f"model.source {source}: config.json is missing; the directory holds {held}")
-    _read_config(path / "config.json", source)
-    for file in _weight_files(path, source):
-        _check_weights(file, source)
+        raise InputError(f"{field} {source}: config.json is missing; the directory holds {held}")
+    where = f"{field} {source}"
+    _read_config(path / "config.json", where)
+    for file in _weight_files(path, where):
+        _check_weights(file, where)
 
 
-def _read_config(file: Path, source: str) -> None:
+def check_head(path: Path, source: str, method: str, *, field: str = "model.source") -> None:
+    """InputError if the model's head is not one that the method can start from, as far as its config tells."""
+    config = json.loads((path / "config.json").read_text(encoding="utf-8"))
+    named = [str(name) for name in config.get("architectures") or []]
+    scores = [name for name in named if name.endswith(("ForSequenceClassification", "ForTokenClassification"))]
+    head = HEADS.get(method)
+    if head is None and scores:
+        raise InputError(
+            f"{field} {source}: it is a {scores[0]}, which scores texts; method {method} needs a model that writes them"
+        )
+    if head is None or not scores:
+        return
+    # The library leaves the names of two labels out of the file.
+    outputs = len(config.get("id2label") or range(_UNNAMED_LABELS))
+    if not scores[0].endswith(head.suffix) or outputs != head.outputs:
+        raise InputError(
+            f"{field} {source}: it is a {scores[0]} with {outputs} outputs, where method {method} trains a "
+            f"{head.suffix} with {head.outputs}; write a language model, or one that this method made"
+        )
+
+
+def _read_config(file: Path, where: str) -> None:
     try:
         config = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise InputError(f"model.source {source}: config.json is not JSON: {error}") from error
+        raise InputError(f"{where}: config.json is not JSON: {error}") from error
     if not isinstance(config, dict) or "model_type" not in config:
-        raise InputError(f"model.source {source}: config.json names no model_type, so it is not a transformers model")
+        raise InputError(f"{where}: config.json names no model_type, so it is not a transformers model")
 
 
-def _weight_files(path: Path, source: str) -> list[Path]:
+def _weight_files(path: Path, where: str) -> list[Path]:
     index = path / "model.safetensors.index.json"
     if index.is_file():
         try:
             names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
         except (ValueError, KeyError, AttributeError) as error:
-            raise InputError(f"model.source {source}: {index.name} cannot be read: {error!r}") from error
+            raise InputError(f"{where}: {index.name} cannot be read: {error!r}") from error
     else:
         names = ["model.safetensors"]
     missing = [name for name in names if not (path / name).is_file()]
     if missing:
-        raise InputError(
-            f"model.source {source}: {', '.join(missing)} is missing; weights must be in the safetensors format"
-        )
+        raise InputError(f"{where}: {', '.join(missing)} is missing; weights must be in the safetensors format")
     return [path / name for name in names]
 
 
-def _check_weights(file: Path, source: str) -> None:
+def _check_weights(file: Path, where: str) -> None:
     """The header of a safetensors file names every tensor and where its bytes end; a cut download ends before."""
     try:
         with file.open("rb") as stream:
@@ -98,25 +134,23 @@ def _check_weights(file: Path, source: str) -> None:
             header = json.loads(stream.read(min(length, file.stat().st_size)))
         ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
     except (struct.error, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"model.source {source}: {file.name} is not a safetensors file: broken header") from error
+        raise InputError(f"{where}: {file.name} is not a safetensors file: broken header") from error
     expected, found = 8 + length + max(ends, default=0), file.stat().st_size
     if expected != found:
-        raise InputError(
-            f"model.source {source}: {file.name} has {found} bytes where its header says {expected}: fetch it again"
-        )
+        raise InputError(f"{where}: {file.name} has {found} bytes where its header says {expected}: fetch it again")
 
 
-def load_tokenizer(model: ModelSpec, path: Path) -> Any:
+def load_tokenizer(model: ModelSpec, path: Path, *, field: str = "model.source") -> Any:
     """The tokenizer, with added special tokens and the template that the spec asks for."""
     from transformers import AutoTokenizer
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)
     except Exception as error:  # the library raises many kinds, and a broken file can raise any
-        raise InputError(f"model.source {model.source}: the tokenizer does not load: {error}") from error
+        raise InputError(f"{field} {model.source}: the tokenizer does not load: {error}") from error
     if not tokenizer.is_fast:
         raise InputError(
-            f"model.source {model.source}: the tokenizer has no tokenizer.json (the fast form), which is needed"
+            f"{field} {model.source}: the tokenizer has no tokenizer.json (the fast form), which is needed"
         )
     if model.add_special_tokens:
         tokenizer.add_special_tokens(
@@ -169,12 +203,16 @@ def precision(spec: JobSpec, found: Device) -> str:
 
 
 def load_model(spec: JobSpec, path: Path, tokenizer: Any, *, found: Device) -> Any:
-    """The base model in the form it is trained from, with embeddings for every token."""
+    """The base model in the form it is trained from, with embeddings for every token.
+
+    A head that the model does not bring is drawn from torch's dice, which the caller has seeded.
+    """
     import torch
     from safetensors import SafetensorError
-    from transformers import AutoModelForCausalLM
 
     check_files(path, spec.model.source)
+    check_head(path, spec.model.source, spec.method)
+    kind, labels = _class_for(spec.method)
     quiet_libraries.hide_bars()
     half = precision(spec, found) == "bf16" and spec.adapter is not None
     options: dict[str, Any] = {
@@ -186,18 +224,43 @@ def load_model(spec: JobSpec, path: Path, tokenizer: Any, *, found: Device) -> A
         options["quantization_config"] = _quantization(spec.model.quantization, half=half)
         options["device_map"] = {"": torch.cuda.current_device() if found.kind == "cuda" else "cpu"}
     try:
-        model = AutoModelForCausalLM.from_pretrained(path, **options)
+        model = kind.from_pretrained(path, **options, **labels)
     except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
         # A failing disk carries the kernel's number, and may come back; transformers' own complaints carry none.
         if isinstance(error, torch.OutOfMemoryError) or (isinstance(error, OSError) and error.errno is not None):
             raise
         raise InputError(f"model.source {spec.model.source}: the model does not load: {error}") from error
+    if labels:
+        # Its pooling looks for the last token that is not padding.
+        model.config.get_text_config().pad_token_id = tokenizer.pad_token_id
     rows = model.get_input_embeddings().weight.shape[0]
     if len(tokenizer) > rows:
         # From the mean of the old ones: a new row far from them all would dominate the first steps.
         model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
         _start_from_mean(model, rows)
     return model
+
+
+def _class_for(method: str) -> tuple[Any, dict[str, int]]:
+    """The library's class for a method's model, and what it must be told about its outputs."""
+    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoModelForTokenClassification
+
+    head = HEADS.get(method)
+    if head is None:
+        return AutoModelForCausalLM, {}
+    kind = AutoModelForSequenceClassification if method == "reward" else AutoModelForTokenClassification
+    return kind, {"num_labels": head.outputs}
+
+
+def switch_dropout_off(model: Any) -> None:
+    """The base model's own: in its layers, and in attention, which keeps a number."""
+    import torch
+
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+        elif isinstance(getattr(module, "attention_dropout", None), float):
+            module.attention_dropout = 0.0
 
 
 def _start_from_mean(model: Any, rows: int) -> None:
@@ -252,7 +315,8 @@ def adapter_config(spec: JobSpec, tokenizer: Any, model: Any) -> Any:
         lora_alpha=adapter.alpha,
         lora_dropout=adapter.dropout,
         target_modules=targets,
-        task_type="CAUSAL_LM",
+        # With a task of scores PEFT trains and saves the new head whole.
+        task_type=HEADS[spec.method].task if spec.method in HEADS else "CAUSAL_LM",
         trainable_token_indices=_trainable_tokens(added, model),
     )
 
