@@ -34,6 +34,7 @@ HEADS = {
     "prm": Head("ForTokenClassification", 2, "TOKEN_CLS"),
 }
 _UNNAMED_LABELS = 2
+_HEAD_NAMES = ("score", "classifier")
 
 # What shapes tokens. Weights are not among them: training may continue on data prepared before they changed.
 TOKENIZER_FILES = (
@@ -315,7 +316,8 @@ def adapter_config(spec: JobSpec, tokenizer: Any, model: Any) -> Any:
         lora_alpha=adapter.alpha,
         lora_dropout=adapter.dropout,
         target_modules=targets,
-        # With a task of scores PEFT trains and saves the new head whole.
+        # With a task of scores PEFT trains and saves the new head whole; it is no layer for an adapter then.
+        exclude_modules=list(_HEAD_NAMES) if spec.method in HEADS else None,
         task_type=HEADS[spec.method].task if spec.method in HEADS else "CAUSAL_LM",
         trainable_token_indices=_trainable_tokens(added, model),
     )

@@ -1,4 +1,4 @@
-"""The answers to `evaluation.samples` while training: before, at each evaluation, after; kept with the run and reported.
+"""Answers to `evaluation.samples` before training, at each evaluation and after it; kept with the run and reported.
 
 Not here: how an answer is generated (`samples`).
 """

@@ -46,7 +46,7 @@ class Setup:
     found: model.Device
     stop: Stop
 
-    def language_model(self, *, dropout: bool = True) -> Any:
+    def base_model(self, *, dropout: bool = True) -> Any:
         """The base model; without `dropout` only an adapter's own is left."""
         torch.manual_seed(self.context.spec.training.seed)
         base = model.load_model(self.context.spec, self.ready.model_path, self.ready.tokenizer, found=self.found)

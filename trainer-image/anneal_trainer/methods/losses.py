@@ -71,7 +71,8 @@ class Pairs:
     @classmethod
     def of(cls, columns: Tensor, partners: "Partners | None" = None) -> "Pairs":
         """From a table `[N, 6]`, its columns as the fields here."""
-        return cls(*columns.unbind(1), partners=partners)
+        chosen, rejected, *rest = columns.unbind(1)
+        return cls(chosen, rejected, *rest, partners)
 
 
 PAIR_COLUMNS = len(fields(Pairs)) - 1
@@ -293,7 +294,7 @@ def kto(ratio: Tensor, desirable: Tensor, baseline: Tensor, beta: float, weights
 
 
 def kl_baseline(ratios: Tensor) -> Tensor:
-    """Z: the mean log-ratio of answers to other rows' questions, at least 0: an estimate of KL(pi || ref) (section 4.1)."""
+    """Z: the mean log-ratio of answers to other questions, at least 0: an estimate of KL(pi || ref) (section 4.1)."""
     return ratios.mean().clamp(min=0).detach()
 
 

@@ -49,7 +49,7 @@ class Measured(Ordered):
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], *_args: Any, num_items_in_batch: Any = None, **_options: Any
     ) -> Any:
-        """This part's share of the step's loss."""
+        """The share of the step's loss that is this part's."""
         loss, measures = self.assessed(model, inputs)
         self._keep_measures({**measures, "num_tokens": _token_count(inputs)})
         share = loss.rows.sum() / self._order.batch + loss.tokens.sum() / num_items_in_batch.clamp(min=1)

@@ -1,4 +1,4 @@
-"""What every trainer here does beside the library's loop: a fixed order, whole checkpoints, an exact evaluation, a stop.
+"""What every trainer does beside the library's loop: a fixed order, whole checkpoints, an exact evaluation, a stop.
 
 - The order of the rows is given, not drawn, so that it does not depend on processes or accumulation.
 - A checkpoint is staged and published when every rank has written (`checkpoints`).

@@ -61,12 +61,13 @@ def objective(method: str, block: Any) -> Objective:
 
 def run(context: Context, ready: Ready, *, reporter: Reporter, stop: Stop) -> Result:
     """Train, and say what came of it; StoppedError if it was asked to end before it was done."""
+    return loop.run(context, ready, make=_trainer, reporter=reporter, stop=stop)
 
 
 def _trainer(setup: loop.Setup) -> "PairsTrainer":
     spec = setup.context.spec
     assert isinstance(spec, RLHFSpec), "the method is of that kind"
-    base = setup.language_model(dropout=False)
+    base = setup.base_model(dropout=False)
     return with_reference(
         setup,
         lambda reference: PairsTrainer(

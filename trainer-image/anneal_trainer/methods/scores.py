@@ -1,6 +1,7 @@
-"""Models that judge: reward models, which give a whole answer one score, and process reward models, which judge steps.
+"""Models that judge: reward models give a whole answer one score, process reward models judge its steps.
 
-A language model's head is replaced by one of one output, or of two a token (wrong, right). Imported late: it needs torch.
+A language model's head is replaced by one of one output, or of two a token (wrong, right). Imported late: it needs
+torch.
 """
 
 import types
@@ -36,7 +37,7 @@ def _trainer(setup: loop.Setup) -> "ScoreTrainer":
     spec = setup.context.spec
     assert isinstance(spec, RLHFSpec), "the method is of that kind"
     _give_own_padding(setup.ready.tokenizer)
-    base = setup.language_model()
+    base = setup.base_model(dropout=False)
     options = {
         **setup.options(TrainingArguments, remove_unused_columns=False),
         "data_collator": setup.collator(base, columns=(_MARGIN,)),

@@ -20,7 +20,7 @@ def run(context: Context, ready: Ready, *, reporter: Reporter, stop: Stop) -> Re
 
 
 def _trainer(setup: loop.Setup) -> OrderedTrainer:
-    base, ready = setup.language_model(), setup.ready
+    base, ready = setup.base_model(), setup.ready
     if ready.report.packed:
         apart.check(base)
     collator = collator_for(base, ready.tokenizer) if ready.report.packed else None

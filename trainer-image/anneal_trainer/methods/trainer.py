@@ -47,7 +47,7 @@ class OrderedTrainer(LanguageTrainer):
         return loss
 
     def row_values(self, model: Any, batch: dict[str, Any]) -> Any:
-        """Negative log-likelihood summed over trained tokens, and their number; one line for a batch laid end to end."""
+        """Sums over trained tokens of their negative log-likelihood and of 1; one line for a batch laid end to end."""
         outputs = model(**batch, use_cache=False, fused_lm_head=True)
         return torch.stack([-outputs.log_probs.double().sum(1), outputs.label_mask.sum(1).double()], dim=1)
 

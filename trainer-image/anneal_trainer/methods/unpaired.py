@@ -26,13 +26,14 @@ _DESIRABLE, _SECOND, _BASELINE = "desirable", "second", "baseline"
 
 def run(context: Context, ready: Ready, *, reporter: Reporter, stop: Stop) -> Result:
     """Train, and say what came of it; StoppedError if it was asked to end before it was done."""
+    return loop.run(context, ready, make=_trainer, reporter=reporter, stop=stop)
 
 
 def _trainer(setup: loop.Setup) -> "JudgedTrainer":
     spec = setup.context.spec
     assert isinstance(spec, RLHFSpec), "the method is of that kind"
     assert spec.kto is not None, "resolve() fills the method's block"
-    options, base = spec.kto, setup.language_model(dropout=False)
+    options, base = spec.kto, setup.base_model(dropout=False)
     return with_reference(
         setup,
         lambda reference: JudgedTrainer(
