@@ -1,8 +1,15 @@
 """What the tests of alignment share: prepared rows made of texts, jobs over them, and runs of them.
 
-The rows are written as `prepare` writes them, so that what is tested begins where training does.
+The rows are written as `prepare` writes them, so that what is tested begins where training does. Run as a program, this
+is one of two processes that train jobs together.
 """
 
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +17,7 @@ from typing import Any
 from anneal_api import ProgressReport, resolve
 from anneal_api.jobfile import JobFile
 from anneal_api.manifest import parse_job
-from anneal_api.rlhfjob import RLHFJob
+from anneal_api.rlhfjob import RLHFJob, RLHFSpec
 from anneal_api.status import DatasetReport
 from anneal_trainer import model
 from anneal_trainer.context import Context
@@ -24,7 +31,6 @@ from anneal_trainer.train import train
 from trainer.training import CLAIM, WORDS
 
 Row = dict[str, Any]
-FINGERPRINT = "0123456789abcdef"
 
 
 def pair_texts(count: int = 24) -> list[tuple[str, str, str]]:
@@ -128,14 +134,15 @@ def alignment_context(storage: Path, made: RLHFJob, **options: Any) -> Context:
 
 def made_ready(context: Context, rows: Sequence[Row] = (), held: Sequence[Row] = ()) -> Ready:
     """Prepared data of these rows; without any, what was written before."""
-    path = context.layout.prepared(FINGERPRINT)
+    assert isinstance(context.spec, RLHFSpec)
+    path = context.layout.prepared(context.spec.family)
     if rows:
+        kind = context.spec.datasets[0].type or ""
+        shutil.rmtree(path, ignore_errors=True)
         for split, part in ((store.TRAIN, rows), (store.EVAL, held)):
             _write(path / split, part)
-        kind = context.spec.datasets[0].type or ""
         report = DatasetReport(rows=len(rows), used=len(rows), sequences=len(rows), types=[kind])
         store.write_report(path, report, {})
-    store.point(context.layout, context.file.prepare_key, FINGERPRINT, [])
     prepared = store.load(path)
     assert prepared is not None
     directory = model.directory(context.spec.model, context.layout, context.volumes)
@@ -177,3 +184,40 @@ def tokenizer_of(storage: Path) -> Any:
     from transformers import AutoTokenizer
 
     return AutoTokenizer.from_pretrained(storage / "model")
+
+
+def in_two_processes(storage: Path, jobs: Sequence[RLHFJob]) -> None:
+    """Train the jobs, one after the other, in two processes, on rows that were prepared before."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    documents = json.dumps([{"metadata": made.metadata, **made.dump()} for made in jobs])
+    pair = [
+        subprocess.Popen(
+            [sys.executable, "-m", "trainer.aligning", str(storage), documents],
+            env={
+                **os.environ, "OMP_NUM_THREADS": "1", "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2",
+                "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port,
+            },
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        )
+        for rank in range(2)
+    ]  # fmt: skip
+    try:
+        outputs = [each.communicate(timeout=240)[0] for each in pair]
+    finally:
+        for each in pair:
+            each.kill()
+    assert [each.returncode for each in pair] == [0, 0], "\n".join(outputs)
+
+
+def main(storage: Path, documents: str) -> None:
+    """One of the two."""
+    for document in json.loads(documents):
+        made = parse_job(document)
+        assert isinstance(made, RLHFJob)
+        aligned(storage, made, processes=2)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), sys.argv[2])

@@ -10,7 +10,7 @@ import torch
 from trl.trainer.utils import add_fused_lm_head
 
 from anneal_trainer.methods.measured import Measured
-from anneal_trainer.methods.reference import Reference
+from anneal_trainer.methods.reference import Reference, without_dropout
 from anneal_trainer.methods.sequences import model_inputs, sums
 from anneal_trainer.methods.trainer import LanguageTrainer
 
@@ -34,12 +34,8 @@ class AnswersTrainer(Measured, LanguageTrainer):
 
     def quietly(self, batch: dict[str, Any]) -> Any:
         """The same of the policy as it is, without gradients and dropout."""
-        was_training = self.model.training
-        self.model.eval()
-        with torch.no_grad(), self.accelerator.autocast():
-            found = self.log_probabilities(self.model, batch)
-        self.model.train(was_training)
-        return found
+        with torch.no_grad(), self.accelerator.autocast(), without_dropout(self.model) as model:
+            return self.log_probabilities(model, batch)
 
     def reference_log_probabilities(self, batch: dict[str, Any]) -> Any:
         """The same of the reference; zeros where the method has none."""

@@ -6,6 +6,7 @@ their difference, s the sigmoid. What needs more than its own rows (`aot`, `kto`
 gradient, so that a step may be computed in parts. Not here: where log-probabilities come from (`answers`).
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
@@ -71,8 +72,7 @@ class Pairs:
     @classmethod
     def of(cls, columns: Tensor, partners: "Partners | None" = None) -> "Pairs":
         """From a table `[N, 6]`, its columns as the fields here."""
-        chosen, rejected, *rest = columns.unbind(1)
-        return cls(chosen, rejected, *rest, partners)
+        return cls(*columns.unbind(1), partners)  # type: ignore[call-arg]
 
 
 PAIR_COLUMNS = len(fields(Pairs)) - 1
@@ -137,9 +137,9 @@ def _hinge(pairs: Pairs, spec: DpoSpec) -> Tensor:
 
 def _exo_pair(pairs: Pairs, spec: DpoSpec) -> Tensor:
     """KL(p || q), p = (s(beta d), s(-beta d)), q = (1 - e, e): EXO for two answers, arXiv 2402.00856, equation 16."""
-    wins, noise = spec.beta * pairs.difference, torch.tensor(spec.label_smoothing)
-    return torch.sigmoid(wins) * (functional.logsigmoid(wins) - torch.log1p(-noise)) + torch.sigmoid(-wins) * (
-        functional.logsigmoid(-wins) - torch.log(noise)
+    wins, noise = spec.beta * pairs.difference, spec.label_smoothing
+    return torch.sigmoid(wins) * (functional.logsigmoid(wins) - math.log1p(-noise)) + torch.sigmoid(-wins) * (
+        functional.logsigmoid(-wins) - math.log(noise)
     )
 
 

@@ -32,19 +32,22 @@ _COLUMN = "reference"
 
 @contextmanager
 def adapter_off(policy: Any) -> Iterator[Any]:
-    """The weights that the adapter was put on, in the same memory."""
-    with _evaluating(policy), policy.disable_adapter():
+    """The weights that the adapter was put on, in the same memory; what dropout there is goes with the adapter."""
+    with policy.disable_adapter():
         yield policy
 
 
 @contextmanager
-def _evaluating(policy: Any) -> Iterator[Any]:
-    was_training = policy.training
-    policy.eval()
+def without_dropout(policy: Any) -> Iterator[Any]:
+    """The policy as it is. Only its dropout is told: in evaluation quantized layers on a CPU pack their weights anew."""
+    active = [each for each in policy.modules() if isinstance(each, torch.nn.Dropout) and each.training]
+    for each in active:
+        each.eval()
     try:
         yield policy
     finally:
-        policy.train(was_training)
+        for each in active:
+            each.train()
 
 
 def frozen(other: Any) -> Reference:
@@ -91,7 +94,7 @@ def _reference(setup: "Setup", *, copies: bool) -> Reference:
     if chosen is None and spec.adapter is not None:
         return adapter_off
     if chosen is None and not copies:
-        return _evaluating
+        return without_dropout
     held = spec.model_copy(update={"model": chosen or spec.model})
     path = (
         model.directory(held.model, setup.context.layout, setup.context.volumes) if chosen else setup.ready.model_path
@@ -130,7 +133,7 @@ def _splits(trainer: "AnswersTrainer") -> dict[str, Any]:
 
 def _attach(trainer: "AnswersTrainer", found: dict[str, Any]) -> None:
     for split, rows in _splits(trainer).items():
-        setattr(trainer, f"{split}_dataset", rows.add_column(_COLUMN, found[split].numpy()))
+        setattr(trainer, f"{split}_dataset", rows.add_column(_COLUMN, found[split].tolist()))
 
 
 def _read(file: Path) -> dict[str, Any]:
