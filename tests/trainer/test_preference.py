@@ -226,12 +226,12 @@ def test_a_precomputed_reference_changes_nothing(storage: Path, method: str, ada
     for source in (None, "volume://runs/other"):
         changes = {"adapter": adapter, "training": {"maxSteps": 2}}
         given = {"source": source} if source else {}
-        run(storage, method, "live", reference=given, **changes)
-        run(storage, method, "kept", reference={**given, "precompute": True}, **changes)
-        assert losses(storage, "kept") == pytest.approx(losses(storage, "live"), abs=1e-5)
-    first = losses(storage, "live")[0]
-    run(storage, method, "plain", **changes)
-    assert first != pytest.approx(losses(storage, "plain")[0], abs=1e-4)
+        run(storage, method, f"live-{int(bool(source))}", reference=given, **changes)
+        run(storage, method, f"kept-{int(bool(source))}", reference={**given, "precompute": True}, **changes)
+        assert losses(storage, f"kept-{int(bool(source))}") == pytest.approx(
+            losses(storage, f"live-{int(bool(source))}"), abs=1e-5
+        )
+    assert losses(storage, f"live-{int(bool(source))}")[0] != pytest.approx(losses(storage, "live-0")[0], abs=1e-4)
 
 
 def test_kept_log_probabilities_are_used_again(storage: Path, monkeypatch: Any) -> None:
@@ -308,7 +308,7 @@ def test_kto_reports_its_baseline(storage: Path) -> None:
 
 def test_the_reference_of_a_quantized_model_is_it_without_the_adapter(storage: Path) -> None:
     """QLoRA: no second model, and no difference at the start."""
-    run(storage, "dpo", "job", model={"quantization": "nf4"}, dpo={"beta": 0.1})
+    aligned(storage, alignment_job("dpo", model={"quantization": "nf4"}), rows_for(storage, "dpo"))
     assert losses(storage)[0] == pytest.approx(0.693147, abs=1e-6)
 
 

@@ -12,6 +12,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import torch
 from trl.trainer.utils import add_fused_lm_head
 
 from anneal_api.resolve import digest
@@ -39,7 +40,7 @@ def adapter_off(policy: Any) -> Iterator[Any]:
 
 @contextmanager
 def without_dropout(policy: Any) -> Iterator[Any]:
-    """The policy as it is. Only its dropout is told: in evaluation quantized layers on a CPU pack their weights anew."""
+    """The policy as it is. No more is switched off: quantized layers on a CPU pack themselves anew to evaluate."""
     active = [each for each in policy.modules() if isinstance(each, torch.nn.Dropout) and each.training]
     for each in active:
         each.eval()
