@@ -25,7 +25,7 @@ class HoldoutSpec(Block):
 
 
 class SampleSpec(Block):
-    """A prompt that is answered before and after training, to see the difference."""
+    """A prompt that is answered before, during and after training, to see the difference."""
 
     prompt: str = Field(
         min_length=1,
@@ -46,7 +46,8 @@ class EvaluationBase(Block):
         description="Optimizer steps between evaluations. Default: ten evaluations a run.",
     )
     samples: list[SampleSpec] = bounded(
-        "Prompts answered before and after training; the answers are kept with the run.", most=8
+        "Prompts answered before training, at each evaluation and after it; the answers are kept with the run, the latest ones in status.progress.samples.",
+        most=8,
     )
     max_sample_tokens: int = Field(default=64, ge=1, le=1024, description="The most tokens generated for one sample.")
 

@@ -40,6 +40,8 @@ BLOCKS: Final[dict[str, type[Block]]] = {
     "simpo": SimpoSpec,
     "cpo": CpoSpec,
 }
+# What comes of them judges texts and writes none.
+SCORING: Final = ("reward", "prm")
 # Their losses compare with a reference model.
 REFERRING: Final = ("dpo", "ipo", "kto")
 
@@ -133,6 +135,12 @@ class RLHFSpec(JobSpec):
             message="answers are compared apart, so rows share no sequence: remove packing (with FlashAttention no time goes into padding anyway)",
             holds=lambda s: not s.training.packing,
             field="training.packing",
+        ),
+        Rule(
+            cel=f"!(self.method in {list(SCORING)}) || !has(self.evaluation) || !has(self.evaluation.samples) || self.evaluation.samples.size() == 0",
+            message="reward and prm train models that judge and do not answer: remove evaluation.samples",
+            holds=lambda s: s.method not in SCORING or not (s.evaluation and s.evaluation.samples),
+            field="evaluation.samples",
         ),
         WEIGHTS,
         *JobSpec.rules,

@@ -4,7 +4,7 @@ Everything is bounded: a status is stored in etcd and shown in a terminal. What 
 and `children` and `outputs` say where. Times are RFC 3339 in UTC.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
@@ -30,6 +30,21 @@ class Condition(Record):
     observed_generation: int = Field(default=0, description="The generation of the manifest that it speaks of.")
 
 
+SAMPLE_LENGTH: Final = 512
+
+
+class SampleAnswer(Record):
+    """What the model said to one of `evaluation.samples`; the run's samples/ has all of it."""
+
+    prompt: str = Field(max_length=SAMPLE_LENGTH, description="The prompt, cut to 512 characters.")
+    answer: str = Field(max_length=SAMPLE_LENGTH, description="The answer, cut to 512 characters.")
+    step: int = Field(description="The optimizer steps behind the model that said it; 0 is before training.")
+
+
+# More than any method has, so that a status stays small.
+_MOST_METRICS = 32
+
+
 class Progress(Record):
     """Where training is, from the last report of rank 0."""
 
@@ -46,6 +61,14 @@ class Progress(Record):
     )
     loss_text: str | None = Field(default=None, max_length=16, description="The loss for people, three decimals.")
     eval_loss: float | None = Field(default=None, description="Loss on the holdout (nats).")
+    metrics: dict[str, float] = Field(
+        default_factory=dict,
+        max_length=_MOST_METRICS,
+        description="What the method measures: of the last reported step, and with eval_ before it on the holdout. Preferences: rewards/chosen, rewards/rejected, rewards/margins, rewards/accuracies, logps/chosen, logps/rejected, nll, kl. Reward models: accuracy, margin, mean.",
+    )
+    samples: list[SampleAnswer] = Field(
+        default_factory=list, max_length=8, description="The latest answers to evaluation.samples."
+    )
     learning_rate: float | None = Field(default=None, description="Of the last reported step.")
     grad_norm: float | None = Field(default=None, description="Norm of the gradients before clipping.")
     tokens_per_second: float | None = Field(default=None, description="Tokens processed a second over all GPUs.")

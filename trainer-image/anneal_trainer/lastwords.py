@@ -29,6 +29,7 @@ def of_result(result: Result) -> TerminationMessage:
         loss=result.loss,
         first_loss=result.first_loss,
         eval_loss=result.eval_loss,
+        metrics=result.metrics,
         tokens_per_second=result.tokens_per_second,
         device=result.device,
         peak_memory_bytes=result.peak_memory_bytes,

@@ -19,6 +19,23 @@ from anneal_trainer.context import Context
 from anneal_trainer.data.formats.chat.template import Renderer
 from anneal_trainer.errors import ConfigError, InputError
 
+
+@dataclass(frozen=True)
+class Head:
+    """What stands on the model in place of its language head: how many numbers it says, of a text or of each token."""
+
+    suffix: str
+    outputs: int
+    task: str
+
+
+HEADS = {
+    "reward": Head("ForSequenceClassification", 1, "SEQ_CLS"),
+    "prm": Head("ForTokenClassification", 2, "TOKEN_CLS"),
+}
+_UNNAMED_LABELS = 2
+_HEAD_NAMES = ("score", "classifier")
+
 # What shapes tokens. Weights are not among them: training may continue on data prepared before they changed.
 TOKENIZER_FILES = (
     "config.json",
@@ -72,6 +89,27 @@ def check_files(path: Path, named: ModelSource) -> None:
         _check_weights(file, named)
 
 
+def check_head(path: Path, named: ModelSource, method: str) -> None:
+    """InputError if the model's head is not one that the method can start from, as far as its config tells."""
+    config = json.loads((path / "config.json").read_text(encoding="utf-8"))
+    classes = [str(name) for name in config.get("architectures") or []]
+    scores = [name for name in classes if name.endswith(("ForSequenceClassification", "ForTokenClassification"))]
+    head = HEADS.get(method)
+    if head is None and scores:
+        raise InputError(
+            f"{named}: it is a {scores[0]}, which scores texts; method {method} needs a model that writes them"
+        )
+    if head is None or not scores:
+        return
+    # The library leaves the names of two labels out of the file.
+    outputs = len(config.get("id2label") or range(_UNNAMED_LABELS))
+    if not scores[0].endswith(head.suffix) or outputs != head.outputs:
+        raise InputError(
+            f"{named}: it is a {scores[0]} with {outputs} outputs, where method {method} trains a "
+            f"{head.suffix} with {head.outputs}; write a language model, or one that this method made"
+        )
+
+
 def _read_config(file: Path, named: ModelSource) -> None:
     try:
         config = json.loads(file.read_text(encoding="utf-8"))
@@ -110,17 +148,17 @@ def _check_weights(file: Path, named: ModelSource) -> None:
         raise InputError(f"{named}: {file.name} has {found} bytes where its header says {expected}: fetch it again")
 
 
-def load_tokenizer(model: ModelSpec, path: Path) -> Any:
+def load_tokenizer(model: ModelSpec, path: Path, *, field: str = "model.source") -> Any:
     """The tokenizer, with added special tokens and the template that the spec asks for."""
     from transformers import AutoTokenizer
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)
     except Exception as error:  # the library raises many kinds, and a broken file can raise any
-        raise InputError(f"model.source {model.source}: the tokenizer does not load: {error}") from error
+        raise InputError(f"{field} {model.source}: the tokenizer does not load: {error}") from error
     if not tokenizer.is_fast:
         raise InputError(
-            f"model.source {model.source}: the tokenizer has no tokenizer.json (the fast form), which is needed"
+            f"{field} {model.source}: the tokenizer has no tokenizer.json (the fast form), which is needed"
         )
     if model.add_special_tokens:
         tokenizer.add_special_tokens(
@@ -173,12 +211,16 @@ def precision(spec: JobSpec, found: Device) -> str:
 
 
 def load_model(spec: JobSpec, path: Path, tokenizer: Any, *, found: Device) -> Any:
-    """The base model in the form it is trained from, with embeddings for every token."""
+    """The base model in the form it is trained from, with embeddings for every token.
+
+    A head that the model does not bring is drawn from torch's dice, which the caller has seeded.
+    """
     import torch
     from safetensors import SafetensorError
-    from transformers import AutoModelForCausalLM
 
     check_files(path, spec.models[0])
+    check_head(path, spec.models[0], spec.method)
+    kind, labels = _class_for(spec.method)
     quiet_libraries.hide_bars()
     half = precision(spec, found) == "bf16" and spec.adapter is not None
     options: dict[str, Any] = {
@@ -190,12 +232,15 @@ def load_model(spec: JobSpec, path: Path, tokenizer: Any, *, found: Device) -> A
         options["quantization_config"] = _quantization(spec.model.quantization, half=half)
         options["device_map"] = {"": torch.cuda.current_device() if found.kind == "cuda" else "cpu"}
     try:
-        model = AutoModelForCausalLM.from_pretrained(path, **options)
+        model = kind.from_pretrained(path, **options, **labels)
     except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
         # A failing disk carries the kernel's number, and may come back; transformers' own complaints carry none.
         if isinstance(error, torch.OutOfMemoryError) or (isinstance(error, OSError) and error.errno is not None):
             raise
         raise InputError(f"model.source {spec.model.source}: the model does not load: {error}") from error
+    if labels:
+        # Its pooling looks for the last token that is not padding.
+        model.config.get_text_config().pad_token_id = tokenizer.pad_token_id
     cover(model, tokenizer)
     return model
 
@@ -207,6 +252,28 @@ def cover(model: Any, tokenizer: Any) -> None:
         # From the mean of the old ones: a new row far from them all would dominate the first steps.
         model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
         _start_from_mean(model, rows)
+
+
+def _class_for(method: str) -> tuple[Any, dict[str, int]]:
+    """The library's class for a method's model, and what it must be told about its outputs."""
+    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoModelForTokenClassification
+
+    head = HEADS.get(method)
+    if head is None:
+        return AutoModelForCausalLM, {}
+    kind = AutoModelForSequenceClassification if method == "reward" else AutoModelForTokenClassification
+    return kind, {"num_labels": head.outputs}
+
+
+def switch_dropout_off(model: Any) -> None:
+    """The base model's own: in its layers, and in attention, which keeps a number."""
+    import torch
+
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+        elif isinstance(getattr(module, "attention_dropout", None), float):
+            module.attention_dropout = 0.0
 
 
 def _start_from_mean(model: Any, rows: int) -> None:
@@ -261,7 +328,9 @@ def adapter_config(spec: JobSpec, tokenizer: Any, model: Any) -> Any:
         lora_alpha=adapter.alpha,
         lora_dropout=adapter.dropout,
         target_modules=targets,
-        task_type="CAUSAL_LM",
+        # With a task of scores PEFT trains and saves the new head whole; it is no layer for an adapter then.
+        exclude_modules=list(_HEAD_NAMES) if spec.method in HEADS else None,
+        task_type=HEADS[spec.method].task if spec.method in HEADS else "CAUSAL_LM",
         trainable_token_indices=_trainable_tokens(added, model),
     )
 

@@ -16,7 +16,7 @@ from anneal_api.model import ModelSource, ModelSpec
 from anneal_api.resolve import DATA_FORMAT_VERSION, digest, prepare_inputs
 from anneal_api.sources import UnmappedVolumeError, parse_source
 from anneal_api.status import DatasetReport
-from anneal_trainer import hub, merge, model
+from anneal_trainer import hub, merge, model, reference
 from anneal_trainer.context import Context
 from anneal_trainer.data import store
 from anneal_trainer.data.build import build
@@ -60,6 +60,7 @@ def _prepare(context: Context, reporter: Reporter) -> Ready:
     spec, layout = context.spec, context.layout
     for named in spec.models:
         _provide(named, context, reporter)
+    reference.check_reference(context)
     path = model.directory(spec.models[0], context)
     reporter.update(phase="preparing")
     sources = sources_identity(spec, context.volumes, path)
@@ -91,7 +92,9 @@ def _provide(named: ModelSource, context: Context, reporter: Reporter) -> None:
         case "job":
             reporter.update(phase="merging")
             merge.provide(named, context)
-    model.check_files(model.directory(named, context), named)
+    path = model.directory(named, context)
+    model.check_files(path, named)
+    model.check_head(path, named, context.spec.method)
 
 
 def prepare_into(context: Context, out: Path, reporter: Reporter) -> Ready:

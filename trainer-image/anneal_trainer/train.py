@@ -36,3 +36,16 @@ def train(context: Context, ready: Ready, *, reporter: Reporter, stop: Stop) -> 
             from anneal_trainer.methods import sft
 
             return sft.run(context, ready, reporter=reporter, stop=stop)
+        case "dpo" | "ipo" | "orpo" | "simpo" | "cpo":
+            from anneal_trainer.methods import preference
+
+            return preference.run(context, ready, reporter=reporter, stop=stop)
+        case "kto":
+            from anneal_trainer.methods import unpaired
+
+            return unpaired.run(context, ready, reporter=reporter, stop=stop)
+        case "reward" | "prm":
+            from anneal_trainer.methods import scores
+
+            return scores.run(context, ready, reporter=reporter, stop=stop)
+    raise AssertionError(f"no trainer for {context.spec.method}")
