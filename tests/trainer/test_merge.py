@@ -70,6 +70,14 @@ def test_a_merged_model_says_what_its_adapter_says(storage: Path, first: list[Ou
     assert (path / "model.safetensors").stat().st_mtime_ns == before
 
 
+def test_an_adapter_loads_by_itself(storage: Path, first: list[Output]) -> None:
+    """What is written beside it does not make transformers take its directory for a whole model."""
+    from transformers import AutoModelForCausalLM
+
+    assert first[0].kind == "adapter"
+    assert AutoModelForCausalLM.from_pretrained(storage / "runs/first/output").peft_config
+
+
 def test_an_adapter_with_tokens_of_its_own_is_merged_with_them(storage: Path) -> None:
     """Their embeddings were trained, and the vocabulary is the adapter's."""
     import torch

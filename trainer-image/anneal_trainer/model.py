@@ -49,6 +49,10 @@ TOKENIZER_FILES = (
     "merges.txt",
 )
 
+# Beside an adapter, so that data can be looked at without its base. Under the name of config.json, the libraries would
+# take the directory for a whole model.
+BASE_CONFIG = "base_config.json"
+
 
 def directory(named: ModelSource, context: Context) -> Path:
     """Where a model's files are; one of the hub, or of adapters that are merged, is where `prepare` put it."""
@@ -72,9 +76,20 @@ def tokenizer_directory(named: ModelSource, context: Context) -> Path:
             path = local_path(pin.adapters[-1].uri if pin.adapters else pin.base, context.volumes)
         case _:
             path = local_path(named.source, context.volumes)
-    if not (path / "config.json").is_file():
+    if not _config_file(path).is_file():
         raise InputError(f"{named}: there is no config.json in it, so it is not a model's directory")
     return path
+
+
+def config_of(path: Path) -> dict[str, Any]:
+    """The config of a model, or of the base of an adapter."""
+    found: dict[str, Any] = json.loads(_config_file(path).read_text(encoding="utf-8"))
+    return found
+
+
+def _config_file(path: Path) -> Path:
+    beside_adapter = path / BASE_CONFIG
+    return beside_adapter if beside_adapter.is_file() else path / "config.json"
 
 
 def check_files(path: Path, named: ModelSource) -> None:
@@ -180,8 +195,8 @@ def renderer(model: ModelSpec, tokenizer: Any) -> Renderer:
 
 def vocabulary(path: Path, tokenizer: Any) -> int:
     """The number of token ids that the model will know once its embeddings cover the tokenizer."""
-    config = json.loads((path / "config.json").read_text(encoding="utf-8"))
-    own = config.get("vocab_size") or config.get("text_config", {}).get("vocab_size") or 0
+    known = config_of(path)
+    own = known.get("vocab_size") or known.get("text_config", {}).get("vocab_size") or 0
     return max(own, len(tokenizer))
 
 

@@ -8,7 +8,7 @@ from anneal_api.sources import parse_source
 from anneal_api.status import Output
 from anneal_trainer.context import Context
 from anneal_trainer.files import digest_of, replace_directory
-from anneal_trainer.model import directory
+from anneal_trainer.model import BASE_CONFIG, directory
 
 
 def save(context: Context, model: Any, tokenizer: Any) -> Output:
@@ -19,8 +19,7 @@ def save(context: Context, model: Any, tokenizer: Any) -> Output:
     draft.mkdir(parents=True)
     if context.spec.adapter:
         _name_base(model, context.spec.model)
-        # What tokens are made for is told by the base's config: with it, data can be looked at without the weights.
-        shutil.copyfile(directory(context.spec.models[0], context) / "config.json", draft / "config.json")
+        shutil.copyfile(directory(context.spec.models[0], context) / "config.json", draft / BASE_CONFIG)
     model.save_pretrained(draft)
     tokenizer.save_pretrained(draft)
     digest = digest_of(draft)
