@@ -15,9 +15,9 @@ from trainer_pairs import pace, row, run
 
 HERE = Path(__file__).parent
 PAIRS = 5
-STEPS = 20
+STEPS = 15
 BATCH = 8
-LONGEST = 400
+LONGEST = 200
 
 
 def write_rows(storage: Path) -> None:
