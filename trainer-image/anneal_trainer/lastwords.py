@@ -60,6 +60,7 @@ def of_error(error: BaseException, reporter: Reporter | None) -> TerminationMess
         total_steps=report.total_steps or None if report else None,
         resumed_from_step=report.resumed_from_step if report else None,
         loss=report.loss if report else None,
+        metrics=report.metrics if report else {},
         device=report.device if report else None,
         peak_memory_bytes=report.peak_memory_bytes if report else None,
     )

@@ -4,6 +4,7 @@ The training loop is the library's; here it is configured, and what surrounds it
 trainer is made. Imported late: it needs torch and TRL.
 """
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -103,6 +104,9 @@ def run(context: Context, ready: Ready, *, make: Callable[[Setup], Any], reporte
         micro_batch_size=plan.micro_batch,
         world_size=context.world_size,
     )
+    if found.kind == "cuda":
+        # Before anything is loaded: else every process of a node would load onto the first GPU.
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
     trainer = make(Setup(context, ready, plan, found, stop))
     trainer.remove_callback(PrinterCallback)
     metrics = (

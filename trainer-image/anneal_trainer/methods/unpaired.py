@@ -76,7 +76,7 @@ class JudgedTrainer(AnswersTrainer):
         """The loss of the answers, against the step's baseline."""
         reference = self._reference_of(batch)[:, 0]
         answer = self.log_probabilities(model, batch)
-        return self._judge(answer - reference, answer, batch[_DESIRABLE], batch[_BASELINE])
+        return self._judge(answer - reference, answer, batch[_DESIRABLE].bool(), batch[_BASELINE])
 
     def _judge(self, ratio: Any, answer: Any, desirable: Any, baseline: Any) -> tuple[Loss, Measures]:
         options = self._options
