@@ -57,6 +57,34 @@ def test_a_pipeline_applied_at_once_ends_in_order(kube: Kube, runs: Storage) -> 
     assert digests == [job["status"]["outputs"][0]["digest"] for job in (first, second)]
 
 
+def test_answers_judged_one_by_one_are_learnt_from(kube: Kube, runs: Storage) -> None:
+    """The third kind of rows, with its metrics and its preview in status; a job of each kind may share a name."""
+    rows = [json.loads(line) for line in (runs.directory / "tiny/train.jsonl").read_text().splitlines()]
+    judged = [
+        {
+            "prompt": row["instruction"],
+            "completion": row["output"] if n % 2 else row["output"].lower(),
+            "label": n % 2 == 1,
+        }
+        for n, row in enumerate(rows)
+    ]
+    (runs.directory / "tiny/judged.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in judged))
+    source = [{"source": "volume://runs/tiny/judged.jsonl", "type": "chatml.prompt_pairs"}]
+    evaluation = {"holdout": {"count": 8}}
+    kube.apply(
+        small_job("twin"),
+        align_job("twin", method="kto", source="volume://runs/tiny/model", datasets=source, evaluation=evaluation),
+    )
+    aligned = replace(kube, jobs=RLHF)
+    job = aligned.until_phase("twin", "Succeeded")
+    twin = kube.until_phase("twin", "Succeeded")
+    metrics = job["status"]["progress"]["metrics"]
+    assert {"rewards/chosen", "rewards/rejected", "kl"} <= metrics.keys()
+    assert job["status"]["dataset"]["evalRows"] == 8
+    assert "undesirable" in kube.get("configmap", job["status"]["children"]["preview"])["data"]["preview.txt"]  # type: ignore[index]
+    assert set(job["status"]["children"].values()) & set(twin["status"]["children"].values()) == {"runs"}
+
+
 def _waits(job: dict[str, Any], what: str) -> bool:
     """Whether the condition says that this is waited for."""
     found = condition(job, "DataReady")
