@@ -46,7 +46,7 @@ images: install ## Build the operator and trainer images
 generate: install ## Write the generated files: CRDs, chart copies, reference
 	@$(PY) -m anneal_api.crdgen crds
 	@$(PY) helm/sync_crds.py
-	@$(PY) -m anneal_api.refgen docs/reference.md
+	@$(PY) -m anneal_api.refgen docs
 
 check: install ## Lint, types, import contracts, generated files, fast tests
 	@scripts/check

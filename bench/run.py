@@ -1,6 +1,6 @@
 """`make bench`: every measurement, one after the other, each with its table and JSON.
 
-run.py [data] [trainer] [chat] [operator]
+run.py [data] [trainer] [alignment] [chat] [operator]
 """
 
 import sys
@@ -19,6 +19,10 @@ def main(chosen: list[str]) -> None:
         import trainer_pairs
 
         trainer_pairs.main()
+    if not chosen or "alignment" in chosen:
+        import alignment_pairs
+
+        alignment_pairs.main()
     if not chosen or "chat" in chosen:
         import chat_rows
 

@@ -15,7 +15,7 @@ from typer import Exit
 from yaml import YAMLError
 
 from anneal_api import exitcodes
-from anneal_api.finetunejob import PLURAL
+from anneal_api.kinds import DESCRIBED
 from anneal_api.meta import GROUP, VERSION
 from anneal_cli.output import failed
 
@@ -52,15 +52,27 @@ class Cluster:
         self._host = self._api.configuration.host
 
     def jobs(self, *, everywhere: bool = False) -> list[dict[str, Any]]:
-        """All jobs of the namespace, or of every one."""
+        """All jobs of the namespace, or of every one, of both kinds."""
         place = "" if everywhere else f"/namespaces/{self.namespace}"
-        missing = f"the cluster has no {PLURAL}.{GROUP}: install the Helm chart first"
-        return list(self._json(f"/apis/{GROUP}/{VERSION}{place}/{PLURAL}", missing)["items"])
+        lists = [self._found(f"/apis/{GROUP}/{VERSION}{place}/{kind.PLURAL}") for kind, _ in DESCRIBED]
+        if not any(lists):
+            missing = f"the cluster has no {DESCRIBED[0][0].PLURAL}.{GROUP}: install the Helm chart first"
+            raise failed(missing, code=exitcodes.NO_INPUT)
+        return [_typed(item, found) for found in lists if found for item in found["items"]]
 
     def job(self, name: str) -> dict[str, Any]:
-        """One job."""
-        missing = f"no job {name!r} in namespace {self.namespace!r}; `anneal status -A` lists every job"
-        return self._json(f"/apis/{GROUP}/{VERSION}/namespaces/{self.namespace}/{PLURAL}/{name}", missing)
+        """One job by `NAME`, or by `KIND/NAME` where the name stands for one of each kind."""
+        wanted, _, plain = name.rpartition("/")
+        kinds = [kind for kind, _ in DESCRIBED if wanted.lower() in ("", kind.SINGULAR, kind.PLURAL, *kind.SHORT_NAMES)]
+        place = f"/apis/{GROUP}/{VERSION}/namespaces/{self.namespace}"
+        found = [job for kind in kinds if (job := self._found(f"{place}/{kind.PLURAL}/{plain}"))]
+        if len(found) > 1:
+            both = " or ".join(f"{kind.SHORT_NAMES[0]}/{plain}" for kind in kinds)
+            raise failed(f"there is a job {plain!r} of either kind: write {both}", code=exitcodes.USAGE)
+        if not found:
+            missing = f"no job {name!r} in namespace {self.namespace!r}; `anneal status -A` lists every job"
+            raise failed(missing, code=exitcodes.NO_INPUT)
+        return found[0]
 
     def pods(self, selector: str) -> list[dict[str, Any]]:
         """The pods with these labels."""
@@ -76,14 +88,23 @@ class Cluster:
             for line in response:
                 yield line.decode(errors="replace").rstrip("\n")
 
+    def _found(self, path: str) -> dict[str, Any] | None:
+        """What is there, or None; anything else ends the program with one line."""
+        with self._answer(path, None) as response:
+            found: dict[str, Any] | None = None if response.status == HTTPStatus.NOT_FOUND else response.json()
+            return found
+
     def _json(self, path: str, missing: str, query: Query = ()) -> dict[str, Any]:
         with self._answer(path, missing, query=query) as response:
             found: dict[str, Any] = response.json()
             return found
 
     @contextmanager
-    def _answer(self, path: str, missing: str, *, query: Query, timeout: Any = _TIMEOUT) -> Iterator[Any]:
-        """The response to a GET; anything but success ends the program with one line."""
+    def _answer(self, path: str, missing: str | None, *, query: Query = (), timeout: Any = _TIMEOUT) -> Iterator[Any]:
+        """The response to a GET; anything but success ends the program with one line, `missing` for what is not there.
+
+        Without such a line the caller looks for itself.
+        """
         from urllib3.exceptions import HTTPError
 
         try:
@@ -92,8 +113,9 @@ class Cluster:
                 "GET", path, query_params=list(query), auth_settings=["BearerToken"]
             )
             response = self._api.call_api(method, url, header_params=headers, _request_timeout=timeout).response
-            if response.status != HTTPStatus.OK:
-                raise self._refused(response, missing)
+            may_miss = missing is None and response.status == HTTPStatus.NOT_FOUND
+            if response.status != HTTPStatus.OK and not may_miss:
+                raise self._refused(response, missing or "")
             yield response
         except HTTPError as error:
             text = f"no answer from {self._host}: {_root_cause(error)}"
@@ -104,6 +126,12 @@ class Cluster:
             return failed(missing, code=exitcodes.NO_INPUT)
         code = exitcodes.CONFIG if response.status in _REFUSED else exitcodes.TEMPORARY
         return failed(f"{self._host} refused: {_reason(response)}", code=code)
+
+
+def _typed(item: dict[str, Any], found: dict[str, Any]) -> dict[str, Any]:
+    """An item of a list with its type, which the API server writes once, for the list."""
+    kind = str(found.get("kind", "")).removesuffix("List")
+    return {"apiVersion": found.get("apiVersion"), "kind": kind, **item} if kind else item
 
 
 def _kubernetes_config() -> Any:

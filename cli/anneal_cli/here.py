@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from anneal_api import FineTuneJob
+    from anneal_api import Job
 
 INSTALL = "pip install '.[trainer]' in Anneal's checkout"
 LIBRARIES = ("torch", "transformers", "trl", "peft", "datasets")
@@ -22,7 +22,7 @@ Volume = Annotated[
 Name = Annotated[str | None, typer.Option("--name", help="Which job, if the file has several.")]
 
 
-def chosen(file: Path, name: str | None) -> "FineTuneJob":
+def chosen(file: Path, name: str | None) -> "Job":
     """The one job of a file, or the one that is called `name`; every problem is printed before the exit."""
     from anneal_api import ManifestError, exitcodes, load_jobs
     from anneal_cli.output import failed, report
@@ -46,7 +46,7 @@ def chosen(file: Path, name: str | None) -> "FineTuneJob":
     raise failed(f"{file} has {len(matching)} jobs ({names}): choose one with --name NAME", code=exitcodes.USAGE)
 
 
-def mapped(job: "FineTuneJob", file: Path, options: list[str], *, storage: bool = True) -> dict[str, Path]:
+def mapped(job: "Job", file: Path, options: list[str], *, storage: bool = True) -> dict[str, Path]:
     """The directory of each claim. `storage`: the job's storage is among those that must have one."""
     from anneal_api import exitcodes
     from anneal_cli.output import note, report

@@ -20,7 +20,7 @@ _POLL_SECONDS = 1.0
 
 
 def logs(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="The job.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The job, or KIND/NAME.")],
     *,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the job ends.")] = False,
     attempt: Annotated[int | None, typer.Option("--attempt", min=1, help="An attempt. Default: the last.")] = None,

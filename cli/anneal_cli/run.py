@@ -10,7 +10,7 @@ import typer
 from anneal_cli import here
 
 if TYPE_CHECKING:
-    from anneal_api import FineTuneJob
+    from anneal_api import Job
 
 
 def run(file: here.File, *, volume: here.Volume = None, name: here.Name = None) -> None:
@@ -27,7 +27,7 @@ def run(file: here.File, *, volume: here.Volume = None, name: here.Name = None) 
     raise typer.Exit(local.run(job, volumes))
 
 
-def _needed(job: "FineTuneJob") -> set[str]:
+def _needed(job: "Job") -> set[str]:
     from anneal_cli.volumes import used_claims
 
     return set(used_claims(job))

@@ -16,7 +16,9 @@ class Format(StrEnum):
 
 
 def status(
-    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="The job. Without: a table of all.")] = None,
+    name: Annotated[
+        str | None, typer.Argument(metavar="[NAME]", help="The job, or KIND/NAME. Without: a table of all.")
+    ] = None,
     *,
     namespace: Namespace = None,
     everywhere: Annotated[bool, typer.Option("--all-namespaces", "-A", help="The jobs of every namespace.")] = False,

@@ -1,7 +1,7 @@
 """`anneal validate`: the checks that a cluster would make, without one.
 
-It finds what the schema and its rules refuse, all of it at once. What only a cluster or the data can tell (an
-unknown pool, a missing claim, a broken row) is not looked for here.
+It finds what the schema and its rules refuse, all of it at once, and notes what is allowed and unusual. What only a
+cluster or the data can tell (an unknown pool, a missing claim, a broken row) is not looked for here.
 """
 
 from typing import TYPE_CHECKING, Annotated
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from anneal_api import FineTuneJob
+    from anneal_api import Job
 
 INVALID = 2  # as compilers and linters exit: the arguments were fine, the files are not
 STDIN = "-"
@@ -21,7 +21,7 @@ def validate(
     resolved: Annotated[bool, typer.Option("--resolved", help="Print each job with every default filled.")] = False,
 ) -> None:
     """Check manifests and report every problem at once; exit 2 if there is one."""
-    jobs: list[FineTuneJob] = []
+    jobs: list[Job] = []
     valid = True
     for file in files:
         found = _checked(file)
@@ -33,9 +33,10 @@ def validate(
         typer.echo(resolved_yaml(jobs), nl=False)
 
 
-def _checked(file: str) -> "list[FineTuneJob] | None":
+def _checked(file: str) -> "list[Job] | None":
     """The jobs of a file, or None after its problems were printed."""
     from anneal_api import ManifestError
+    from anneal_api.usual import unusual
     from anneal_cli.output import note, report
 
     shown = "<stdin>" if file == STDIN else file
@@ -47,10 +48,12 @@ def _checked(file: str) -> "list[FineTuneJob] | None":
     for job in jobs:
         for path, source in local_sources(job):
             note(f"{shown}: {path}: note: {source!r} works with `anneal run` only; a cluster refuses a local path")
+        for found in unusual(job.spec):
+            note(f"{shown}: {found.path}: note: {found.message}")
     return jobs
 
 
-def _read(file: str) -> "list[FineTuneJob]":
+def _read(file: str) -> "list[Job]":
     import sys
     from pathlib import Path
 
@@ -65,7 +68,7 @@ def _read(file: str) -> "list[FineTuneJob]":
     return jobs_in(text)
 
 
-def local_sources(job: "FineTuneJob") -> list[tuple[str, str]]:
+def local_sources(job: "Job") -> list[tuple[str, str]]:
     """Path and text of every source that a cluster cannot read."""
     from anneal_api.sources import is_local
     from anneal_cli.volumes import sources
@@ -73,7 +76,7 @@ def local_sources(job: "FineTuneJob") -> list[tuple[str, str]]:
     return [(path, text) for path, text in sources(job) if is_local(text)]
 
 
-def resolved_yaml(jobs: "list[FineTuneJob]") -> str:
+def resolved_yaml(jobs: "list[Job]") -> str:
     """The jobs as YAML documents, as the trainer would read them."""
     import yaml
 

@@ -6,23 +6,28 @@ Pure but for one look at the file system: that a directory is there. Not here: w
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
-from anneal_api import FineTuneJob, Problem
+from anneal_api import Job, Problem
 from anneal_api.base import walk_blocks
-from anneal_api.dataset import DatasetSpec
+from anneal_api.datasource import DataSource
+from anneal_api.methods import ReferenceSpec
 from anneal_api.model import ModelSpec
 from anneal_api.sources import parse_source
 
 
-def sources(job: FineTuneJob) -> Iterator[tuple[str, str]]:
+def sources(job: Job) -> Iterator[tuple[str, str]]:
     """Every source of a job with its path, like `spec.datasets[0].source`."""
     for path, block in walk_blocks(job.spec, "spec"):
-        if isinstance(block, ModelSpec | DatasetSpec):
+        if isinstance(block, ModelSpec | ReferenceSpec | DataSource) and block.source:
             yield f"{path}.source", block.source
 
 
-def used_claims(job: FineTuneJob, *, storage: bool = True) -> dict[str, str]:
-    """Each claim that the job reads or, with `storage`, writes, with the first field that names it."""
+def used_claims(job: Job, *, storage: bool = True) -> dict[str, str]:
+    """Each claim that the job reads or, with `storage`, writes, with the first field that names it.
+
+    What another job has made is on the storage.
+    """
     claims: dict[str, str] = {}
+    storage = storage or any(parse_source(text).scheme == "job" for _, text in sources(job))
     if storage and job.spec.storage and job.spec.storage.volume:
         claims[job.spec.storage.volume.claim_name] = "spec.storage.volume.claimName"
     for path, text in sources(job):
@@ -49,7 +54,7 @@ def parse_mappings(options: Iterable[str]) -> tuple[dict[str, Path], list[Proble
     return mapped, problems
 
 
-def unmapped(job: FineTuneJob, mapped: Collection[str], *, storage: bool = True) -> list[Problem]:
+def unmapped(job: Job, mapped: Collection[str], *, storage: bool = True) -> list[Problem]:
     """A problem for each claim of the job without a directory."""
     return [
         Problem(path, f"no directory is given for the claim {claim!r}: add --volume {claim}=DIR")

@@ -2,17 +2,21 @@
 
 from anneal_api.conditions import ConditionType, Outcome, Phase, Reason
 from anneal_api.finetunejob import FineTuneJob, FineTuneSpec
+from anneal_api.job import Job, JobSpec
 from anneal_api.layout import Layout
 from anneal_api.manifest import documents, jobs_in, load_jobs, parse_job
 from anneal_api.problems import ManifestError, Problem
 from anneal_api.progress import ProgressReport, TerminationMessage
 from anneal_api.resolve import prepare_inputs, prepare_key, resolve
+from anneal_api.rlhfjob import RLHFJob, RLHFSpec
 from anneal_api.status import JobStatus
 
 __all__ = [
     "ConditionType",
     "FineTuneJob",
     "FineTuneSpec",
+    "Job",
+    "JobSpec",
     "JobStatus",
     "Layout",
     "ManifestError",
@@ -20,6 +24,8 @@ __all__ = [
     "Phase",
     "Problem",
     "ProgressReport",
+    "RLHFJob",
+    "RLHFSpec",
     "Reason",
     "TerminationMessage",
     "documents",

@@ -160,7 +160,7 @@ class AlignmentRows(Block):
             field="format",
         ),
         Rule(
-            cel="(has(self.type) && self.type == 'stepwise_supervised') || (self.stepSeparator == '\\n' && !has(self.maxCompletionLength) && !self.trainOnLastStepOnly)",
+            cel="(has(self.type) && self.type == 'stepwise_supervised') || ((!has(self.stepSeparator) || self.stepSeparator == '\\n') && !has(self.maxCompletionLength) && (!has(self.trainOnLastStepOnly) || !self.trainOnLastStepOnly))",
             message="stepSeparator, maxCompletionLength and trainOnLastStepOnly are for type: stepwise_supervised",
             holds=lambda r: (
                 r.type == "stepwise_supervised"

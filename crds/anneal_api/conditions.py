@@ -31,12 +31,14 @@ class Reason(StrEnum):
     NO_STORAGE = "NoStorage"
     STORAGE_NOT_SHARED = "StorageNotShared"
     OUTPUT_IN_USE = "OutputInUse"
+    SOURCE_JOB_FAILED = "SourceJobFailed"
     # DataReady
     PREPARING = "Preparing"
     PREPARED = "Prepared"
     PREPARED_BY_ANOTHER = "PreparedByAnother"
     PREPARE_FAILED = "PrepareFailed"
     PREPARED_DATA_STALE = "PreparedDataStale"
+    WAITING_FOR_JOB = "WaitingForJob"
     # waiting, for either kind of pod
     WAITING_FOR_CLAIM = "WaitingForClaim"
     WAITING_FOR_SECRET = "WaitingForSecret"
@@ -78,6 +80,8 @@ class DataReason(StrEnum):
     FEW_TOKENS_TRAINED = "FewTokensTrained"
     COLUMNS_UNREAD = "ColumnsUnread"
     PIECES_DIFFER = "PiecesDiffer"
+    PROMPT_MERGES = "PromptMerges"
+    UNBALANCED = "Unbalanced"
     SPECIAL_TOKENS_IN_TEXT = "SpecialTokensInText"
     END_NOT_TRAINED = "EndNotTrained"
     START_TOKEN_TWICE = "StartTokenTwice"

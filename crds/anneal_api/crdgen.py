@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel
 
-from anneal_api import finetunejob
+from anneal_api.kinds import DESCRIBED
 from anneal_api.meta import CATEGORIES, GROUP, VERSION
 
 _KEPT = (
@@ -143,8 +143,9 @@ def crd_yaml(kind: Any, model: type[BaseModel]) -> str:
 
 
 def main(directory: Path) -> None:
-    """Write `finetunejobs.yaml` into `directory`."""
-    (directory / f"{finetunejob.PLURAL}.yaml").write_text(crd_yaml(finetunejob, finetunejob.FineTuneJob))
+    """Write a file for each kind into `directory`."""
+    for kind, model in DESCRIBED:
+        (directory / f"{kind.PLURAL}.yaml").write_text(crd_yaml(kind, model))
 
 
 if __name__ == "__main__":

@@ -13,11 +13,11 @@ from anneal_api.base import (
     SystemTemplate,
     TurnTemplate,
     bounded,
-    exactly_one,
 )
 from anneal_api.chat import CHAT_RULES, ChatOptions
 from anneal_api.columns import ALL_TRAINED, READS, not_reading
 from anneal_api.datasource import DataSource
+from anneal_api.evaluation import EvaluationBase
 
 DatasetType = Literal[
     "chat_template",
@@ -196,12 +196,6 @@ class DatasetSpec(DataSource, ChatOptions):
     fields: DatasetFields | None = Field(
         default=None, description="Column names, where the data's differ from the type's."
     )
-    weight: float | None = Field(
-        default=None,
-        gt=0,
-        le=1_000_000,
-        description="Its share of the training rows, relative to the weights of the other datasets (preparation.sampling says how they are drawn). Absent from all: every row once.",
-    )
     format: FormatSpec | None = Field(default=None, description="The prompt of type user_defined, and of no other.")
     train_on_inputs: bool = Field(
         default=False,
@@ -211,64 +205,9 @@ class DatasetSpec(DataSource, ChatOptions):
     rules: ClassVar[tuple[Rule, ...]] = (*DataSource.rules, *_ROW_RULES, *CHAT_RULES)
 
 
-class HoldoutSpec(Block):
-    """Rows kept out of training to measure the loss on: chosen once, by seed, the same in every attempt."""
-
-    fraction: float | None = Field(default=None, gt=0, lt=1, description="The share of rows held out.")
-    count: int | None = Field(default=None, ge=1, le=1_000_000, description="The number of rows held out.")
-
-    rules: ClassVar[tuple[Rule, ...]] = (
-        Rule(
-            cel="has(self.fraction) != has(self.count)",
-            message="write exactly one of fraction (a share, like 0.02) and count (a number of rows)",
-            holds=lambda h: exactly_one(h.fraction, h.count),
-        ),
-    )
-
-
-class SampleSpec(Block):
-    """A prompt that is answered before and after training, to see the difference."""
-
-    prompt: str = Field(
-        min_length=1,
-        max_length=4096,
-        description="What the user says; the chat template or the Alpaca prompt is applied as in training.",
-    )
-
-
-class EvaluationSpec(Block):
+class EvaluationSpec(EvaluationBase):
     """How progress is judged beside the training loss."""
 
-    holdout: HoldoutSpec | None = Field(default=None, description="Rows kept out of training for the evaluation loss.")
     datasets: list[DatasetSpec] = bounded(
         "Sources of rows to measure the loss on, instead of a holdout; treated as the training rows are.", most=16
     )
-    every_steps: int | None = Field(
-        default=None,
-        ge=1,
-        le=1_000_000,
-        description="Optimizer steps between evaluations. Default: ten evaluations a run.",
-    )
-    samples: list[SampleSpec] = bounded(
-        "Prompts answered before and after training; the answers are kept with the run.", most=8
-    )
-    max_sample_tokens: int = Field(default=64, ge=1, le=1024, description="The most tokens generated for one sample.")
-
-    rules: ClassVar[tuple[Rule, ...]] = (
-        Rule(
-            cel="!has(self.holdout) || !has(self.datasets) || self.datasets.size() == 0",
-            message="holdout and datasets both say what the loss is measured on: write one of them",
-            holds=lambda e: e.holdout is None or not e.datasets,
-        ),
-        Rule(
-            cel="!has(self.datasets) || self.datasets.all(d, !has(d.weight))",
-            message="evaluation datasets are not mixed: leave their weights out",
-            holds=lambda e: all(dataset.weight is None for dataset in e.datasets),
-            field="datasets",
-        ),
-    )
-
-    @property
-    def has_rows(self) -> bool:
-        """Whether there is a loss to measure beside the training loss."""
-        return self.holdout is not None or bool(self.datasets)

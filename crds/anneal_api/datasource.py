@@ -83,6 +83,13 @@ class DataSource(Block):
         default=None, ge=0, le=99_999, description="Which of the `shards` is taken; 0 is the first. Default: 0."
     )
 
+    weight: float | None = Field(
+        default=None,
+        gt=0,
+        le=1_000_000,
+        description="Its share of the training rows, relative to the weights of the other datasets (preparation.sampling says how they are drawn). Absent from all: every row once.",
+    )
+
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(
             cel=f"self.source.matches('{CLUSTER_DATA_SOURCE}')",

@@ -9,27 +9,33 @@ import json
 from pathlib import Path
 from typing import Any
 
+from pydantic import SerializeAsAny
+
 from anneal_api.base import Record
-from anneal_api.finetunejob import FineTuneJob
+from anneal_api.job import Job
+from anneal_api.kinds import KINDS
 from anneal_api.layout import Layout
 from anneal_api.names import owner_label, run_directory
 from anneal_api.resolve import prepare_key
+from anneal_api.status import SourceReport
 
 RUNTIME_KEY = "runtime"
 
 
 class Runtime(Record):
-    """What the operator decided beside the spec: the claim that everything is kept on, and where the result goes."""
+    """What was decided beside the spec: the storage claim, where the result goes, what job:// sources stand for."""
 
     storage_claim: str
     output_path: str | None = None
+    sources: tuple[SourceReport, ...] = ()
 
 
 class JobFile(Record):
-    """A job with every default filled, and the claim that is its storage."""
+    """A job with every default filled, the claim that is its storage, and what its job:// sources stand for."""
 
-    job: FineTuneJob
+    job: SerializeAsAny[Job]
     storage_claim: str
+    sources: tuple[SourceReport, ...] = ()
 
     @property
     def uid(self) -> str:
@@ -44,12 +50,21 @@ class JobFile(Record):
     @property
     def run_directory(self) -> str:
         """The job's own directory below its storage; without a cluster no UID tells equal names apart."""
-        return run_directory(self.job.name, self.uid) if self.uid else f"runs/{owner_label(self.job.name)}"
+        return run_directory(self.job.name, self.uid) if self.uid else self.local_run(self.job.name)
+
+    @staticmethod
+    def local_run(name: str) -> str:
+        """The same of a job by its name alone, where there is no cluster."""
+        return f"runs/{owner_label(name)}"
 
     @property
     def prepare_key(self) -> str:
         """What this job's prepared data is found by, on this claim."""
-        return prepare_key(self.job.spec, self.storage_claim)
+        return prepare_key(self.job.spec, self.storage_claim, self.sources)
+
+    def pin(self, source: str) -> SourceReport:
+        """What a job:// source stands for: found out by whoever starts the job, before anything of it runs."""
+        return {pin.source: pin for pin in self.sources}[source]
 
     def layout(self, volumes: dict[str, Path]) -> Layout:
         """Where everything is; `volumes` maps each claim to its directory here."""
@@ -57,12 +72,13 @@ class JobFile(Record):
 
     def encode(self) -> str:
         """The text of the file: stable, so that an unchanged job applies as no change."""
+        runtime = Runtime(storage_claim=self.storage_claim, output_path=self.job.spec.output.path, sources=self.sources)
         document = {
             "apiVersion": self.job.api_version,
             "kind": self.job.kind,
             "metadata": {key: self.job.metadata.get(key, "") for key in ("name", "namespace", "uid")},
             "spec": self.job.spec.dump(),
-            RUNTIME_KEY: Runtime(storage_claim=self.storage_claim, output_path=self.job.spec.output.path).dump(),
+            RUNTIME_KEY: runtime.dump(),
         }
         return json.dumps(document, sort_keys=True, indent=1, ensure_ascii=False)
 
@@ -71,4 +87,5 @@ class JobFile(Record):
         """The file's content; ValueError where it is not one."""
         document: dict[str, Any] = json.loads(text)
         runtime = Runtime.model_validate(document.pop(RUNTIME_KEY, None))
-        return cls(job=FineTuneJob.model_validate(document), storage_claim=runtime.storage_claim)
+        job = KINDS[document["kind"]].model_validate(document)
+        return cls(job=job, storage_claim=runtime.storage_claim, sources=runtime.sources)

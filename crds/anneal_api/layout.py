@@ -1,6 +1,6 @@
 """The layout of a job's storage: the same on a claim in a pod and in a directory of `anneal run`.
 
-    models/DIGEST/            a fetched model, shared by jobs
+    models/DIGEST/            a model that was fetched, or merged from what earlier jobs made; shared by jobs
     prepared/FINGERPRINT/     prepared data (train/, eval/, report.json, preview.html), shared by jobs
     runs/NAME-UID5/           one job: checkpoints/ output/ logs/ samples/
 
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from anneal_api.resolve import digest
+from anneal_api.status import SourceReport
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,11 @@ class Layout:
     def model(self, source: str, revision: str) -> Path:
         """Where an hf:// model of one revision is kept."""
         return self.storage / "models" / digest([source, revision])
+
+    def merged(self, pin: SourceReport) -> Path:
+        """Where a base with its adapters merged is kept: equal for jobs that start from the same."""
+        made_of = {key: value for key, value in pin.dump().items() if key not in ("source", "uid")}
+        return self.storage / "models" / digest(made_of)
 
     def prepared(self, fingerprint: str) -> Path:
         """Where prepared data is kept."""

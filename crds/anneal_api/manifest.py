@@ -15,11 +15,11 @@ import yaml
 from pydantic import ValidationError
 
 from anneal_api.base import DNS_1123_SUBDOMAIN
-from anneal_api.finetunejob import KIND, FineTuneJob
+from anneal_api.job import Job
+from anneal_api.kinds import KINDS
 from anneal_api.meta import API_VERSION, GROUP, VERSION
 from anneal_api.problems import ManifestError, Problem, problems_of
 
-KINDS = {KIND: FineTuneJob}
 LONGEST_NAME = 253
 
 
@@ -103,12 +103,12 @@ def documents(text: str) -> list[Any]:
         raise ManifestError([Problem("", "lists or mappings are nested too deeply")]) from error
     if not found:
         raise ManifestError(
-            [Problem("", f"the file is empty; write a {KIND}: apiVersion, kind, metadata.name and spec")]
+            [Problem("", f"the file is empty; write a {' or '.join(KINDS)}: apiVersion, kind, metadata.name and spec")]
         )
     return found
 
 
-def parse_job(document: Any) -> FineTuneJob:
+def parse_job(document: Any) -> Job:
     """One document as a job; ManifestError holds every problem."""
     if not isinstance(document, dict):
         raise ManifestError(
@@ -151,7 +151,7 @@ def _is_name(name: Any) -> bool:
     return isinstance(name, str) and len(name) <= LONGEST_NAME and re.fullmatch(DNS_1123_SUBDOMAIN, name) is not None
 
 
-def load_jobs(path: Path) -> list[FineTuneJob]:
+def load_jobs(path: Path) -> list[Job]:
     """The jobs of a file; ManifestError holds every problem of every document."""
     try:
         text = path.read_text(encoding="utf-8")
@@ -162,7 +162,7 @@ def load_jobs(path: Path) -> list[FineTuneJob]:
     return jobs_in(text)
 
 
-def jobs_in(text: str) -> list[FineTuneJob]:
+def jobs_in(text: str) -> list[Job]:
     """The jobs of a text; ManifestError holds every problem of every document."""
     jobs, problems = [], []
     found = documents(text)

@@ -1,6 +1,6 @@
 """`spec.model` and `spec.adapter`: what is trained, and which part of it."""
 
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, NamedTuple
 
 from pydantic import Field
 
@@ -15,11 +15,23 @@ CLUSTER_SOURCE_RULE = Rule(
 )
 
 
+class ModelSource(NamedTuple):
+    """Where one model of a job comes from, and the field that says so."""
+
+    field: str
+    source: str
+    revision: str
+
+    def __str__(self) -> str:
+        """As messages name it."""
+        return f"{self.field} {self.source}"
+
+
 class ModelSpec(Block):
     """The base model, its tokenizer and how its weights are held while training."""
 
     source: SourceText = Field(
-        description="Where the model is: hf://ORG/NAME, volume://CLAIM/PATH (a directory with config.json), or for `anneal run` a local path. Tokenizer and weights come from here."
+        description="Where the model is: hf://ORG/NAME, volume://CLAIM/PATH (a directory with config.json), job://finetunejob/NAME or job://rlhfjob/NAME (what another job of the namespace made, waited for; an adapter is merged into its base first), or for `anneal run` a local path. Tokenizer and weights come from here."
     )
     revision: ShortText = Field(
         default="main",

@@ -13,9 +13,11 @@ from pydantic import Field
 from anneal_api.base import Record
 from anneal_api.conditions import Outcome
 from anneal_api.meta import TERMINATION_MESSAGE_LIMIT
-from anneal_api.status import DatasetReport, Output
+from anneal_api.status import DatasetReport, Output, SampleAnswer
 
-TrainerPhase = Literal["starting", "fetching", "preparing", "loading", "training", "evaluating", "saving", "done"]
+TrainerPhase = Literal[
+    "starting", "fetching", "merging", "preparing", "loading", "training", "evaluating", "saving", "done"
+]
 
 
 class ProgressReport(Record):
@@ -34,6 +36,8 @@ class ProgressReport(Record):
     grad_norm: float | None = None
     tokens_per_second: float | None = None
     eta_seconds: float | None = None
+    metrics: dict[str, float] = Field(default_factory=dict, description="As `Progress.metrics`.")
+    samples: list[SampleAnswer] = Field(default_factory=list, description="The latest answers to evaluation.samples.")
     rows: int | None = Field(default=None, description="prepare: rows read so far.")
     world_size: int = 1
     micro_batch_size: int | None = None
@@ -62,6 +66,7 @@ class TerminationMessage(Record):
     loss: float | None = None
     first_loss: float | None = None
     eval_loss: float | None = None
+    metrics: dict[str, float] = Field(default_factory=dict)
     tokens_per_second: float | None = None
     device: str | None = None
     peak_memory_bytes: int | None = None

@@ -1,23 +1,23 @@
-"""From the CRDs to `docs/reference.md`: every field, its type, limits, default and meaning, as the API server has them.
+"""From the CRDs to `docs/reference-KIND.md`: every field, its type, limits, default and meaning, as the API server has them.
 
 The reference is made from the structural schema and not from the models, so that it cannot say anything that the API
-server does not do. Run `python -m anneal_api.refgen FILE` (or `make generate`). Not here: what resolves defaults.
+server does not do. Run `python -m anneal_api.refgen DIR` (or `make generate`). Not here: what resolves defaults.
 """
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from anneal_api import finetunejob
 from anneal_api.crdgen import custom_resource_definition
+from anneal_api.kinds import DESCRIBED
 
 Schema = dict[str, Any]
 INTRODUCTION = """\
 <!-- Generated from crds/anneal_api by `make generate`; never edited. -->
-# Reference
+# Reference: {kind}
 
-Every field of Anneal's kinds. What `kubectl explain finetunejob.spec --recursive` shows on a cluster is the same.
+Every field of the kind. What `kubectl explain {singular}.spec --recursive` shows on a cluster is the same.
 
 A default in the column *default* is filled in by the API server. One that depends on other fields is in the
 description; `anneal validate --resolved FILE` prints a job with all of them filled.
@@ -26,19 +26,14 @@ A quantity is a Kubernetes quantity (`500m`, `64Gi`). All sizes are in sequences
 _BOUNDS = (("minimum", "≥", ">"), ("maximum", "≤", "<"))
 
 
-def reference(kinds: Iterable[tuple[Any, Any]]) -> str:
-    """The page for kinds, each a module that describes one and its model."""
-    return "\n".join([INTRODUCTION, *(_kind(module, model) for module, model in kinds)])
-
-
-def _kind(module: Any, model: Any) -> str:
+def reference(module: Any, model: Any) -> str:
+    """The page for one kind: the module that describes it and its model."""
     definition = custom_resource_definition(module, model)["spec"]
     (version,) = definition["versions"]
     schema = version["schema"]["openAPIV3Schema"]
     names = definition["names"]
     lines = [
-        f"## {names['kind']}",
-        "",
+        INTRODUCTION.format(kind=names["kind"], singular=names["singular"]),
         f"`apiVersion: {definition['group']}/{version['name']}`, short name `{names['shortNames'][0]}`. {schema['description']}",
         "",
         *_rules(schema),
@@ -144,9 +139,10 @@ def _cell(text: str) -> str:
     return text.replace("|", "\\|").replace("\n", " ")
 
 
-def main(file: Path) -> None:
-    """Write the reference."""
-    file.write_text(reference([(finetunejob, finetunejob.FineTuneJob)]))
+def main(directory: Path) -> None:
+    """Write a page for each kind."""
+    for module, model in DESCRIBED:
+        (directory / f"reference-{module.SINGULAR}.md").write_text(reference(module, model))
 
 
 if __name__ == "__main__":

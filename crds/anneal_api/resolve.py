@@ -8,32 +8,43 @@ Not here: anything that depends on the machine (precision `auto`) or on the data
 import hashlib
 import json
 import math
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, TypeVar
 
 from anneal_api.base import Block
-from anneal_api.finetunejob import FineTuneSpec
+from anneal_api.job import JobSpec
 from anneal_api.model import AdapterSpec
+from anneal_api.practice import ADAPTER_FACTOR, PRACTICE
+from anneal_api.rlhfjob import BLOCKS, RLHFSpec
+from anneal_api.status import SourceReport
 from anneal_api.training import TrainingSpec
 
-DEFAULT_GLOBAL_BATCH_SIZE = 16
 LARGEST_DEFAULT_MICRO_BATCH = 8
-LORA_LEARNING_RATE = 2e-4
-FULL_LEARNING_RATE = 2e-5
-DEFAULT_WARMUP_RATIO = 0.03
 
 # Raised when the meaning of prepared data changes, so that older directories are not reused.
 DATA_FORMAT_VERSION = 3
 
 
-def resolve(spec: FineTuneSpec) -> FineTuneSpec:
+Spec = TypeVar("Spec", bound=JobSpec)
+
+
+def resolve(spec: Spec) -> Spec:
     """`spec` with every default filled. Idempotent: resolving twice changes nothing."""
-    resolved: FineTuneSpec = _with(
+    resolved: Spec = _with(
         spec,
         adapter=spec.adapter and _adapter(spec.adapter),
         training=_training(spec),
         compute=_compute(spec),
+        **(_own_block(spec) if isinstance(spec, RLHFSpec) else {}),
     )
     return resolved
+
+
+def _own_block(spec: RLHFSpec) -> dict[str, Block]:
+    """The method's block with its defaults, where the manifest has none."""
+    if spec.method not in BLOCKS:
+        return {}
+    return {spec.method: getattr(spec, spec.method) or BLOCKS[spec.method]()}
 
 
 def _with(block: Any, **values: Any) -> Any:
@@ -47,37 +58,37 @@ def _adapter(adapter: AdapterSpec) -> AdapterSpec:
     return filled
 
 
-def _training(spec: FineTuneSpec) -> TrainingSpec:
-    training, world = spec.training, spec.compute.world_size
-    batch = training.global_batch_size or _default_batch(world, training.micro_batch_size)
+def _training(spec: JobSpec) -> TrainingSpec:
+    training, world, usual = spec.training, spec.compute.world_size, PRACTICE[spec.method]
+    batch = training.global_batch_size or _default_batch(usual.batch, world, training.micro_batch_size)
     filled: TrainingSpec = _with(
         training,
         epochs=training.epochs if training.epochs or training.max_steps else 1.0,
         global_batch_size=batch,
         micro_batch_size=training.micro_batch_size or _largest_divisor(batch // world, LARGEST_DEFAULT_MICRO_BATCH),
-        learning_rate=training.learning_rate or (LORA_LEARNING_RATE if spec.adapter else FULL_LEARNING_RATE),
-        warmup_ratio=_warmup_ratio(training),
+        learning_rate=training.learning_rate or usual.learning_rate * (ADAPTER_FACTOR if spec.adapter else 1),
+        warmup_ratio=_warmup_ratio(training, usual.warmup_ratio),
     )
     return filled
 
 
-def _default_batch(world: int, micro: int | None) -> int:
-    """16, or the next multiple of what one pass over all devices holds."""
+def _default_batch(usual: int, world: int, micro: int | None) -> int:
+    """What is usual, or the next multiple of what one pass over all devices holds."""
     unit = world * (micro or 1)
-    return unit * math.ceil(DEFAULT_GLOBAL_BATCH_SIZE / unit)
+    return unit * math.ceil(usual / unit)
 
 
 def _largest_divisor(number: int, most: int) -> int:
     return next(size for size in range(min(number, most), 0, -1) if number % size == 0)
 
 
-def _warmup_ratio(training: TrainingSpec) -> float | None:
+def _warmup_ratio(training: TrainingSpec, usual: float) -> float | None:
     if training.warmup_steps is not None:
         return None
-    return DEFAULT_WARMUP_RATIO if training.warmup_ratio is None else training.warmup_ratio
+    return usual if training.warmup_ratio is None else training.warmup_ratio
 
 
-def _compute(spec: FineTuneSpec) -> Block:
+def _compute(spec: JobSpec) -> Block:
     compute, gpus = spec.compute, spec.compute.gpus_per_node
     filled: Block = _with(
         compute,
@@ -88,12 +99,13 @@ def _compute(spec: FineTuneSpec) -> Block:
     return filled
 
 
-def prepare_inputs(spec: FineTuneSpec) -> dict[str, Any]:
+def prepare_inputs(spec: JobSpec) -> dict[str, Any]:
     """Everything in a spec that shapes the prepared data, and nothing else (a learning rate does not)."""
     evaluation = spec.evaluation
     return {
         "version": DATA_FORMAT_VERSION,
-        "method": spec.method,
+        # Methods that read the same rows share what is made of them.
+        "method": spec.family if isinstance(spec, RLHFSpec) else spec.method,
         "model": spec.model.source,
         "revision": spec.model.revision,
         "chatTemplate": spec.model.chat_template,
@@ -113,6 +125,12 @@ def digest(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()[:16]
 
 
-def prepare_key(spec: FineTuneSpec, claim: str) -> str:
-    """Equal for two jobs of a namespace whose prepared data, on the claim `claim`, is the same."""
-    return digest({"claim": claim, "inputs": prepare_inputs(spec)})
+def prepare_key(spec: JobSpec, claim: str, sources: Sequence[SourceReport] = ()) -> str:
+    """Equal for two jobs of a namespace for which the same is prepared on the claim `claim`: data and models.
+
+    `sources` are what the spec's job:// sources stand for: a job that was run again has made another model.
+    """
+    models = [named._asdict() for named in spec.models]
+    return digest(
+        {"claim": claim, "inputs": prepare_inputs(spec), "models": models, "sources": [each.dump() for each in sources]}
+    )

@@ -17,6 +17,8 @@ from pydantic.json_schema import WithJsonSchema
 # Written without a backslash: the patterns go into CEL string literals as they are.
 HF = r"hf://[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)*"
 HF_FILE = r"hf://[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9_*?][A-Za-z0-9._=+@*?-]*)+"
+# The result of another job of the namespace.
+JOB = r"job://(finetunejob|rlhfjob)/[a-z0-9]([-a-z0-9.]*[a-z0-9])?"
 VOLUME = r"volume://[a-z0-9]([-a-z0-9.]*[a-z0-9])?(/[A-Za-z0-9_*?][A-Za-z0-9._=+@*?-]*)+"
 BUCKET = r"(s3|gs|az)://[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9_*?][A-Za-z0-9._=+@*?,%-]*)+"
 # A host and no user: credentials in a URL would be in the spec. A signed query is written $(NAME).
@@ -28,24 +30,24 @@ SQL = rf"({'|'.join(DIALECTS)})([+][a-z0-9_]+)?://(([A-Za-z0-9._-]+|{_ENV})(:{_E
 SQL_URL = rf"sql://{_ENV}"
 # Of a volume or here: SQLite reads no other place.
 DATABASE_FILE = "^(volume:|[./]).*[.](sqlite|sqlite3|db)$"
-CLUSTER_SOURCE = rf"^({HF}|{VOLUME})$"
+CLUSTER_SOURCE = rf"^({HF}|{VOLUME}|{JOB})$"
 CLUSTER_DATA_SOURCE = rf"^({HF}|{HF_FILE}|{VOLUME}|{BUCKET}|{WEB}|{SQL}|{SQL_URL})$"
-ACCEPTED = "hf://ORG/NAME, volume://CLAIM/PATH, or, for `anneal run` only, a local path that starts with / or ./"
+ACCEPTED = "hf://ORG/NAME, volume://CLAIM/PATH, job://KIND/NAME, or, for `anneal run` only, a local path that starts with / or ./"
 ACCEPTED_DATA = (
     "hf://ORG/NAME[/FILE], volume://CLAIM/PATH, s3://, gs:// or az://BUCKET/PATH, https://HOST/FILE, "
     "an SQLAlchemy URL whose password is $(NAME), sql://$(NAME), "
     "or, for `anneal run` only, a local path that starts with / or ./"
 )
 
-Scheme = Literal["hf", "volume", "local", "s3", "gs", "az", "http", "sql"]
-MODEL_SCHEMES: tuple[Scheme, ...] = ("hf", "volume", "local")
+Scheme = Literal["hf", "volume", "local", "job", "s3", "gs", "az", "http", "sql"]
+MODEL_SCHEMES: tuple[Scheme, ...] = ("hf", "volume", "local", "job")
 
 
 @dataclass(frozen=True)
 class Source:
     """A parsed source: `claim` is set for volumes only; `path` is what follows the scheme and claim.
 
-    For data of an object store, a web server or a data base, `path` is the whole URL: the library wants it so.
+    The `path` of a job is KIND/NAME, the kind in lower case. For data of an object store, a web server or a data base, `path` is the whole URL: the library wants it so.
     """
 
     scheme: Scheme
@@ -62,6 +64,8 @@ def parse_source(text: str) -> Source:
         return Source("volume", path, claim)
     if text.startswith(("/", "./", "../")):
         return Source("local", text)
+    if re.fullmatch(JOB, text):
+        return Source("job", text.removeprefix("job://"))
     for pattern, scheme in _URLS:
         if re.fullmatch(pattern, text):
             return Source(scheme or _BUCKETS[text[:2]], text)
@@ -73,13 +77,18 @@ _URLS: tuple[tuple[str, Scheme | None], ...] = ((BUCKET, None), (WEB, "http"), (
 
 
 def _checked(text: str) -> str:
-    if text_scheme(text) not in MODEL_SCHEMES:
+    try:
+        known = text_scheme(text) in MODEL_SCHEMES
+    except ValueError:
+        known = False
+    if not known:
         raise ValueError(f"{text!r} is not a source of a model; write {ACCEPTED}")
     return text
 
 
 def _checked_data(text: str) -> str:
-    parse_source(text)
+    if text_scheme(text) == "job":
+        raise ValueError(f"{text!r} is a model, not data; write {ACCEPTED_DATA}")
     return text
 
 
@@ -113,9 +122,7 @@ CLUSTER_DATA_SOURCE_MESSAGE = (
     "must be hf://ORG/NAME[/FILE], volume://CLAIM/PATH, s3://, gs:// or az://BUCKET/PATH, https://HOST/FILE, "
     "or an SQLAlchemy URL whose password is $(NAME), on a cluster; a local path works with `anneal run` only"
 )
-CLUSTER_SOURCE_MESSAGE = (
-    "must be hf://ORG/NAME or volume://CLAIM/PATH on a cluster; a local path works with `anneal run` only"
-)
+CLUSTER_SOURCE_MESSAGE = "must be hf://ORG/NAME, volume://CLAIM/PATH or job://KIND/NAME (finetunejob or rlhfjob) on a cluster; a local path works with `anneal run` only"
 
 
 def is_local(text: str) -> bool:

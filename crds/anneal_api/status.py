@@ -4,7 +4,7 @@ Everything is bounded: a status is stored in etcd and shown in a terminal. What 
 and `children` and `outputs` say where. Times are RFC 3339 in UTC.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
@@ -12,6 +12,8 @@ from anneal_api.base import Record
 from anneal_api.conditions import Outcome, Phase
 
 Message = Annotated[str, Field(max_length=4096)]
+# Jobs in a row that each start from the adapter of the one before.
+MOST_ADAPTERS = 16
 
 
 class Condition(Record):
@@ -26,6 +28,21 @@ class Condition(Record):
     message: Message = Field(default="", description="Why, in a sentence, with what to do.")
     last_transition_time: str = Field(max_length=64, description="When the status last changed.")
     observed_generation: int = Field(default=0, description="The generation of the manifest that it speaks of.")
+
+
+SAMPLE_LENGTH: Final = 512
+
+
+class SampleAnswer(Record):
+    """What the model said to one of `evaluation.samples`; the run's samples/ has all of it."""
+
+    prompt: str = Field(max_length=SAMPLE_LENGTH, description="The prompt, cut to 512 characters.")
+    answer: str = Field(max_length=SAMPLE_LENGTH, description="The answer, cut to 512 characters.")
+    step: int = Field(description="The optimizer steps behind the model that said it; 0 is before training.")
+
+
+# More than any method has, so that a status stays small.
+_MOST_METRICS = 32
 
 
 class Progress(Record):
@@ -44,6 +61,14 @@ class Progress(Record):
     )
     loss_text: str | None = Field(default=None, max_length=16, description="The loss for people, three decimals.")
     eval_loss: float | None = Field(default=None, description="Loss on the holdout (nats).")
+    metrics: dict[str, float] = Field(
+        default_factory=dict,
+        max_length=_MOST_METRICS,
+        description="What the method measures: of the last reported step, and with eval_ before it on the holdout. Preferences: rewards/chosen, rewards/rejected, rewards/margins, rewards/accuracies, logps/chosen, logps/rejected, nll, kl. Reward models: accuracy, margin, mean.",
+    )
+    samples: list[SampleAnswer] = Field(
+        default_factory=list, max_length=8, description="The latest answers to evaluation.samples."
+    )
     learning_rate: float | None = Field(default=None, description="Of the last reported step.")
     grad_norm: float | None = Field(default=None, description="Norm of the gradients before clipping.")
     tokens_per_second: float | None = Field(default=None, description="Tokens processed a second over all GPUs.")
@@ -170,6 +195,28 @@ class Output(Record):
     digest: str | None = Field(default=None, max_length=80, description="sha256 over the files.")
 
 
+class AdapterPin(Record):
+    """An adapter that is merged into the base."""
+
+    uri: str = Field(max_length=1024, description="volume://CLAIM/PATH.")
+    digest: str | None = Field(default=None, max_length=80, description="sha256 over its files.")
+
+
+class SourceReport(Record):
+    """What a job:// source stood for when the job that it names had succeeded. It stays so for this job's life."""
+
+    source: str = Field(max_length=1024, description="The source, as the spec writes it.")
+    uid: str = Field(default="", max_length=64, description="The UID of the job that it names.")
+    base: str = Field(max_length=1024, description="The model that is loaded: hf://ORG/NAME or volume://CLAIM/PATH.")
+    revision: str = Field(default="main", max_length=256, description="Branch, tag or commit of an hf:// base.")
+    digest: str | None = Field(
+        default=None, max_length=80, description="sha256 over the files of the base, where a job made it."
+    )
+    adapters: list[AdapterPin] = Field(
+        default_factory=list, max_length=MOST_ADAPTERS, description="Merged into the base, in this order."
+    )
+
+
 class Children(Record):
     """Names of what the operator made for this job."""
 
@@ -217,6 +264,11 @@ class JobStatus(Record):
     gpus: int | None = Field(default=None, description="GPUs that the job trains on, over all nodes.")
     gpu_hours: float | None = Field(default=None, description="GPUs x hours of running attempts.")
     outputs: list[Output] = Field(default_factory=list, max_length=16, description="What came of it, and where it is.")
+    sources: list[SourceReport] = Field(
+        default_factory=list,
+        max_length=2,
+        description="What each job:// source of the spec stands for, once the job that it names has succeeded.",
+    )
     children: Children | None = None
     prepare_key: str | None = Field(
         default=None, max_length=64, description="Digest of everything in the spec that shapes the prepared data."

@@ -22,7 +22,7 @@ class TrainingSpec(Block):
         default=None,
         ge=1,
         le=65536,
-        description="Sequences per optimizer step over all GPUs: a multiple of nodes x gpusPerNode. Default: 16, rounded up to such a multiple.",
+        description="Sequences per optimizer step over all GPUs: a multiple of nodes x gpusPerNode. For pairs of answers: pairs. Default: 16 for sft and pretrain, 64 for reward, 32 for the others, rounded up to such a multiple.",
     )
     micro_batch_size: int | None = Field(
         default=None,
@@ -44,7 +44,7 @@ class TrainingSpec(Block):
         default=None,
         gt=0,
         le=1,
-        description="Peak learning rate. Default: 2e-4 with an adapter (QLoRA, table 9), 2e-5 for full fine-tuning (Alpaca, LIMA: 1e-5 to 2e-5).",
+        description="Peak learning rate. Default with an adapter: 2e-4 for sft and pretrain (QLoRA, table 9), 5e-6 for dpo, ipo and kto, 8e-5 for orpo, 1e-5 for simpo and cpo, 1e-4 for reward and prm; a tenth of that for full fine-tuning (Zephyr: 5e-7 for dpo).",
     )
     optimizer: Literal["adamw", "adamw_8bit", "paged_adamw_8bit", "adafactor"] = Field(
         default="adamw",
@@ -57,7 +57,7 @@ class TrainingSpec(Block):
         default=None,
         ge=0,
         lt=1,
-        description="The share of steps with a rising learning rate. Default: 0.03, if warmupSteps is absent.",
+        description="The share of steps with a rising learning rate. Default, if warmupSteps is absent: 0.03; for methods that learn from preferences 0.1.",
     )
     warmup_steps: int | None = Field(
         default=None, ge=0, le=1_000_000, description="Steps with a rising learning rate, instead of warmupRatio."

@@ -28,8 +28,8 @@ from anneal_operator.kinds import (
     CONFIG_MAP,
     CUSTOM_RESOURCE,
     EVENT,
-    FINE_TUNE_JOB,
     JOB,
+    JOB_KINDS,
     NETWORK_POLICY,
     POD,
     PYTORCH_JOB,
@@ -44,8 +44,8 @@ from anneal_operator.kinds import (
 
 STATUS: Final = "status"
 _VERBS: Final[Mapping[tuple[Kind, str], tuple[str, ...]]] = {
-    (FINE_TUNE_JOB, ""): ("list", "watch"),
-    (FINE_TUNE_JOB, STATUS): ("update",),
+    **{(kind, ""): ("list", "watch") for kind in JOB_KINDS},
+    **{(kind, STATUS): ("update",) for kind in JOB_KINDS},
     (JOB, ""): ("list", "watch", "get", "create", "delete"),
     (PYTORCH_JOB, ""): ("list", "watch", "get", "create", "delete"),
     (POD, ""): ("list", "watch"),

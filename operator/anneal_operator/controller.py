@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 import aiohttp
 
 from anneal_api.conditions import Reason
+from anneal_api.origin import address
 from anneal_operator import engine, metrics
 from anneal_operator.cluster import Cluster
 from anneal_operator.errors import (
@@ -30,7 +31,6 @@ from anneal_operator.gather import gather, newest_warning
 from anneal_operator.kinds import (
     CLAIM,
     CONFIG_MAP,
-    FINE_TUNE_JOB,
     NETWORK_POLICY,
     Obj,
     is_deleting,
@@ -44,7 +44,7 @@ from anneal_operator.queue import KeyedQueue
 from anneal_operator.reconcile import reconcile
 from anneal_operator.recorder import Recorder
 from anneal_operator.settings import Settings
-from anneal_operator.store import Key, Store, owner_uid
+from anneal_operator.store import Key, Store, key_of, owner_uid
 from anneal_operator.world import Decision, Doomed, Report, World
 
 log = logging.getLogger(__name__)
@@ -82,7 +82,7 @@ class Controller:
         while True:
             key = await self.queue.get()
             began = time.perf_counter()
-            extra = {"job": {"namespace": key[0], "name": key[1]}}
+            extra = {"job": {"namespace": key.namespace, "name": key.name, "kind": key.kind.name}}
             try:
                 wake = await self.handle(key)
             except (ConflictError, NotFoundError) as error:
@@ -198,20 +198,32 @@ class Controller:
 
     async def _write_status(self, job: Obj, status: Obj) -> None:
         before = self.store.neighbour(uid_of(job))
-        written = await self.cluster.replace_status(FINE_TUNE_JOB, {**job, "status": status})
-        self.store.put(FINE_TUNE_JOB, written)
+        written = await self.cluster.replace_status(kind_of(job), {**job, "status": status})
+        self.store.put(kind_of(job), written)
         after = self.store.neighbour(uid_of(job))
         if before and after and after.frees(before):
             self.stir(meta(job)["namespace"], after)
+        if before and after and after.ends(before):
+            self.announce(key_of(job))
 
     def stir(self, namespace: str, changed: Neighbour) -> None:
         """Have jobs looked at that wait for what this one does: its data, or the place of its output."""
         for other in self.store.neighbours(namespace):
             waits = other.prepare_key == changed.prepare_key and not other.data_ready
-            if other.uid != changed.uid and (other.refused_for_output or waits):
-                self.queue.add((namespace, other.name))
+            key = self.store.key_of(other.uid)
+            if key and other.uid != changed.uid and (other.refused_for_output or waits):
+                self.queue.add(key)
+
+    def announce(self, key: Key) -> None:
+        """Have the jobs looked at that wait to start from what this one makes, or would make if it existed."""
+        source = address(key.kind.name, key.name)
+        for other in self.store.neighbours(key.namespace):
+            waiting = self.store.key_of(other.uid)
+            if waiting and source in other.wants:
+                self.queue.add(waiting)
 
 
 def _about(job: Obj) -> dict[str, dict[str, str]]:
     """What a log record says about which job it is."""
-    return {"job": {"namespace": str(meta(job).get("namespace", "")), "name": name_of(job)}}
+    namespace = str(meta(job).get("namespace", ""))
+    return {"job": {"namespace": namespace, "name": name_of(job), "kind": str(job.get("kind", ""))}}

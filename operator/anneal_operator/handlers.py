@@ -24,9 +24,9 @@ from anneal_api.meta import MANAGED_BY, MANAGED_BY_LABEL
 from anneal_operator import metrics
 from anneal_operator.cluster import Handler
 from anneal_operator.controller import Controller
-from anneal_operator.kinds import FINE_TUNE_JOB, WATCHED, WATCHED_CHILDREN, Kind, Obj, meta, name_of
+from anneal_operator.kinds import JOB_KINDS, WATCHED, WATCHED_CHILDREN, Kind, Obj, meta, name_of
 from anneal_operator.neighbours import neighbour
-from anneal_operator.store import owner_uid, version_of
+from anneal_operator.store import Key, owner_uid, version_of
 
 log = logging.getLogger(__name__)
 
@@ -47,9 +47,10 @@ class Freshness:
     _began: float = field(default_factory=time.monotonic)
 
     def ages(self) -> dict[str, float]:
-        """Seconds since each watch was alive; the one for jobs counts from the start."""
+        """Seconds since each watch was alive; those for jobs count from the start."""
+        begun = {kind.plural: self._began for kind in JOB_KINDS}
         now = time.monotonic()
-        return {plural: now - at for plural, at in {FINE_TUNE_JOB.plural: self._began, **self.seen}.items()}
+        return {plural: now - at for plural, at in {**begun, **self.seen}.items()}
 
     def stale(self) -> list[str]:
         """Resources whose watch has been silent for too long."""
@@ -81,9 +82,11 @@ class Freshness:
 
 
 def notify(controller: Controller, kind: Kind, obj: Obj) -> None:
-    """Have the job looked at that an event concerns."""
-    if kind == FINE_TUNE_JOB:
-        controller.queue.add((str(meta(obj).get("namespace", "")), name_of(obj)))
+    """Have the job looked at that an event concerns, and those that wait for its result."""
+    if kind in JOB_KINDS:
+        job = Key(kind, str(meta(obj).get("namespace", "")), name_of(obj))
+        controller.queue.add(job)
+        controller.announce(job)
         return
     key = controller.store.key_of(owner_uid(obj))
     if key is not None:
@@ -131,7 +134,7 @@ def _register(registry: Any, kind: Kind, controller: Controller, freshness: Fres
         if event["type"] == "DELETED":
             changed.discard(uid)
             controller.store.removed(kind, obj)
-            if kind == FINE_TUNE_JOB:
+            if kind in JOB_KINDS:
                 controller.stir(meta(obj)["namespace"], neighbour(obj))
         elif uid in changed:
             changed.discard(uid)

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from anneal_api.finetunejob import KIND as FINE_TUNE_KIND
-from anneal_api.finetunejob import PLURAL
+from anneal_api import finetunejob, rlhfjob
 from anneal_api.meta import GROUP, VERSION
 
 Obj = dict[str, Any]
@@ -36,7 +35,8 @@ class Kind:
         return "/".join(part for part in parts if part)
 
 
-FINE_TUNE_JOB: Final = Kind(GROUP, VERSION, PLURAL, FINE_TUNE_KIND)
+FINE_TUNE_JOB: Final = Kind(GROUP, VERSION, finetunejob.PLURAL, finetunejob.KIND)
+RLHF_JOB: Final = Kind(GROUP, VERSION, rlhfjob.PLURAL, rlhfjob.KIND)
 JOB: Final = Kind("batch", "v1", "jobs", "Job")
 PYTORCH_JOB: Final = Kind("kubeflow.org", "v1", "pytorchjobs", "PyTorchJob")
 POD: Final = Kind("", "v1", "pods", "Pod")
@@ -50,7 +50,8 @@ CUSTOM_RESOURCE: Final = Kind("apiextensions.k8s.io", "v1", "customresourcedefin
 # What kopf lists and watches: the jobs, and children that change by themselves. ConfigMaps, policies and claims
 # do not; reading all of a cluster's ConfigMaps would also be more than the operator needs.
 WATCHED_CHILDREN: Final = (JOB, PYTORCH_JOB, POD)
-WATCHED: Final = (FINE_TUNE_JOB, *WATCHED_CHILDREN)
+JOB_KINDS: Final = (FINE_TUNE_JOB, RLHF_JOB)
+WATCHED: Final = (*JOB_KINDS, *WATCHED_CHILDREN)
 KINDS: Final = {
     (kind.api_version, kind.name): kind
     for kind in (*WATCHED, CLAIM, CONFIG_MAP, NETWORK_POLICY, STORAGE_CLASS, EVENT, CUSTOM_RESOURCE)

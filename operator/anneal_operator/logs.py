@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 
 class JsonFormatter(logging.Formatter):
-    """time, level, logger, message; namespace and name of a job; the traceback."""
+    """time, level, logger, message; namespace, name and kind of a job; the traceback."""
 
     def format(self, record: logging.LogRecord) -> str:
         entry = {
@@ -18,7 +18,7 @@ class JsonFormatter(logging.Formatter):
         }
         job = getattr(record, "job", None) or getattr(record, "k8s_ref", None)
         if isinstance(job, dict):
-            entry |= {key: job[key] for key in ("namespace", "name") if key in job}
+            entry |= {key: job[key] for key in ("namespace", "name", "kind") if key in job}
         if record.exc_info:
             entry["exception"] = self.formatException(record.exc_info)
         return json.dumps(entry, ensure_ascii=False, default=str)

@@ -1,11 +1,12 @@
 """What one job needs to know of the others of its namespace: a few facts, read once for each version of a job.
 
-Not here: what follows from them (`steps.accept`, `steps.prepare`).
+Not here: what follows from them (`steps.accept`, `steps.origin`, `steps.prepare`).
 """
 
 from dataclasses import dataclass
 
 from anneal_api.conditions import ConditionType, Reason
+from anneal_api.origin import Made, address
 from anneal_api.status import DatasetReport, JobStatus
 from anneal_operator.kinds import Obj, meta, name_of, uid_of
 from anneal_operator.plan import claim_and_output
@@ -20,12 +21,24 @@ class Neighbour:
     created: str
     claim: str
     output: str
+    # The job:// source that stands for its result, and what that is.
+    address: str
+    made: Made
     prepare_key: str | None = None
     data_ready: bool = False
     preparing: bool = False
     accepted: bool = False
     refused_for_output: bool = False
     dataset: DatasetReport | None = None
+    # The job:// sources that it waits for itself.
+    wants: tuple[str, ...] = ()
+    succeeded: bool = False
+    failed: bool = False
+    # A person is needed: it has failed, or cannot be carried out.
+    stuck: bool = False
+    # Where it is, in words: Running (step 120/400).
+    state: str = ""
+    message: str = ""
 
     def comes_before(self, *, accepted: bool, created: str, uid: str) -> bool:
         """Whether it has the first claim to what it and this job both want.
@@ -38,6 +51,10 @@ class Neighbour:
     def frees(self, before: "Neighbour") -> bool:
         """Whether jobs that waited for this one's data, as it was `before`, can go on."""
         return (self.data_ready and not before.data_ready) or (before.preparing and not self.preparing)
+
+    def ends(self, before: "Neighbour") -> bool:
+        """Whether jobs that start from this one's result have news, as it was `before`."""
+        return (self.succeeded, self.stuck) != (before.succeeded, before.stuck)
 
 
 def neighbour(job: Obj) -> Neighbour:
@@ -61,4 +78,39 @@ def neighbour(job: Obj) -> Neighbour:
         accepted=ConditionType.ACCEPTED in holds,
         refused_for_output=reasons.get(ConditionType.ACCEPTED) == Reason.OUTPUT_IN_USE,
         dataset=status.dataset,
+        address=address(str(job.get("kind", "")), name_of(job)),
+        wants=_wants(job, status),
+        succeeded=ConditionType.SUCCEEDED in holds,
+        failed=ConditionType.FAILED in holds,
+        stuck=ConditionType.STALLED in holds,
+        state=_state(status),
+        message=status.message or "",
+        made=_made(job, status),
+    )
+
+
+def _wants(job: Obj, status: JobStatus) -> tuple[str, ...]:
+    """The job:// sources whose meaning is still open."""
+    spec = job.get("spec") or {}
+    texts = [str((spec.get(block) or {}).get("source") or "") for block in ("model", "reference")]
+    pinned = {each.source for each in status.sources}
+    return tuple(text for text in texts if text.startswith("job://") and text not in pinned)
+
+
+def _state(status: JobStatus) -> str:
+    phase = status.phase or "not begun"
+    steps = status.progress.steps if status.progress else None
+    return f"{phase} (step {steps})" if steps else phase
+
+
+def _made(job: Obj, status: JobStatus) -> Made:
+    spec = job.get("spec") or {}
+    model = spec.get("model") or {}
+    return Made(
+        uid=uid_of(job),
+        method=str(spec.get("method") or "sft"),
+        source=str(model.get("source") or ""),
+        revision=str(model.get("revision") or "main"),
+        sources=tuple(status.sources),
+        outputs=tuple(status.outputs),
     )

@@ -6,13 +6,15 @@ Not here: whether it may be carried out (`steps.accept`), and the objects themse
 from dataclasses import dataclass
 from functools import cached_property
 
-from anneal_api.finetunejob import FineTuneJob, FineTuneSpec
+from anneal_api.job import Job, JobSpec
 from anneal_api.jobfile import JobFile
 from anneal_api.manifest import parse_job
+from anneal_api.model import ModelSource
 from anneal_api.names import attempt_name, base_name, prepare_name, preview_name, run_directory
 from anneal_api.policy import RunPolicy
 from anneal_api.resolve import digest, resolve
 from anneal_api.sources import parse_source
+from anneal_api.status import SourceReport
 from anneal_operator.kinds import Obj, meta, name_of, uid_of
 from anneal_operator.settings import DEFAULT_POOL, Pool, Settings
 
@@ -23,11 +25,13 @@ NO_POOL = Pool()
 class Plan:
     """One job, resolved."""
 
-    job: FineTuneJob
+    job: Job
     settings: Settings
+    # What its job:// sources stand for, as far as that is known.
+    sources: tuple[SourceReport, ...] = ()
 
     @property
-    def spec(self) -> FineTuneSpec:
+    def spec(self) -> JobSpec:
         """The spec with every default filled."""
         return self.job.spec
 
@@ -76,7 +80,7 @@ class Plan:
         """The text that the pods read. How often a job may fail is none of their business, and may change."""
         spec = self.spec.model_copy(update={"run_policy": RunPolicy()})
         job = self.job.model_copy(update={"spec": spec})
-        return JobFile(job=job, storage_claim=self.claim).encode()
+        return JobFile(job=job, storage_claim=self.claim, sources=self.sources).encode()
 
     @cached_property
     def config_name(self) -> str:
@@ -86,7 +90,7 @@ class Plan:
     @cached_property
     def prepare_key(self) -> str:
         """What the prepared data is shared by."""
-        return JobFile(job=self.job, storage_claim=self.claim).prepare_key
+        return JobFile(job=self.job, storage_claim=self.claim, sources=self.sources).prepare_key
 
     @property
     def prepare_name(self) -> str:
@@ -125,9 +129,16 @@ class Plan:
     @cached_property
     def source_claims(self) -> tuple[str, ...]:
         """Claims that are only read from, sorted."""
-        sources = (self.spec.model.source, *(dataset.source for _, dataset in self.spec.all_datasets))
-        claims = {parse_source(source).claim for source in sources}
+        named = (*(model.source for model in self.spec.models), *(each.source for _, each in self.spec.all_datasets))
+        made = (uri for pin in self.sources for uri in (pin.base, *(adapter.uri for adapter in pin.adapters)))
+        claims = {parse_source(source).claim for source in (*named, *made)}
         return tuple(sorted(claims - {"", self.claim}))
+
+    @property
+    def unpinned(self) -> list[ModelSource]:
+        """The job:// sources of which it is not known yet what they stand for."""
+        pinned = {pin.source for pin in self.sources}
+        return [each for each in job_sources(self.spec) if each.source not in pinned]
 
 
 def plan_of(job: Obj, settings: Settings) -> Plan:
@@ -135,7 +146,15 @@ def plan_of(job: Obj, settings: Settings) -> Plan:
     identity = {key: meta(job)[key] for key in ("name", "namespace", "uid")}
     document = {"apiVersion": job["apiVersion"], "kind": job["kind"], "metadata": identity, "spec": job.get("spec")}
     parsed = parse_job(document)
-    return Plan(parsed.model_copy(update={"spec": resolve(parsed.spec)}), settings)
+    wanted = {each.source for each in job_sources(parsed.spec)}
+    known = (SourceReport.model_validate(pin) for pin in (job.get("status") or {}).get("sources") or [])
+    sources = tuple(pin for pin in known if pin.source in wanted)
+    return Plan(parsed.model_copy(update={"spec": resolve(parsed.spec)}), settings, sources)
+
+
+def job_sources(spec: JobSpec) -> list[ModelSource]:
+    """The models of a spec that other jobs make."""
+    return [each for each in spec.models if parse_source(each.source).scheme == "job"]
 
 
 def claim_and_output(job: Obj) -> tuple[str, str]:

@@ -11,13 +11,27 @@ Not here: waiting, requests, decisions.
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from anneal_api.meta import OWNER_UID_LABEL
-from anneal_operator.kinds import FINE_TUNE_JOB, POD, WATCHED, Kind, Obj, labels_of, meta, name_of, uid_of
+from anneal_operator.kinds import JOB_KINDS, POD, WATCHED, Kind, Obj, kind_of, labels_of, meta, name_of, uid_of
 from anneal_operator.neighbours import Neighbour, neighbour
 
-Key = tuple[str, str]  # namespace and name of a FineTuneJob
-_Place = tuple[Kind, str, str]
+_Place = tuple[Kind, str, str]  # kind, namespace and name
+
+
+class Key(NamedTuple):
+    """Where a job is: the same name may stand for one of each kind."""
+
+    kind: Kind
+    namespace: str
+    name: str
+
+
+def key_of(job: Obj) -> Key:
+    """The key of a job."""
+    return Key(kind_of(job), str(meta(job).get("namespace", "")), name_of(job))
+
 
 _HEAVY_ANNOTATION = "kubectl.kubernetes.io/last-applied-configuration"
 
@@ -63,8 +77,8 @@ class Store:
         return self._objects.get((kind, namespace, name))
 
     def job(self, key: Key) -> Obj | None:
-        """A FineTuneJob."""
-        return self.get(FINE_TUNE_JOB, *key)
+        """A job of either kind."""
+        return self.get(*key)
 
     def key_of(self, uid: str) -> Key | None:
         """Where the job with this UID is."""
@@ -108,8 +122,8 @@ class Store:
         if known is not None and uid_of(known) != uid:
             self._drop(place, known)
         self._objects[place] = slim(kind, obj)
-        if kind == FINE_TUNE_JOB:
-            self._jobs[uid] = (place[1], place[2])
+        if kind in JOB_KINDS:
+            self._jobs[uid] = Key(*place)
             self._namespaces[place[1]].add(uid)
             self._neighbours[uid] = neighbour(obj)
         elif owner := owner_uid(obj):
@@ -155,7 +169,7 @@ class Store:
 
     def _drop(self, place: _Place, obj: Obj) -> None:
         del self._objects[place]
-        if place[0] == FINE_TUNE_JOB:
+        if place[0] in JOB_KINDS:
             self._forget_job(uid_of(obj), place[1])
             return
         owner = owner_uid(obj)

@@ -7,10 +7,12 @@ from typing import Any
 import pytest
 import yaml
 
-from anneal_api import crdgen, finetunejob
+from anneal_api import crdgen
+from anneal_api.job import immutable
+from anneal_api.kinds import DESCRIBED
 
 ROOT = Path(__file__).parents[2]
-SCHEMA = crdgen.open_api_schema(finetunejob.FineTuneJob)
+SCHEMAS = {module.KIND: crdgen.open_api_schema(model) for module, model in DESCRIBED}
 
 
 def nodes(schema: dict[str, Any], path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
@@ -24,14 +26,20 @@ def nodes(schema: dict[str, Any], path: str = "") -> Iterator[tuple[str, dict[st
         yield from nodes(schema["additionalProperties"], f"{path}{{}}")
 
 
-def test_the_committed_crd_is_the_generated_one() -> None:
+@pytest.mark.parametrize(("module", "model"), DESCRIBED, ids=list(SCHEMAS))
+def test_the_committed_crd_is_the_generated_one(module: Any, model: Any) -> None:
     """Nobody edits the YAML by hand."""
-    text = (ROOT / "crds/finetunejobs.yaml").read_text()
-    assert text == crdgen.crd_yaml(finetunejob, finetunejob.FineTuneJob)
-    assert yaml.safe_load(text)["metadata"]["name"] == "finetunejobs.anneal.dev"
+    text = (ROOT / f"crds/{module.PLURAL}.yaml").read_text()
+    assert text == crdgen.crd_yaml(module, model)
+    assert yaml.safe_load(text)["metadata"]["name"] == f"{module.PLURAL}.anneal.dev"
 
 
-@pytest.mark.parametrize(("path", "schema"), list(nodes(SCHEMA)), ids=[path or "root" for path, _ in nodes(SCHEMA)])
+# Both kinds have most of them.
+ALL = {f"{kind}{path}": (path, schema) for kind, root in SCHEMAS.items() for path, schema in nodes(root)}
+SPEC = {place: (path, schema) for place, (path, schema) in ALL.items() if path.startswith(".spec.")}
+
+
+@pytest.mark.parametrize(("path", "schema"), ALL.values(), ids=list(ALL))
 def test_every_schema_is_structural_and_bounded(path: str, schema: dict[str, Any]) -> None:
     """No references or unions; what a person writes has a bound, or CEL's cost estimate explodes."""
     assert not {"$ref", "anyOf", "oneOf", "allOf", "const", "title"} & schema.keys()
@@ -41,22 +49,21 @@ def test_every_schema_is_structural_and_bounded(path: str, schema: dict[str, Any
         assert "maxLength" in schema
 
 
-@pytest.mark.parametrize("path", [path for path, _ in nodes(SCHEMA) if path.startswith(".spec.") and "[]" in path])
-def test_no_default_stands_in_a_list(path: str) -> None:
+@pytest.mark.parametrize("place", [place for place in SPEC if "[]" in place])
+def test_no_default_stands_in_a_list(place: str) -> None:
     """Lists are replaced as a whole by kubectl: a default in one would make the same manifest a change at every apply."""
-    assert "default" not in dict(nodes(SCHEMA))[path]
+    assert "default" not in SPEC[place][1]
 
 
-@pytest.mark.parametrize(
-    "path", [path for path, _ in nodes(SCHEMA) if path.startswith(".spec.") and not path.endswith(("[]", "{}"))]
-)
-def test_every_spec_field_is_described(path: str) -> None:
+@pytest.mark.parametrize("place", [place for place in SPEC if not place.endswith(("[]", "{}"))])
+def test_every_spec_field_is_described(place: str) -> None:
     """`kubectl explain` answers for every field."""
-    schema = dict(nodes(SCHEMA))[path]
-    assert len(schema.get("description", "")) > 10
+    assert len(SPEC[place][1].get("description", "")) > 10
 
 
-def test_only_the_run_policy_may_change_later() -> None:
+@pytest.mark.parametrize(("module", "model"), DESCRIBED, ids=list(SCHEMAS))
+def test_only_the_run_policy_may_change_later(module: Any, model: Any) -> None:
     """Every other field of the spec has a transition rule."""
-    fields = set(SCHEMA["properties"]["spec"]["properties"])
-    assert set(finetunejob.IMMUTABLE_FIELDS) == fields - {"runPolicy"}
+    fields = set(SCHEMAS[module.KIND]["properties"]["spec"]["properties"])
+    rules = immutable(model.model_fields["spec"].annotation)
+    assert {rule.field.removeprefix("spec.") for rule in rules} == fields - {"runPolicy"}

@@ -5,11 +5,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from anneal_api import crdgen, finetunejob
+import pytest
+
+from anneal_api import crdgen
+from anneal_api.kinds import DESCRIBED
 from anneal_api.refgen import reference
 
-PAGE = Path(__file__).parents[2] / "docs/reference.md"
-SCHEMA = crdgen.open_api_schema(finetunejob.FineTuneJob)
+DOCS = Path(__file__).parents[2] / "docs"
+KINDS = pytest.mark.parametrize(("module", "model"), DESCRIBED, ids=[module.KIND for module, _ in DESCRIBED])
 
 
 def fields(schema: dict[str, Any], path: str) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -20,25 +23,36 @@ def fields(schema: dict[str, Any], path: str) -> Iterator[tuple[str, dict[str, A
         yield from fields(field.get("items", {}), f"{path}.{name}[]")
 
 
-def test_the_committed_reference_is_the_generated_one() -> None:
+def page(module: Any) -> str:
+    """The committed page of a kind."""
+    return (DOCS / f"reference-{module.SINGULAR}.md").read_text()
+
+
+@KINDS
+def test_the_committed_reference_is_the_generated_one(module: Any, model: Any) -> None:
     """Nobody edits the page by hand."""
-    assert PAGE.read_text() == reference([(finetunejob, finetunejob.FineTuneJob)])
+    assert page(module) == reference(module, model)
 
 
-def test_every_field_says_what_it_means() -> None:
+@KINDS
+def test_every_field_says_what_it_means(module: Any, model: Any) -> None:
     """`kubectl explain` and the reference are never empty for a field."""
+    del module
+    schema = crdgen.open_api_schema(model)
     silent = [
         path
         for root in ("spec", "status")
-        for path, field in fields(SCHEMA["properties"][root], root)
+        for path, field in fields(schema["properties"][root], root)
         if not field.get("description")
     ]
     assert silent == []
 
 
-def test_every_link_of_the_reference_leads_to_a_section() -> None:
+@KINDS
+def test_every_link_of_the_reference_leads_to_a_section(module: Any, model: Any) -> None:
     """The anchors are those that the headings make."""
-    text = PAGE.read_text()
+    del model
+    text = page(module)
     headings = re.findall(r"(?m)^#+ `(.+)`$", text)
     anchors = {re.sub(r"[^a-z0-9 _-]", "", heading.lower()) for heading in headings}
     assert len(anchors) == len(headings)

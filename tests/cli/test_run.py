@@ -97,3 +97,27 @@ def test_a_generated_name_is_refused_here(file: Path) -> None:
     code, said = run(file)
     assert code == exitcodes.USAGE
     assert "metadata.name: is required to run a job here" in said
+
+
+PIPELINE = """\
+apiVersion: anneal.dev/v1alpha1
+kind: RLHFJob
+metadata: {name: dpo}
+spec:
+  method: dpo
+  model: {source: job://finetunejob/sft}
+  reference: {source: volume://models/tiny}
+  datasets: [{source: volume://data/pairs.jsonl}]
+  storage: {volume: {claimName: runs}}
+"""
+
+
+@pytest.mark.parametrize("command", ["run", "preview", "validate"])
+def test_what_another_job_made_is_looked_for_on_the_storage(tmp_path: Path, command: str) -> None:
+    """Also a preview needs it then; the reference's claim is one of the job's, and `validate` asks for none."""
+    path = tmp_path / "dpo.yaml"
+    path.write_text(PIPELINE)
+    result = CliRunner().invoke(app, [command, str(path)])
+    assert result.exit_code == (0 if command == "validate" else exitcodes.USAGE)
+    missing = {line.split("claim ")[1].split(":")[0] for line in result.stderr.splitlines()}
+    assert missing == (set() if command == "validate" else {"'runs'", "'models'", "'data'"})

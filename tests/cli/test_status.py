@@ -239,4 +239,19 @@ def test_a_kubeconfig_that_cannot_be_used_is_said(api_server: "ApiServer", optio
 def test_a_namespace_option_wins_over_the_context(api_server: "ApiServer") -> None:
     """-n asks in that namespace."""
     status(api_server, "x", "-n", "other")
-    assert api_server.requests[-1] == "/apis/anneal.dev/v1alpha1/namespaces/other/finetunejobs/x"
+    place = "/apis/anneal.dev/v1alpha1/namespaces/other"
+    assert api_server.requests == [f"{place}/finetunejobs/x", f"{place}/rlhfjobs/x"]
+
+
+def test_a_name_of_both_kinds_is_told_apart(api_server: "ApiServer") -> None:
+    """KIND/NAME says which; the plain name is ambiguous, and the sentence says what to write."""
+    place = "/apis/anneal.dev/v1alpha1/namespaces/team"
+    api_server.put_job(RUNNING)
+    name = RUNNING["metadata"]["name"]
+    other = {**RUNNING, "kind": "RLHFJob", "spec": {**RUNNING["spec"], "method": "dpo"}}
+    api_server.objects[f"{place}/rlhfjobs/{name}"] = other
+    code, _, said = status(api_server, name)
+    assert code == exitcodes.USAGE
+    assert f"write ftj/{name} or rlhf/{name}" in said
+    assert "dpo" in status(api_server, f"rlhf/{name}")[1]
+    assert "sft" in status(api_server, f"finetunejob/{name}")[1]

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 JOB = "finetunejobs.anneal.dev"
+RLHF = "rlhfjobs.anneal.dev"
 
 
 class KubectlError(AssertionError):
@@ -22,11 +23,12 @@ class KubectlError(AssertionError):
 
 @dataclass(frozen=True)
 class Kube:
-    """kubectl bound to one cluster and namespace."""
+    """kubectl bound to one cluster and namespace, and to the kind of job that names stand for."""
 
     kubectl: Path
     kubeconfig: Path
     namespace: str
+    jobs: str = JOB
 
     def run(self, *args: str, stdin: str | None = None, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Run kubectl; the error shows what it printed."""
@@ -53,8 +55,8 @@ class Kube:
         return found
 
     def job(self, name: str) -> dict[str, Any]:
-        """A FineTuneJob that must exist."""
-        found = self.get(JOB, name)
+        """A job that must exist."""
+        found = self.get(self.jobs, name)
         assert found is not None, f"{name} is gone"
         return found
 
@@ -64,7 +66,7 @@ class Kube:
 
     def patch(self, name: str, spec: dict[str, Any]) -> None:
         """Merge into a job's spec."""
-        self.run("patch", JOB, name, "--type=merge", "-p", json.dumps({"spec": spec}))
+        self.run("patch", self.jobs, name, "--type=merge", "-p", json.dumps({"spec": spec}))
 
     def until(self, what: str, look: Callable[[], Any], *, seconds: float = 180, name: str = "") -> Any:
         """The first truthy answer of `look`; on a time-out, everything that helps to see why."""
@@ -103,7 +105,7 @@ class Kube:
 
     def describe(self, name: str) -> str:
         """The object, its children, pods' logs and the operator's last lines."""
-        parts = [self.run("get", JOB, name, "-o", "yaml", check=False).stdout] if name else []
+        parts = [self.run("get", self.jobs, name, "-o", "yaml", check=False).stdout] if name else []
         parts.append(self.run("get", "jobs,pytorchjobs,pods,pvc", "-o", "wide", check=False).stdout)
         parts.append(self.run("get", "events", "--sort-by=.lastTimestamp", check=False).stdout[-3000:])
         for pod in self.objects("pods"):

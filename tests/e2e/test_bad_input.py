@@ -3,15 +3,18 @@
 import copy
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from anneal_api import ManifestError, parse_job
+from api import test_rlhf_spec as rlhf
 from api.test_spec import BAD
 from e2e.harness import JOB, Kube, KubectlError, Storage, claim_manifests, condition, small_job
 
 pytestmark = pytest.mark.e2e
+EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
 def failed(kube: Kube, name: str) -> tuple[str, str]:
@@ -29,6 +32,26 @@ def test_the_api_server_refuses_what_the_models_refuse(
     """The same manifests, and for cross-field rules the same sentence."""
     manifest = small_job("refused")
     manifest["spec"] = {key: manifest["spec"][key] for key in ("model", "datasets")} | changes
+    refused_alike(dry, manifest)
+
+
+@pytest.mark.parametrize(("method", "changes", "_expected"), rlhf.BAD, ids=[each[2][:30] for each in rlhf.BAD])
+def test_an_alignment_job_is_refused_alike(dry: Kube, method: str, changes: dict[str, Any], _expected: str) -> None:
+    """The other kind, its methods and their blocks."""
+    refused_alike(dry, rlhf.manifest(method, **changes))
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.yaml")), ids=lambda path: path.name)
+def test_the_examples_are_accepted(dry: Kube, path: Path) -> None:
+    """As they are, by the API server; nothing is made."""
+    said = dry.run("apply", "--dry-run=server", "-f", str(path)).stdout
+    assert said.count("created") == path.read_text().count("kind: FineTuneJob") + path.read_text().count(
+        "kind: RLHFJob"
+    )
+
+
+def refused_alike(dry: Kube, manifest: dict[str, Any]) -> None:
+    """By the models and by the API server, in the same words."""
     with pytest.raises(ManifestError) as problems:
         parse_job(copy.deepcopy(manifest))
     with pytest.raises(KubectlError) as refused:

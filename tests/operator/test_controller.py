@@ -8,6 +8,7 @@ from anneal_api import Outcome
 from anneal_api.progress import KeptPreview, ProgressReport, TerminationMessage
 from anneal_operator.errors import ApiError
 from anneal_operator.kinds import CONFIG_MAP, FINE_TUNE_JOB, JOB, NETWORK_POLICY, POD, PYTORCH_JOB, Obj, name_of
+from anneal_operator.store import Key
 from anneal_operator.world import Report
 from simulated.builders import make_job, stamp
 from simulated.machinery import PREPARED, TRAINED, Run
@@ -77,7 +78,7 @@ async def test_an_unchanged_job_is_not_written() -> None:
     await simulation.run(15)
     before = dict(simulation.api.calls)
     for _ in range(20):
-        simulation.due.add(("team", "bot"))
+        simulation.due.add(Key(FINE_TUNE_JOB, "team", "bot"))
         await simulation.run(1)
     assert simulation.api.calls == before
 
@@ -262,7 +263,7 @@ async def test_live_progress_reaches_the_status() -> None:
         device="cpu", peak_memory_bytes=2**30, micro_batch_size=4, resumed_from_step=100, time=simulation.now.timestamp(),
     )  # fmt: skip
     simulation.controller.reports["uid-bot"] = Report("bot-1", simulation.now, report=report)
-    simulation.due.add(("team", "bot"))
+    simulation.due.add(Key(FINE_TUNE_JOB, "team", "bot"))
     await simulation.passes()
     status = simulation.status()
     progress = status["progress"]
@@ -281,7 +282,7 @@ async def test_a_trainer_that_cannot_be_asked_is_running_with_unknown_progress()
     simulation.controller.reports["uid-bot"] = Report("bot-1", simulation.now, error="connection refused")
     for seconds, reason in ((20, "Training"), (200, "ProgressUnknown")):
         await simulation.run(seconds)
-        simulation.due.add(("team", "bot"))
+        simulation.due.add(Key(FINE_TUNE_JOB, "team", "bot"))
         await simulation.passes()
         assert conditions(simulation.status())["Running"] == ("True", reason)
 

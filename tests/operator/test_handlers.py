@@ -13,7 +13,7 @@ from kubernetes.aio.client import Configuration
 from anneal_operator import handlers, health
 from anneal_operator.cluster import make_session
 from anneal_operator.handlers import STALE_AFTER, Freshness, configure, registry_for
-from anneal_operator.kinds import FINE_TUNE_JOB, POD, WATCHED
+from anneal_operator.kinds import FINE_TUNE_JOB, JOB_KINDS, POD, WATCHED
 from simulated.builders import make_job, make_pod
 from simulated.process import Simulation
 
@@ -75,9 +75,9 @@ async def test_a_watch_that_is_silent_for_too_long_makes_the_operator_unhealthy(
 
 
 async def test_a_watch_that_never_began_is_stale_too(simulation: Simulation, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The one for jobs; an engine that is not installed is no illness."""
+    """Those for jobs; an engine that is not installed is no illness."""
     monkeypatch.setattr(handlers.time, "monotonic", lambda: 10_000.0)
-    assert Freshness(simulation.controller, _began=0.0).stale() == [FINE_TUNE_JOB.plural]
+    assert Freshness(simulation.controller, _began=0.0).stale() == [kind.plural for kind in JOB_KINDS]
 
 
 async def test_health_and_metrics_pages(simulation: Simulation, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -123,7 +123,7 @@ def test_only_our_children_are_watched() -> None:
     configure(settings)
     for kind in WATCHED:
         resource = kopf.Resource(kind.group, kind.version, kind.plural)
-        expected = [] if kind == FINE_TUNE_JOB else ["app.kubernetes.io/managed-by=anneal"]
+        expected = [] if kind in JOB_KINDS else ["app.kubernetes.io/managed-by=anneal"]
         assert settings.watching.label_selectors.collect(resource) == expected
 
 

@@ -13,6 +13,7 @@ from anneal_api.progress import ProgressReport
 from anneal_operator import polling
 from anneal_operator.kinds import FINE_TUNE_JOB, POD
 from anneal_operator.polling import MISSES, Poller
+from anneal_operator.store import Key
 from simulated.builders import make_job, make_pod
 from simulated.process import Simulation
 
@@ -80,7 +81,7 @@ async def test_a_report_brings_the_job_to_the_queue_once(poller: Poller, trainer
     assert report.step == 3
     assert len(poller.controller.queue) == 1
     await poller.controller.queue.get()
-    poller.controller.queue.done(("team", "bot"))
+    poller.controller.queue.done(Key(FINE_TUNE_JOB, "team", "bot"))
     await poller.round()
     assert len(poller.controller.queue) == 0
     assert trainer.asked == 2

@@ -3,7 +3,7 @@
 from typing import Any
 
 from anneal_operator.kinds import FINE_TUNE_JOB, JOB, POD, Obj
-from anneal_operator.store import Store
+from anneal_operator.store import Key, Store
 from simulated.builders import make_job, make_pod
 
 
@@ -26,7 +26,7 @@ def test_an_older_version_never_replaces_a_newer_one() -> None:
     assert store.put(FINE_TUNE_JOB, versioned(make_job(), 20))
     assert not store.put(FINE_TUNE_JOB, versioned(make_job(), 9))
     assert not store.put(FINE_TUNE_JOB, versioned(make_job(), 20))
-    job = store.job(("team", "bot"))
+    job = store.job(Key(FINE_TUNE_JOB, "team", "bot"))
     assert job is not None
     assert job["metadata"]["resourceVersion"] == "20"
 
@@ -49,7 +49,7 @@ def test_a_name_that_was_taken_over_belongs_to_the_new_object() -> None:
     store.put(JOB, prepare_job())
     store.put(FINE_TUNE_JOB, versioned(make_job(uid="again"), 30))
     assert store.key_of("uid-bot") is None
-    assert store.key_of("again") == ("team", "bot")
+    assert store.key_of("again") == Key(FINE_TUNE_JOB, "team", "bot")
     assert store.children("again", JOB) == []
 
 
@@ -99,7 +99,7 @@ def test_heavy_parts_are_not_kept() -> None:
         "managedFields": [{}], "annotations": {"kubectl.kubernetes.io/last-applied-configuration": "{}", "mine": "1"},
     }  # fmt: skip
     store.put(FINE_TUNE_JOB, job)
-    kept = store.job(("team", "bot"))
+    kept = store.job(Key(FINE_TUNE_JOB, "team", "bot"))
     assert kept is not None
     assert kept["metadata"]["annotations"] == {"mine": "1"}
     assert "managedFields" not in kept["metadata"]

@@ -7,7 +7,8 @@ import pytest
 
 from anneal_operator import metrics
 from anneal_operator.errors import ConflictError
-from anneal_operator.kinds import JOB
+from anneal_operator.kinds import FINE_TUNE_JOB, JOB
+from anneal_operator.store import Key
 from simulated.builders import make_job
 from simulated.process import Simulation
 
@@ -33,9 +34,9 @@ async def test_a_failing_pass_is_repeated(
     controller = Simulation().controller
     outcomes, done, seen = [error, error], asyncio.Event(), []
 
-    async def handle(key: tuple[str, str]) -> None:
-        seen.append(key[1])
-        if key[1] == "bad":
+    async def handle(key: Key) -> None:
+        seen.append(key.name)
+        if key.name == "bad":
             if outcomes:
                 raise outcomes.pop()
             done.set()
@@ -43,8 +44,8 @@ async def test_a_failing_pass_is_repeated(
     monkeypatch.setattr(controller, "handle", handle)
     before = count(result)
     working = asyncio.create_task(controller.work(workers=2))
-    controller.queue.add(("team", "bad"))
-    controller.queue.add(("team", "good"))
+    controller.queue.add(Key(FINE_TUNE_JOB, "team", "bad"))
+    controller.queue.add(Key(FINE_TUNE_JOB, "team", "good"))
     await asyncio.wait_for(done.wait(), timeout=5)
     working.cancel()
     with pytest.raises(asyncio.CancelledError):

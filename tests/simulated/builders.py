@@ -70,6 +70,12 @@ def make_job(
     }
 
 
+def make_rlhf_job(name: str, *, source: str, method: str = "dpo", created: float = 0, **spec: Any) -> Obj:
+    """An RLHFJob that starts from `source`."""
+    job = make_job(name, created=created, method=method, **{"model": {"source": source}, **spec})
+    return {**job, "kind": "RLHFJob"}
+
+
 def make_pod(  # noqa: PLR0913  a pod can be many things
     name: str = "bot-1-master-0", *, uid: str = "uid-bot", role: str = "trainer", attempt: int = 1, index: int = 0,
     phase: str = "Running", started: float | None = None, created: float = 0, node: str | None = "node-1",

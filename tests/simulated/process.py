@@ -12,7 +12,7 @@ from typing import Any
 from anneal_operator.controller import Controller
 from anneal_operator.errors import ApiError
 from anneal_operator.handlers import notify
-from anneal_operator.kinds import FINE_TUNE_JOB, WATCHED, Kind, Obj
+from anneal_operator.kinds import JOB_KINDS, WATCHED, Kind, Obj
 from anneal_operator.neighbours import neighbour
 from anneal_operator.settings import Settings
 from anneal_operator.store import Key, Store
@@ -49,8 +49,8 @@ class Simulation:
         self.due |= set(self.store.job_keys())
 
     def job(self, name: str = "bot") -> Obj:
-        """A job as the server has it."""
-        return self.api.objects[FINE_TUNE_JOB, "team", name]
+        """A job of either kind as the server has it; no test gives both one name."""
+        return next(found for kind in JOB_KINDS if (found := self.api.objects.get((kind, "team", name))))
 
     def status(self, name: str = "bot") -> dict[str, Any]:
         """Its status."""
@@ -82,7 +82,7 @@ class Simulation:
     def _deliver(self, event: str, kind: Kind, obj: Obj) -> None:
         if event == "DELETED":
             self.store.removed(kind, obj)
-            if kind == FINE_TUNE_JOB:
+            if kind in JOB_KINDS:
                 self.controller.stir("team", neighbour(obj))
         elif not self.store.put(kind, obj):
             return

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from anneal_trainer.files import digest_of
-from anneal_trainer.quickstart import corpus, model
+from anneal_trainer.quickstart import corpus, judgements, model
 from anneal_trainer.quickstart.build import build
 
 
@@ -38,3 +38,17 @@ def test_what_is_there_stays(tmp_path: Path) -> None:
     assert len((tmp_path / "data/train.jsonl").read_text().splitlines()) == len(corpus.rows())
     assert not build(tmp_path)
     assert list((tmp_path / "model").iterdir()) == []
+
+
+def test_judgements_are_what_their_types_read() -> None:
+    """Hundreds of each; the better answer is the shorter one; a sum is wrong from its first wrong step on."""
+    rows = corpus.rows()
+    pairs, judged, steps = list(judgements.pairs(rows)), list(judgements.judged(rows)), list(judgements.steps())
+    assert len(pairs) == len(judged) > 1000
+    assert all(len(pair["chosen"]["content"]) < len(pair["rejected"]["content"]) for pair in pairs)
+    assert 0.4 < sum(row["label"] for row in judged) / len(judged) < 0.6
+    assert len(list(judgements.chats(rows))) == len(rows)
+    for row in steps:
+        true = [eval(line.replace("=", "==")) for line in row["completions"]]
+        first_wrong = true.index(False) if False in true else len(true)
+        assert row["labels"] == [place < first_wrong for place in range(len(true))]

@@ -5,11 +5,11 @@ from token to token (Mamba, linear attention, short convolutions) and models tha
 and would mix rows without a word. Not here: making packs (`data.packing`).
 """
 
-import json
 from pathlib import Path
 from typing import Any
 
 from anneal_trainer.errors import ConfigError
+from anneal_trainer.model import config_of
 
 _ATTENTION = {"full_attention", "sliding_attention", "chunked_attention", "attention", "global", "local"}
 _STATEFUL = (
@@ -33,7 +33,7 @@ _TOLERANCE = 0.05
 
 def why_not(path: Path) -> str | None:
     """Why the model in this directory cannot train on packs, as far as its config tells; None if it can."""
-    config = json.loads((path / "config.json").read_text(encoding="utf-8"))
+    config = config_of(path)
     config = config | config.get("text_config", {})
     kind = str(config.get("model_type", ""))
     layers = config.get("layer_types") or config.get("layers_block_type") or config.get("block_types") or []

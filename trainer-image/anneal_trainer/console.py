@@ -17,6 +17,7 @@ _ANSWER_SHOWN = 200
 _WORDS = {
     "starting": "Starting",
     "fetching": "Fetching the model",
+    "merging": "Merging adapters",
     "preparing": "Preparing data",
     "loading": "Loading the model",
     "training": "Training",

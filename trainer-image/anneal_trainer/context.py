@@ -11,8 +11,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from anneal_api import FineTuneJob, Layout
-from anneal_api.finetunejob import FineTuneSpec
+from anneal_api import Job, Layout
+from anneal_api.job import JobSpec
 from anneal_api.jobfile import JobFile
 from anneal_api.meta import (
     ENV_ATTEMPT,
@@ -42,12 +42,12 @@ class Context:
     node_rank: int = 0
 
     @property
-    def job(self) -> FineTuneJob:
+    def job(self) -> Job:
         """The resolved job."""
         return self.file.job
 
     @property
-    def spec(self) -> FineTuneSpec:
+    def spec(self) -> JobSpec:
         """Its resolved spec."""
         return self.file.job.spec
 

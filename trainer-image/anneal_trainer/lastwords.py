@@ -29,6 +29,7 @@ def of_result(result: Result) -> TerminationMessage:
         loss=result.loss,
         first_loss=result.first_loss,
         eval_loss=result.eval_loss,
+        metrics=result.metrics,
         tokens_per_second=result.tokens_per_second,
         device=result.device,
         peak_memory_bytes=result.peak_memory_bytes,
@@ -59,6 +60,7 @@ def of_error(error: BaseException, reporter: Reporter | None) -> TerminationMess
         total_steps=report.total_steps or None if report else None,
         resumed_from_step=report.resumed_from_step if report else None,
         loss=report.loss if report else None,
+        metrics=report.metrics if report else {},
         device=report.device if report else None,
         peak_memory_bytes=report.peak_memory_bytes if report else None,
     )

@@ -13,31 +13,26 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from anneal_api import FineTuneJob, Outcome, ProgressReport, TerminationMessage, resolve
+from anneal_api import Job, Outcome, ProgressReport, TerminationMessage, resolve
 from anneal_api.exitcodes import OK
 from anneal_api.jobfile import JobFile
 from anneal_api.resolve import digest
-from anneal_api.sources import UnmappedVolumeError
-from anneal_trainer import console, lastwords, quiet_libraries
+from anneal_trainer import console, earlier, lastwords, quiet_libraries
 from anneal_trainer.context import Context
-from anneal_trainer.errors import ConfigError, InputError, UserError
+from anneal_trainer.errors import ConfigError, UserError
 from anneal_trainer.files import read_json, write_json
 from anneal_trainer.plan import largest_divisor
 from anneal_trainer.reporter import Reporter
 from anneal_trainer.stop import Stop
 
-DEFAULT_STORAGE = Path("anneal-storage")
-# The claim's name where a job names none: it appears in the URI of the output only.
-LOCAL_CLAIM = "local"
-_RECORD = "run.json"
 _LOCK = "run.lock"
 
 
 def run(
-    job: FineTuneJob,
+    job: Job,
     volumes: dict[str, Path],
     *,
-    default_storage: Path = DEFAULT_STORAGE,
+    default_storage: Path = earlier.DEFAULT_STORAGE,
     quiet: bool = False,
 ) -> int:
     """Prepare and train `job` here, tell how it goes on stderr, and return an exit code of `anneal_api.exitcodes`.
@@ -65,15 +60,13 @@ def run(
         return error.exit_code
 
 
-def _context(job: FineTuneJob, volumes: dict[str, Path], default_storage: Path) -> Context:
+def _context(job: Job, volumes: dict[str, Path], default_storage: Path) -> Context:
     spec = resolve(job.spec)
     if spec.storage is None:
         default_storage.mkdir(parents=True, exist_ok=True)
-        volumes = {LOCAL_CLAIM: default_storage.resolve(), **volumes}
-    claim = spec.storage.volume.claim_name if spec.storage else LOCAL_CLAIM
-    if claim not in volumes:
-        raise InputError(str(UnmappedVolumeError(claim)))
-    file = JobFile(job=job.model_copy(update={"spec": spec}), storage_claim=claim)
+    claim, volumes = earlier.storage_of(spec, volumes, default_storage)
+    job = job.model_copy(update={"spec": spec})
+    file = JobFile(job=job, storage_claim=claim, sources=earlier.sources(job, volumes[claim]))
     return Context(file, {name: path.resolve() for name, path in volumes.items()})
 
 
@@ -101,12 +94,12 @@ def _alone(context: Context) -> Iterator[None]:
 
 def _begin(context: Context, *, quiet: bool) -> None:
     """Start anew unless the same manifest was interrupted here; an earlier run's files are kept beside, once."""
-    record, mark = context.layout.run_dir / _RECORD, digest(context.spec.dump())
-    earlier = read_json(record)
-    unfinished = earlier == {"manifest": mark, "done": False}
+    record, mark = context.layout.run_dir / earlier.RECORD, _mark(context)
+    before = read_json(record)
+    unfinished = before == {"manifest": mark, "done": False}
     if not unfinished and context.layout.checkpoints.exists():
         if not quiet:
-            why = "has ended" if (earlier or {}).get("manifest") == mark else "was another manifest"
+            why = "has ended" if (before or {}).get("manifest") == mark else "was another manifest"
             console.say(f"note: the earlier run here {why}: this one starts anew (its checkpoints: previous/)")
         previous = context.layout.run_dir / "previous"
         shutil.rmtree(previous, ignore_errors=True)
@@ -115,6 +108,11 @@ def _begin(context: Context, *, quiet: bool) -> None:
             if path.exists():
                 path.rename(previous / path.name)
     write_json(record, {"manifest": mark, "done": False})
+
+
+def _mark(context: Context) -> str:
+    """Equal for runs that may go on from one another's checkpoints."""
+    return digest([context.spec.dump(), [pin.dump() for pin in context.file.sources]])
 
 
 def _reported(context: Context, *, quiet: bool, begun: float) -> int:
@@ -133,7 +131,8 @@ def _reported(context: Context, *, quiet: bool, begun: float) -> int:
     if words.exit_code != OK:
         console.say(f"{'stopped' if words.outcome == Outcome.PREEMPTED else 'error'}: {words.message}")
         return words.exit_code
-    write_json(context.layout.run_dir / _RECORD, {"manifest": digest(context.spec.dump()), "done": True})
+    made = earlier.made(context, words.outputs)
+    write_json(context.layout.run_dir / earlier.RECORD, {"manifest": _mark(context), "done": True, **made})
     if not quiet:
         console.summary(words, context.layout, time.monotonic() - begun)
     return OK

@@ -6,30 +6,28 @@ The same code as in the pods and in `anneal run`. Not here: reading manifests an
 import time
 from pathlib import Path
 
-from anneal_api import FineTuneJob, ProgressReport, resolve
+from anneal_api import Job, ProgressReport, resolve
 from anneal_api.exitcodes import OK
-from anneal_api.jobfile import JobFile
 from anneal_api.status import DatasetReport
-from anneal_trainer import console, lastwords, quiet_libraries
-from anneal_trainer.context import Context
+from anneal_trainer import console, earlier, lastwords, quiet_libraries
 from anneal_trainer.prepare import prepare_into
 from anneal_trainer.reporter import Reporter
 
 
 def prepare(
-    job: FineTuneJob, volumes: dict[str, Path], out: Path, *, pack: bool, quiet: bool = False
+    job: Job, volumes: dict[str, Path], out: Path, *, pack: bool, quiet: bool = False
 ) -> tuple[int, DatasetReport | None, bool]:
     """Write train/, eval/ and report.json below `out`; return exit code, report, and whether it was there already.
 
-    `pack=False` leaves rows apart whatever the job says. The job's storage is neither needed nor touched. What a user
-    can mend is printed, as `anneal run` prints it.
+    `pack=False` leaves rows apart whatever the job says. The job's storage is needed for job:// sources alone, and not
+    touched. What a user can mend is printed, as `anneal run` prints it.
     """
     quiet_libraries.apply()
     spec = resolve(job.spec)
     if not pack:
         spec = spec.model_copy(update={"training": spec.training.model_copy(update={"packing": False})})
-    context = Context(JobFile(job=job.model_copy(update={"spec": spec}), storage_claim=""), volumes)
     try:
+        context = earlier.looking(job.model_copy(update={"spec": spec}), volumes)
         with console.listener(quiet=quiet) as listen:
             ready = prepare_into(context, out, Reporter(ProgressReport(time=time.time()), listen))
     except Exception as error:

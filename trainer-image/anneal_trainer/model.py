@@ -2,7 +2,7 @@
 
 `check_files` needs neither torch nor the weights' bytes, so that `prepare` finds a broken model on a CPU. What is
 trained is always kept in fp32; frozen weights are kept in `training.precision` or quantized. Not here: fetching
-(`hub`).
+(`hub`) and merging (`merge`).
 """
 
 import json
@@ -11,13 +11,30 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from anneal_api import Layout
-from anneal_api.finetunejob import FineTuneSpec
-from anneal_api.model import ModelSpec
+from anneal_api.job import JobSpec
+from anneal_api.model import ModelSource, ModelSpec
 from anneal_api.sources import local_path, parse_source
 from anneal_trainer import hub, quiet_libraries
+from anneal_trainer.context import Context
 from anneal_trainer.data.formats.chat.template import Renderer
 from anneal_trainer.errors import ConfigError, InputError
+
+
+@dataclass(frozen=True)
+class Head:
+    """What stands on the model in place of its language head: how many numbers it says, of a text or of each token."""
+
+    suffix: str
+    outputs: int
+    task: str
+
+
+HEADS = {
+    "reward": Head("ForSequenceClassification", 1, "SEQ_CLS"),
+    "prm": Head("ForTokenClassification", 2, "TOKEN_CLS"),
+}
+_UNNAMED_LABELS = 2
+_HEAD_NAMES = ("score", "classifier")
 
 # What shapes tokens. Weights are not among them: training may continue on data prepared before they changed.
 TOKENIZER_FILES = (
@@ -32,65 +49,107 @@ TOKENIZER_FILES = (
     "merges.txt",
 )
 
-
-def directory(model: ModelSpec, layout: Layout, volumes: dict[str, Path]) -> Path:
-    """Where the model's files are; an hf:// model is where `prepare` put it."""
-    if parse_source(model.source).scheme == "hf":
-        return layout.model(model.source, model.revision)
-    return local_path(model.source, volumes)
+# Beside an adapter, so that data can be looked at without its base. Under the name of config.json, the libraries would
+# take the directory for a whole model.
+BASE_CONFIG = "base_config.json"
 
 
-def tokenizer_directory(chosen: ModelSpec, volumes: dict[str, Path]) -> Path:
+def directory(named: ModelSource, context: Context) -> Path:
+    """Where a model's files are; one of the hub, or of adapters that are merged, is where `prepare` put it."""
+    match parse_source(named.source).scheme:
+        case "hf":
+            return context.layout.model(named.source, named.revision)
+        case "job":
+            pin = context.file.pin(named.source)
+            return context.layout.merged(pin) if pin.adapters else local_path(pin.base, context.volumes)
+        case _:
+            return local_path(named.source, context.volumes)
+
+
+def tokenizer_directory(named: ModelSource, context: Context) -> Path:
     """A directory with at least the model's tokenizer and config: all that data needs, without fetching weights."""
-    if parse_source(chosen.source).scheme == "hf":
-        return hub.fetch_tokenizer(chosen)
-    path = local_path(chosen.source, volumes)
-    if not (path / "config.json").is_file():
-        raise InputError(
-            f"model.source {chosen.source}: there is no config.json in it, so it is not a model's directory"
-        )
+    match parse_source(named.source).scheme:
+        case "hf":
+            return hub.fetch_tokenizer(named)
+        case "job":
+            pin = context.file.pin(named.source)
+            path = local_path(pin.adapters[-1].uri if pin.adapters else pin.base, context.volumes)
+        case _:
+            path = local_path(named.source, context.volumes)
+    if not _config_file(path).is_file():
+        raise InputError(f"{named}: there is no config.json in it, so it is not a model's directory")
     return path
 
 
-def check_files(path: Path, source: str) -> None:
-    """InputError, naming the file and the cause, if the directory is not a model that can be loaded."""
+def config_of(path: Path) -> dict[str, Any]:
+    """The config of a model, or of the base of an adapter."""
+    found: dict[str, Any] = json.loads(_config_file(path).read_text(encoding="utf-8"))
+    return found
+
+
+def _config_file(path: Path) -> Path:
+    beside_adapter = path / BASE_CONFIG
+    return beside_adapter if beside_adapter.is_file() else path / "config.json"
+
+
+def check_files(path: Path, named: ModelSource) -> None:
+    """InputError, naming the source, the file and the cause, if the directory is not a model that can be loaded."""
     if not path.is_dir():
-        raise InputError(f"model.source {source}: there is no such directory")
+        raise InputError(f"{named}: there is no such directory")
     if not (path / "config.json").is_file():
         held = ", ".join(sorted(entry.name for entry in path.iterdir())[:8]) or "nothing"
-        raise InputError(f"model.source {source}: config.json is missing; the directory holds {held}")
-    _read_config(path / "config.json", source)
-    for file in _weight_files(path, source):
-        _check_weights(file, source)
+        raise InputError(f"{named}: config.json is missing; the directory holds {held}")
+    _read_config(path / "config.json", named)
+    for file in _weight_files(path, named):
+        _check_weights(file, named)
 
 
-def _read_config(file: Path, source: str) -> None:
+def check_head(path: Path, named: ModelSource, method: str) -> None:
+    """InputError if the model's head is not one that the method can start from, as far as its config tells."""
+    config = json.loads((path / "config.json").read_text(encoding="utf-8"))
+    classes = [str(name) for name in config.get("architectures") or []]
+    scores = [name for name in classes if name.endswith(("ForSequenceClassification", "ForTokenClassification"))]
+    head = HEADS.get(method)
+    if head is None and scores:
+        raise InputError(
+            f"{named}: it is a {scores[0]}, which scores texts; method {method} needs a model that writes them"
+        )
+    if head is None or not scores:
+        return
+    # The library leaves the names of two labels out of the file.
+    outputs = len(config.get("id2label") or range(_UNNAMED_LABELS))
+    if not scores[0].endswith(head.suffix) or outputs != head.outputs:
+        raise InputError(
+            f"{named}: it is a {scores[0]} with {outputs} outputs, where method {method} trains a "
+            f"{head.suffix} with {head.outputs}; write a language model, or one that this method made"
+        )
+
+
+def _read_config(file: Path, named: ModelSource) -> None:
     try:
         config = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise InputError(f"model.source {source}: config.json is not JSON: {error}") from error
+        raise InputError(f"{named}: config.json is not JSON: {error}") from error
     if not isinstance(config, dict) or "model_type" not in config:
-        raise InputError(f"model.source {source}: config.json names no model_type, so it is not a transformers model")
+        raise InputError(f"{named}: config.json names no model_type, so it is not a transformers model")
 
 
-def _weight_files(path: Path, source: str) -> list[Path]:
+def _weight_files(path: Path, named: ModelSource) -> list[Path]:
     index = path / "model.safetensors.index.json"
     if index.is_file():
         try:
             names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
         except (ValueError, KeyError, AttributeError) as error:
-            raise InputError(f"model.source {source}: {index.name} cannot be read: {error!r}") from error
+            raise InputError(f"{named}: {index.name} cannot be read: {error!r}") from error
     else:
         names = ["model.safetensors"]
     missing = [name for name in names if not (path / name).is_file()]
     if missing:
-        raise InputError(
-            f"model.source {source}: {', '.join(missing)} is missing; weights must be in the safetensors format"
-        )
+        raise InputError(f"{named}: {', '.join(missing)} is missing; weights must be in the safetensors format")
     return [path / name for name in names]
 
 
-def _check_weights(file: Path, source: str) -> None:
+def _check_weights(file: Path, named: ModelSource) -> None:
     """The header of a safetensors file names every tensor and where its bytes end; a cut download ends before."""
     try:
         with file.open("rb") as stream:
@@ -98,25 +157,23 @@ def _check_weights(file: Path, source: str) -> None:
             header = json.loads(stream.read(min(length, file.stat().st_size)))
         ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
     except (struct.error, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"model.source {source}: {file.name} is not a safetensors file: broken header") from error
+        raise InputError(f"{named}: {file.name} is not a safetensors file: broken header") from error
     expected, found = 8 + length + max(ends, default=0), file.stat().st_size
     if expected != found:
-        raise InputError(
-            f"model.source {source}: {file.name} has {found} bytes where its header says {expected}: fetch it again"
-        )
+        raise InputError(f"{named}: {file.name} has {found} bytes where its header says {expected}: fetch it again")
 
 
-def load_tokenizer(model: ModelSpec, path: Path) -> Any:
+def load_tokenizer(model: ModelSpec, path: Path, *, field: str = "model.source") -> Any:
     """The tokenizer, with added special tokens and the template that the spec asks for."""
     from transformers import AutoTokenizer
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)
     except Exception as error:  # the library raises many kinds, and a broken file can raise any
-        raise InputError(f"model.source {model.source}: the tokenizer does not load: {error}") from error
+        raise InputError(f"{field} {model.source}: the tokenizer does not load: {error}") from error
     if not tokenizer.is_fast:
         raise InputError(
-            f"model.source {model.source}: the tokenizer has no tokenizer.json (the fast form), which is needed"
+            f"{field} {model.source}: the tokenizer has no tokenizer.json (the fast form), which is needed"
         )
     if model.add_special_tokens:
         tokenizer.add_special_tokens(
@@ -138,8 +195,8 @@ def renderer(model: ModelSpec, tokenizer: Any) -> Renderer:
 
 def vocabulary(path: Path, tokenizer: Any) -> int:
     """The number of token ids that the model will know once its embeddings cover the tokenizer."""
-    config = json.loads((path / "config.json").read_text(encoding="utf-8"))
-    own = config.get("vocab_size") or config.get("text_config", {}).get("vocab_size") or 0
+    known = config_of(path)
+    own = known.get("vocab_size") or known.get("text_config", {}).get("vocab_size") or 0
     return max(own, len(tokenizer))
 
 
@@ -161,20 +218,24 @@ def device() -> Device:
     return Device("cpu", "cpu", bf16=False)
 
 
-def precision(spec: FineTuneSpec, found: Device) -> str:
+def precision(spec: JobSpec, found: Device) -> str:
     """`auto` resolved: bf16 where a GPU has it."""
     if spec.training.precision == "auto":
         return "bf16" if found.bf16 else "fp32"
     return spec.training.precision
 
 
-def load_model(spec: FineTuneSpec, path: Path, tokenizer: Any, *, found: Device) -> Any:
-    """The base model in the form it is trained from, with embeddings for every token."""
+def load_model(spec: JobSpec, path: Path, tokenizer: Any, *, found: Device) -> Any:
+    """The base model in the form it is trained from, with embeddings for every token.
+
+    A head that the model does not bring is drawn from torch's dice, which the caller has seeded.
+    """
     import torch
     from safetensors import SafetensorError
-    from transformers import AutoModelForCausalLM
 
-    check_files(path, spec.model.source)
+    check_files(path, spec.models[0])
+    check_head(path, spec.models[0], spec.method)
+    kind, labels = _class_for(spec.method)
     quiet_libraries.hide_bars()
     half = precision(spec, found) == "bf16" and spec.adapter is not None
     options: dict[str, Any] = {
@@ -186,18 +247,48 @@ def load_model(spec: FineTuneSpec, path: Path, tokenizer: Any, *, found: Device)
         options["quantization_config"] = _quantization(spec.model.quantization, half=half)
         options["device_map"] = {"": torch.cuda.current_device() if found.kind == "cuda" else "cpu"}
     try:
-        model = AutoModelForCausalLM.from_pretrained(path, **options)
+        model = kind.from_pretrained(path, **options, **labels)
     except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
         # A failing disk carries the kernel's number, and may come back; transformers' own complaints carry none.
         if isinstance(error, torch.OutOfMemoryError) or (isinstance(error, OSError) and error.errno is not None):
             raise
         raise InputError(f"model.source {spec.model.source}: the model does not load: {error}") from error
+    if labels:
+        # Its pooling looks for the last token that is not padding.
+        model.config.get_text_config().pad_token_id = tokenizer.pad_token_id
+    cover(model, tokenizer)
+    return model
+
+
+def cover(model: Any, tokenizer: Any) -> None:
+    """Give the model an embedding for every token."""
     rows = model.get_input_embeddings().weight.shape[0]
     if len(tokenizer) > rows:
         # From the mean of the old ones: a new row far from them all would dominate the first steps.
         model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
         _start_from_mean(model, rows)
-    return model
+
+
+def _class_for(method: str) -> tuple[Any, dict[str, int]]:
+    """The library's class for a method's model, and what it must be told about its outputs."""
+    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoModelForTokenClassification
+
+    head = HEADS.get(method)
+    if head is None:
+        return AutoModelForCausalLM, {}
+    kind = AutoModelForSequenceClassification if method == "reward" else AutoModelForTokenClassification
+    return kind, {"num_labels": head.outputs}
+
+
+def switch_dropout_off(model: Any) -> None:
+    """The base model's own: in its layers, and in attention, which keeps a number."""
+    import torch
+
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+        elif isinstance(getattr(module, "attention_dropout", None), float):
+            module.attention_dropout = 0.0
 
 
 def _start_from_mean(model: Any, rows: int) -> None:
@@ -235,7 +326,7 @@ def _quantization(kind: str, *, half: bool) -> Any:
     )
 
 
-def adapter_config(spec: FineTuneSpec, tokenizer: Any, model: Any) -> Any:
+def adapter_config(spec: JobSpec, tokenizer: Any, model: Any) -> Any:
     """PEFT's configuration; ConfigError if a target module is not in the model."""
     from peft import LoraConfig
 
@@ -252,7 +343,9 @@ def adapter_config(spec: FineTuneSpec, tokenizer: Any, model: Any) -> Any:
         lora_alpha=adapter.alpha,
         lora_dropout=adapter.dropout,
         target_modules=targets,
-        task_type="CAUSAL_LM",
+        # With a task of scores PEFT trains and saves the new head whole; it is no layer for an adapter then.
+        exclude_modules=list(_HEAD_NAMES) if spec.method in HEADS else None,
+        task_type=HEADS[spec.method].task if spec.method in HEADS else "CAUSAL_LM",
         trainable_token_indices=_trainable_tokens(added, model),
     )
 

@@ -8,6 +8,7 @@ from anneal_api.sources import parse_source
 from anneal_api.status import Output
 from anneal_trainer.context import Context
 from anneal_trainer.files import digest_of, replace_directory
+from anneal_trainer.model import BASE_CONFIG, directory
 
 
 def save(context: Context, model: Any, tokenizer: Any) -> Output:
@@ -18,6 +19,7 @@ def save(context: Context, model: Any, tokenizer: Any) -> Output:
     draft.mkdir(parents=True)
     if context.spec.adapter:
         _name_base(model, context.spec.model)
+        shutil.copyfile(directory(context.spec.models[0], context) / "config.json", draft / BASE_CONFIG)
     model.save_pretrained(draft)
     tokenizer.save_pretrained(draft)
     digest = digest_of(draft)

@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from anneal_api.finetunejob import FineTuneSpec
+from anneal_api.job import JobSpec
 from anneal_trainer.errors import ConfigError
 from anneal_trainer.order import RunOrder, total_steps
 
@@ -28,7 +28,7 @@ class Plan:
         return self.order.steps
 
 
-def make_plan(spec: FineTuneSpec, *, sequences: int, world: int, micro_batch: int | None) -> Plan:
+def make_plan(spec: JobSpec, *, sequences: int, world: int, micro_batch: int | None) -> Plan:
     """The plan for a resolved spec; `micro_batch` is what an earlier shortage of memory left of it."""
     training = spec.training
     assert training.global_batch_size is not None, "resolve() fills globalBatchSize"

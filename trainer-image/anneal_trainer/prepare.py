@@ -2,7 +2,8 @@
 
 Runs on CPUs, in a pod of its own or in the process of `anneal run`. Whatever is wrong with model or data is found here,
 all of it at once, before anything waits for a GPU. Prepared data that is there already is used again.
-Not here: anything that needs torch, and reading and tokenizing themselves (`data`).
+Not here: what needs torch, but for adapters of earlier jobs that are to be merged (`merge`); reading and tokenizing
+themselves (`data`).
 """
 
 from contextlib import suppress
@@ -11,11 +12,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from anneal_api.model import ModelSpec
+from anneal_api.model import ModelSource, ModelSpec
 from anneal_api.resolve import DATA_FORMAT_VERSION, digest, prepare_inputs
 from anneal_api.sources import UnmappedVolumeError, parse_source
 from anneal_api.status import DatasetReport
-from anneal_trainer import hub, model
+from anneal_trainer import hub, merge, model, reference
 from anneal_trainer.context import Context
 from anneal_trainer.data import store
 from anneal_trainer.data.build import build
@@ -57,11 +58,10 @@ def prepare(context: Context, reporter: Reporter) -> Ready:
 
 def _prepare(context: Context, reporter: Reporter) -> Ready:
     spec, layout = context.spec, context.layout
-    if parse_source(spec.model.source).scheme == "hf":
-        reporter.update(phase="fetching")
-        hub.fetch(spec.model, layout)
-    path = model.directory(spec.model, layout, context.volumes)
-    model.check_files(path, spec.model.source)
+    for named in spec.models:
+        _provide(named, context, reporter)
+    reference.check_reference(context)
+    path = model.directory(spec.models[0], context)
     reporter.update(phase="preparing")
     sources = sources_identity(spec, context.volumes, path)
     fingerprint = _fingerprint(context, sources, path)
@@ -83,13 +83,27 @@ def _prepare(context: Context, reporter: Reporter) -> Ready:
     return ready
 
 
+def _provide(named: ModelSource, context: Context, reporter: Reporter) -> None:
+    """Have a model's files where training will look for them, and see that they are a model's."""
+    match parse_source(named.source).scheme:
+        case "hf":
+            reporter.update(phase="fetching")
+            hub.fetch(named, context.layout)
+        case "job":
+            reporter.update(phase="merging")
+            merge.provide(named, context)
+    path = model.directory(named, context)
+    model.check_files(path, named)
+    model.check_head(path, named, context.spec.method)
+
+
 def prepare_into(context: Context, out: Path, reporter: Reporter) -> Ready:
     """Prepared data at `out`, of the job's own choosing: train/, eval/ and report.json. Needs a tokenizer, no weights.
 
     Data that is there and is the same is left as it is; other prepared data is replaced; anything else is not touched.
     """
     try:
-        path = model.tokenizer_directory(context.spec.model, context.volumes)
+        path = model.tokenizer_directory(context.spec.models[0], context)
         fingerprint = _fingerprint(context, sources_identity(context.spec, context.volumes, path), path)
         found = _ours(out)
         if found is not None and found.report.fingerprint == fingerprint:

@@ -13,6 +13,7 @@ class Result:
     first_loss: float | None
     loss: float | None
     eval_loss: float | None
+    metrics: dict[str, float]
     tokens_per_second: float | None
     device: str
     peak_memory_bytes: int | None

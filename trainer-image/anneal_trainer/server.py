@@ -71,6 +71,11 @@ class _Collector:
             value = getattr(report, name)
             if value is not None:
                 yield GaugeMetricFamily(f"anneal_trainer_{name}", text, value=value)
+        if report.metrics:
+            measured = GaugeMetricFamily("anneal_trainer_metric", "What the method measures.", labels=["name"])
+            for name, value in report.metrics.items():
+                measured.add_metric([name], value)
+            yield measured
         info = InfoMetricFamily("anneal_trainer", "What the trainer does, on what.")
         info.add_metric([], {"phase": report.phase, "role": report.role, "device": report.device or ""})
         yield info

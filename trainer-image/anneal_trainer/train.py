@@ -19,7 +19,7 @@ def find_ready(context: Context) -> Ready:
     prepared, made_from = store.find(context.layout, context.file.prepare_key)
     if prepared is None:
         raise StaleDataError("the prepared data is not on the job's storage (any more): it is prepared again")
-    path = model.directory(context.spec.model, context.layout, context.volumes)
+    path = model.directory(context.spec.models[0], context)
     try:
         changed = changed_since(made_from or [], context.spec, context.volumes, path)
     except InputError as error:
@@ -36,3 +36,16 @@ def train(context: Context, ready: Ready, *, reporter: Reporter, stop: Stop) -> 
             from anneal_trainer.methods import sft
 
             return sft.run(context, ready, reporter=reporter, stop=stop)
+        case "dpo" | "ipo" | "orpo" | "simpo" | "cpo":
+            from anneal_trainer.methods import preference
+
+            return preference.run(context, ready, reporter=reporter, stop=stop)
+        case "kto":
+            from anneal_trainer.methods import unpaired
+
+            return unpaired.run(context, ready, reporter=reporter, stop=stop)
+        case "reward" | "prm":
+            from anneal_trainer.methods import scores
+
+            return scores.run(context, ready, reporter=reporter, stop=stop)
+    raise AssertionError(f"no trainer for {context.spec.method}")

@@ -1,1 +1,1 @@
-"""The steps of a pass, in order: accept, prepare, train, finish. Each owns one condition."""
+"""The steps of a pass, in order: accept, origin, preview, prepare, train, finish."""

@@ -13,9 +13,10 @@ from anneal_operator.draft import Draft
 from anneal_operator.kinds import meta, parse_time, true_condition
 from anneal_operator.neighbours import Neighbour
 from anneal_operator.plan import Plan, plan_of
+from anneal_operator.steps import origin
+from anneal_operator.steps.common import Objection
 from anneal_operator.world import StorageFacts, World
 
-Objection = tuple[Reason, str]
 LOOK_AGAIN = timedelta(seconds=30)
 _SHARED = frozenset({"ReadWriteMany"})
 
@@ -52,6 +53,7 @@ def _objections(plan: Plan, world: World) -> Iterator[Objection]:
     yield from _pool_objections(plan)
     yield from _storage_objections(plan, world.storage)
     yield from _output_objections(plan, world)
+    yield from origin.objections(plan, world.neighbours)
 
 
 def _pool_objections(plan: Plan) -> Iterator[Objection]:

@@ -10,6 +10,8 @@ from anneal_operator.manifests import claim, configmap, networkpolicy
 from anneal_operator.pods import PodView
 from anneal_operator.waiting import Waiting
 
+# Why a job cannot be carried out as it is.
+Objection = tuple[Reason, str]
 # How soon a refused child is tried again, and how often Events are read while something does not start.
 RETRY = timedelta(seconds=15)
 USUAL_START = timedelta(seconds=10)

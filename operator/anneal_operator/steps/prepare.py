@@ -42,11 +42,10 @@ def prepare(draft: Draft) -> bool:
         draft.set(DATA_READY, "False", Reason.PREPARED_DATA_STALE, draft.attempts[-1].message or "")
     if draft.is_true(DATA_READY):
         return True
-    _delete_outdated(draft)
+    delete_outdated(draft)
     if draft.plan.spec.run_policy.suspend:
-        return _suspended(draft)
-    if draft.reason(ConditionType.RUNNING) == Reason.SUSPENDED:
-        draft.set(ConditionType.RUNNING, "False", Reason.NOT_STARTED)
+        return suspended(draft)
+    resumed(draft)
     others = [] if _is_stale(draft) or _needs_own_pod(draft) else _same_data(draft)
     if ready := next((other for other in others if other.data_ready), None):
         _ready_by(draft, ready)
@@ -78,13 +77,19 @@ def _is_stale(draft: Draft) -> bool:
     return prepared is None or ended is None or prepared < ended
 
 
-def _suspended(draft: Draft) -> bool:
+def suspended(draft: Draft) -> bool:
     """A suspended job holds nothing: its prepare Job goes, and what it had done is done again."""
     draft.delete += [Doomed(JOB, job) for job in draft.world.children.prepare_jobs if not is_deleting(job)]
     draft.own(prepare=None)
     draft.set(DATA_READY, "False", Reason.SUSPENDED, "suspended before the data was prepared")
     draft.set(ConditionType.RUNNING, "False", Reason.SUSPENDED, "suspended; set runPolicy.suspend to false to go on")
     return False
+
+
+def resumed(draft: Draft) -> None:
+    """A job that is not suspended any more does not say that it is."""
+    if draft.reason(ConditionType.RUNNING) == Reason.SUSPENDED:
+        draft.set(ConditionType.RUNNING, "False", Reason.NOT_STARTED)
 
 
 def _same_data(draft: Draft) -> list[Neighbour]:
@@ -210,7 +215,7 @@ def _warning(draft: Draft, obj: Obj) -> str:
     return draft.world.warnings.get(uid_of(obj), "")
 
 
-def _delete_outdated(draft: Draft) -> None:
+def delete_outdated(draft: Draft) -> None:
     """Prepare Jobs of an earlier spec, and one that prepared what is stale now."""
     for job in draft.world.children.prepare_jobs:
         if not is_deleting(job) and _is_outdated(draft, job):

@@ -13,7 +13,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from anneal_api.finetunejob import FineTuneSpec
+from anneal_api.job import JobSpec
+from anneal_api.rlhfjob import RLHFSpec
 from anneal_api.status import DatasetReport
 from anneal_api.words import counted
 from anneal_trainer import apart, model
@@ -21,6 +22,7 @@ from anneal_trainer.context import Context
 from anneal_trainer.data import decide, near, report, shape, store
 from anneal_trainer.data.detect import Detected, detected
 from anneal_trainer.data.packing import pack
+from anneal_trainer.data.partners import partners
 from anneal_trainer.data.problems import Lost
 from anneal_trainer.data.report import Built
 from anneal_trainer.data.rows import Maker, Task
@@ -42,11 +44,12 @@ def build(context: Context, tokenizer: Any, model_path: Path, *, draft: Path, re
     chosen = _chosen(spec, table, gathered)
     splits = {store.TRAIN: chosen.train, store.EVAL: chosen.measured}
     packs = {name: _packs(table, rows, spec, packed=packed) for name, rows in splits.items() if len(rows)}
+    wanted = table.value[chosen.train] > 0
+    _check_classes(spec, wanted)
     with SpoolReader(table.sequences) as reader:
         special = report.special_ids(tokenizer, model.vocabulary(model_path, tokenizer))
         trained = {
-            name: store.write_split(draft / name, reader, split, packed=packed, special=special)
-            for name, split in packs.items()
+            name: store.write_split(draft / name, reader, split, special=special) for name, split in packs.items()
         }
     # Those of processes that kept no row, too.
     for spool in draft.glob("*.spool"):
@@ -62,13 +65,17 @@ def build(context: Context, tokenizer: Any, model_path: Path, *, draft: Path, re
         }
     )
     remarks = gathered.problems.remarks
+    if isinstance(spec, RLHFSpec) and spec.family == "unpaired":
+        remarks |= report.unbalanced(wanted)
     result = result.model_copy(update={"warnings": list(report.warnings(result, remarks, why_not))[:_WARNINGS]})
     places = {reason: lost.places for reason, lost in gathered.lost.items()}
     return Built(result, places | {reason: found.places for (reason, _), found in remarks.items()})
 
 
-def packing_of(spec: FineTuneSpec, model_path: Path) -> tuple[bool, str | None]:
+def packing_of(spec: JobSpec, model_path: Path) -> tuple[bool, str | None]:
     """Whether rows share sequences, and if they do not because they cannot, why."""
+    if isinstance(spec, RLHFSpec):
+        return False, None
     wanted, why_not = spec.training.packing, apart.why_not(model_path)
     if wanted and why_not:
         raise ConfigError(f"training.packing is true, but this model cannot: {why_not}; set it to false")
@@ -96,7 +103,7 @@ def _first_pass(
     return gathered, found
 
 
-def _judge(gathered: Gathered, spec: FineTuneSpec) -> None:
+def _judge(gathered: Gathered, spec: JobSpec) -> None:
     """Whether what is bad can be lived with."""
     problems, policy = gathered.problems, spec.preparation
     if policy.on_bad_row == "fail" or problems.fatal:
@@ -128,7 +135,7 @@ class Chosen:
     duplicates: int
 
 
-def _chosen(spec: FineTuneSpec, table: Table, gathered: Gathered) -> Chosen:
+def _chosen(spec: JobSpec, table: Table, gathered: Gathered) -> Chosen:
     """The second pass: who is in which split. Adds to `gathered.lost` whom it leaves out."""
     import numpy as np
 
@@ -171,18 +178,47 @@ def _note(out: dict[str, Any], table: Table, gathered: Gathered) -> None:
             gathered.lost[reason] = lost
 
 
-def _packs(table: Table, rows: Any, spec: FineTuneSpec, *, packed: bool) -> store.Packs:
+def _packs(table: Table, rows: Any, spec: JobSpec, *, packed: bool) -> store.Packs:
     import numpy as np
 
     sequences = decide.sequences_of(rows, table.pieces)
+    if isinstance(spec, RLHFSpec):
+        return _examples(spec, table, rows, sequences)
     if not packed:
         return store.Packs(sequences, np.arange(len(sequences) + 1))
     order, starts = pack(table.sequences.length[sequences], spec.training.sequence_length)
-    return store.Packs(sequences[order], starts)
+    return store.Packs(sequences[order], starts, lengths=True)
+
+
+def _examples(spec: RLHFSpec, table: Table, rows: Any, sequences: Any) -> store.Packs:
+    """A row of judgements with everything that belongs to it: both answers of a pair, the partner of a judged one."""
+    import numpy as np
+
+    each = np.concatenate(([0], np.cumsum(table.pieces[rows])))
+    match spec.family:
+        case "unpaired":
+            twos = np.stack([sequences, partners(sequences, spec.training.seed)], axis=1).reshape(-1)
+            wanted = ("desirable", table.value[rows] > 0)
+            most = spec.training.sequence_length
+            return store.Packs(twos, 2 * np.arange(len(rows) + 1), lengths=True, values=wanted, spliced=most)
+        case "reward":
+            return store.Packs(sequences, each, lengths=True, values=("margin", table.value[rows]))
+        case _:
+            return store.Packs(sequences, each, lengths=True)
+
+
+def _check_classes(spec: JobSpec, wanted: Any) -> None:
+    """What is judged one by one teaches nothing where all of it is judged alike."""
+    if isinstance(spec, RLHFSpec) and spec.family == "unpaired" and wanted.all() == wanted.any():
+        label = "true" if wanted.any() else "false"
+        raise DataError(
+            f"all labels are {label}, of {counted(len(wanted), 'row')}: method {spec.method} learns from answers that "
+            "are wanted and from such as are not; add rows with the other label, or pairs (type chat_template.default)"
+        )
 
 
 def _report(
-    spec: FineTuneSpec, table: Table, gathered: Gathered, chosen: Chosen, packs: dict[str, store.Packs]
+    spec: JobSpec, table: Table, gathered: Gathered, chosen: Chosen, packs: dict[str, store.Packs]
 ) -> DatasetReport:
     import numpy as np
 

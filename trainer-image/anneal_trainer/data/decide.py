@@ -8,7 +8,7 @@ Not here: decisions about one row alone (`shape`), and tokens.
 from dataclasses import dataclass
 from typing import Any
 
-from anneal_api.dataset import EvaluationSpec
+from anneal_api.evaluation import EvaluationBase
 from anneal_api.words import counted
 from anneal_trainer.errors import DataError
 
@@ -47,7 +47,7 @@ def repeats(columns: Columns) -> tuple[Any, Any]:
     return repeated, leaked
 
 
-def held_out(rows: Any, evaluation: EvaluationSpec | None, seed: int) -> Any:
+def held_out(rows: Any, evaluation: EvaluationBase | None, seed: int) -> Any:
     """The rows that are held out: the same for the same rows and seed."""
     import random
 

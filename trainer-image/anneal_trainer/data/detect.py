@@ -1,6 +1,6 @@
 """The type of each source, given or found from the columns of its first row; checked against them either way.
 
-Not here: what a type needs (`formats`).
+Not here: what a type needs (`reading`).
 """
 
 from collections.abc import Iterator
@@ -9,20 +9,21 @@ from functools import cache, partial
 from itertools import chain
 from typing import Any
 
-from anneal_api.dataset import DatasetFields, DatasetSpec
+from anneal_api.datasource import DataSource
 from anneal_trainer import model
 from anneal_trainer.context import Context
-from anneal_trainer.data import formats, sources
+from anneal_trainer.data import sources
 from anneal_trainer.data.formats.values import names
 from anneal_trainer.data.pieces import Note, RowError
 from anneal_trainer.data.problems import Problems, line
+from anneal_trainer.data.reading import Reading, reading_of
 
 
 @dataclass(frozen=True)
 class Detected:
     """A source on its way: with its type, its chunks, and words for people if the type was found and not given."""
 
-    dataset: DatasetSpec
+    dataset: Any
     chunks: Iterator[sources.Chunk]
     words: str | None
 
@@ -32,9 +33,9 @@ class Detected:
         return str(self.dataset.type)
 
 
-def detected(name: str, dataset: DatasetSpec, context: Context, tokenizer: Any, problems: Problems) -> Detected | None:
+def detected(name: str, dataset: DataSource, context: Context, tokenizer: Any, problems: Problems) -> Detected | None:
     """None, and a problem, if there is no row or its columns fit no type or not the one given."""
-    before = problems.total
+    before, reading = problems.total, reading_of(context.spec)
     chunks = sources.chunks(dataset, context.volumes, problems, seed=context.spec.training.seed)
     seen, aside = list[sources.Chunk](), Problems()
     for chunk in chunks:
@@ -47,17 +48,17 @@ def detected(name: str, dataset: DatasetSpec, context: Context, tokenizer: Any, 
         if problems.total == before:
             problems.add(dataset.source, "has no row: write one at least, or leave the source out", fatal=True)
         return None
-    kind = _kind(name, dataset, first.row, problems)
+    kind = _kind(reading, name, dataset, first.row, problems)
     if kind is None:
         return None
     typed = dataset.model_copy(update={"type": kind})
     # Whatever is wrong with the options alone (a template that is not there) is found before processes start.
-    formats.formatter(typed, renderer=lambda: model.renderer(context.spec.model, tokenizer))
+    reading.formatter(typed, lambda: model.renderer(context.spec.model, tokenizer))
     found = chain(seen, chunks)
-    if dataset.type:
+    if _type(dataset):
         return Detected(typed, found, None)
     words = line(f"{name}: {kind}, from the columns {names(first.row)}")[:256]
-    return Detected(typed, (Watched(chunk, typed) for chunk in found), words)
+    return Detected(typed, (Watched(chunk, typed, reading) for chunk in found), words)
 
 
 @dataclass(frozen=True)
@@ -65,11 +66,12 @@ class Watched:
     """A chunk of a source whose type was detected: rows with columns that speak of another type are told."""
 
     chunk: sources.Chunk
-    dataset: DatasetSpec
+    dataset: Any
+    reading: Reading
 
     def read(self, problems: Problems) -> Iterator[sources.Placed]:
         """Its rows, in order."""
-        told = cache(partial(_other, self.dataset))
+        told = cache(partial(_other, self.reading, self.dataset))
         for placed in self.chunk.read(problems):
             note = told(tuple(placed.row))
             if note is not None:
@@ -77,21 +79,21 @@ class Watched:
             yield placed
 
 
-def _other(dataset: DatasetSpec, columns: tuple[str, ...]) -> Note | None:
-    kind = formats.detect(columns, dataset.fields)
+def _other(reading: Reading, dataset: Any, columns: tuple[str, ...]) -> Note | None:
+    kind = reading.detect(columns, dataset)
     if kind is None or kind == dataset.type:
         return None
     words = f"have the columns of type {kind} and are read as {dataset.type}, as the first row is: set a type"
     return Note("ColumnsUnread", words)
 
 
-def explained(row: dict[str, Any], dataset: DatasetSpec, error: RowError) -> str:
+def explained(reading: Reading, row: dict[str, Any], dataset: Any, error: RowError) -> str:
     """What is wrong with a row that its type refuses: every column that it lacks, and the type that it looks like."""
     assert dataset.type is not None, "the type is detected before rows are formatted"
     there = [name for name, value in row.items() if value is not None]
-    needed = formats.needed(dataset.type, dataset.fields).values()
+    needed = reading.needed(dataset).values()
     lacked = [choices for choices in needed if not set(choices) & set(there)]
-    other = formats.detect(there, None)
+    other = reading.detect(there, dataset.model_copy(update={"fields": None}))
     if not lacked or (other is None and any(name in row for choices in lacked for name in choices)):
         return str(error)
     wanted = " and ".join(" or ".join(map(repr, choices)) for choices in lacked)
@@ -101,28 +103,38 @@ def explained(row: dict[str, Any], dataset: DatasetSpec, error: RowError) -> str
     return f"{told}; this row has {names(row)}"
 
 
-def _detected(row: dict[str, Any], fields: DatasetFields | None) -> Any:
+def _type(dataset: Any) -> str | None:
+    """The type that the entry gives; every kind of rows has one."""
+    found: str | None = dataset.type
+    return found
+
+
+def _detected(reading: Reading, row: dict[str, Any], dataset: Any) -> Any:
     """By the columns, and where what these speak of is null in the row, by those that are not."""
-    kind = formats.detect(row, fields)
+    kind = reading.detect(row, dataset)
     there = [name for name, value in row.items() if value is not None]
-    if kind is None or all(set(choices) & set(there) for choices in formats.needed(kind, fields).values()):
+    if kind is None or all(set(choices) & set(there) for choices in _needed(reading, kind, dataset).values()):
         return kind
-    return formats.detect(there, fields) or kind
+    return reading.detect(there, dataset) or kind
 
 
-def _kind(name: str, dataset: DatasetSpec, row: dict[str, Any], problems: Problems) -> Any:
-    fields, columns = dataset.fields, list(row)
-    kind = dataset.type or _detected(row, fields)
+def _needed(reading: Reading, kind: str, dataset: Any) -> dict[str, tuple[str, ...]]:
+    return reading.needed(dataset.model_copy(update={"type": kind}))
+
+
+def _kind(reading: Reading, name: str, dataset: Any, row: dict[str, Any], problems: Problems) -> Any:
+    columns = list(row)
+    kind = dataset.type or _detected(reading, row, dataset)
     there = names(columns)
     if kind is None:
         problems.add(
             dataset.source,
-            f"no type fits its columns ({there}); a type needs {formats.EXPECTED}: "
+            f"no type fits its columns ({there}); a type needs {reading.expected}: "
             f"set {name}.type, and {name}.fields if the columns have other names",
             fatal=True,
         )
         return None
-    needed = formats.needed(kind, fields)
+    needed = _needed(reading, kind, dataset)
     missing = [key for key, choices in needed.items() if not set(choices) & set(columns)]
     if missing:
         wanted = " and ".join(" or ".join(needed[key]) for key in missing)

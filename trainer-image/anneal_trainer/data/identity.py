@@ -11,8 +11,8 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-from anneal_api.dataset import DatasetSpec
-from anneal_api.finetunejob import FineTuneSpec
+from anneal_api.datasource import DataSource
+from anneal_api.job import JobSpec
 from anneal_api.sources import parse_source
 from anneal_trainer.data.sources import DataFile, files_of
 from anneal_trainer.data.sources.failures import told
@@ -26,7 +26,7 @@ _HERE = ("volume", "local")
 _SIGNS = ("ETag", "etag", "md5Hash", "content_md5", "blob_id", "Content-MD5", "Digest", "generation")
 
 
-def sources_identity(spec: FineTuneSpec, volumes: dict[str, Path], model: Path) -> Identity:
+def sources_identity(spec: JobSpec, volumes: dict[str, Path], model: Path) -> Identity:
     """One entry a file or source: its name, and what changes when its content does."""
     entries: Identity = []
     for _, dataset in spec.all_datasets:
@@ -34,7 +34,7 @@ def sources_identity(spec: FineTuneSpec, volumes: dict[str, Path], model: Path) 
     return entries + _tokenizer(spec, model)
 
 
-def changed_since(made_from: Identity, spec: FineTuneSpec, volumes: dict[str, Path], model: Path) -> list[str]:
+def changed_since(made_from: Identity, spec: JobSpec, volumes: dict[str, Path], model: Path) -> list[str]:
     """The names of the files here that are not as they were, or are new or gone; InputError if a source is gone."""
     now = [entry for _, dataset in spec.all_datasets if _is_here(dataset.source) for entry in _local(dataset, volumes)]
     now += _tokenizer(spec, model)
@@ -46,7 +46,7 @@ def _is_here(source: str) -> bool:
     return parse_source(source).scheme in _HERE
 
 
-def _local(dataset: DatasetSpec, volumes: dict[str, Path]) -> Identity:
+def _local(dataset: DataSource, volumes: dict[str, Path]) -> Identity:
     if dataset.query is not None:
         from anneal_api.sources import local_path
 
@@ -54,7 +54,7 @@ def _local(dataset: DatasetSpec, volumes: dict[str, Path]) -> Identity:
     return [_entry(file.shown, Path(file.url)) for file in files_of(dataset, volumes)]
 
 
-def _remote(dataset: DatasetSpec, volumes: dict[str, Path]) -> Identity:
+def _remote(dataset: DataSource, volumes: dict[str, Path]) -> Identity:
     match parse_source(dataset.source).scheme:
         case "sql":
             from anneal_trainer.data.sources import sql
@@ -85,7 +85,7 @@ def _content(file: DataFile) -> str:
         return total.hexdigest()
 
 
-def _tokenizer(spec: FineTuneSpec, model: Path) -> Identity:
+def _tokenizer(spec: JobSpec, model: Path) -> Identity:
     return [_entry(f"{spec.model.source}/{name}", model / name) for name in TOKENIZER_FILES if (model / name).exists()]
 
 

@@ -59,6 +59,11 @@ class Problems:
         """Something worth telling of what is there."""
         self.remarks.setdefault(note.key, Lost()).add(f"{place}; {note.detail}" if note.detail else place)
 
+    @property
+    def notes(self) -> list[Note]:
+        """What was remarked on, without places."""
+        return [Note(reason, kind) for reason, kind in self.remarks]
+
     def absorb(self, other: "Problems") -> None:
         """Those of a part of the data, after the ones that are here."""
         self.total += other.total

@@ -9,11 +9,14 @@ from typing import Any
 
 from anneal_api.status import DatasetReport, DataWarning, Dropped, LengthBin, TokenCount
 from anneal_trainer.data import decide, shape
+from anneal_trainer.data.pieces import Note
 from anneal_trainer.data.problems import Lost
 
 _TOKENS_SHOWN = 16
 # Of all tokens: fewer trained ones are worth a look.
 _FEW_TRAINED = 0.02
+# Times as many judgements of one kind as of the other (arXiv 2402.01306, section 4.3, goes as far as that).
+_MANY_MORE = 10
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,16 @@ def dropped(lost: dict[str, Lost]) -> list[Dropped]:
         for reason, found in ranked
         if found.rows
     ]
+
+
+def unbalanced(wanted: Any) -> dict[tuple[str, str], Lost]:
+    """A remark if one kind of judgement is so rare that it hardly counts."""
+    rare = min(int(wanted.sum()), int((~wanted).sum()))
+    if rare * _MANY_MORE > len(wanted) - rare:
+        return {}
+    kind, field = ("true", "desirable") if wanted.sum() == rare else ("false", "undesirable")
+    note = Note("Unbalanced", f"have label {kind}, far fewer than the others: weigh them up with kto.{field}Weight")
+    return {note.key: Lost(rare)}
 
 
 def lengths(histogram: list[int]) -> list[LengthBin]:
@@ -81,7 +94,7 @@ def warnings(
         words = "repeat another one (preparation.duplicates: dropExact would drop them)"
         yield _rows("DuplicateRows", words, report.duplicates, report.rows)
     for (reason, words), found in remarks.items():
-        yield _rows(reason, words, found.rows, report.rows, found.places[0])
+        yield _rows(reason, words, found.rows, report.rows, found.places[0] if found.places else None)
     if report.trained_tokens < _FEW_TRAINED * report.tokens:
         share = report.trained_tokens / report.tokens
         yield DataWarning(

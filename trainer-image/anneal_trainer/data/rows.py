@@ -6,28 +6,28 @@ Not here: any decision that needs rows of another chunk (`decide`).
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cache
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from anneal_api.dataset import DatasetSpec
+from anneal_api.datasource import DataSource
 from anneal_trainer import model
 from anneal_trainer.context import Context
-from anneal_trainer.data import detect, formats, near, shape
+from anneal_trainer.data import detect, near, shape
 from anneal_trainer.data.encode import Encoder
-from anneal_trainer.data.pieces import Example, RowError, Text, Tokens
+from anneal_trainer.data.pieces import RowError
 from anneal_trainer.data.problems import Lost, Problems
-from anneal_trainer.data.seams import seam
+from anneal_trainer.data.reading import Read, reading_of
 from anneal_trainer.data.sources import Chunk, Placed
 from anneal_trainer.data.spool import TYPE, WIDTH, SpoolWriter
 
 _BATCH = 512
 POWERS = 32
-# Rows of each chunk whose pieces are compared with their whole text.
-SEAMS = 4
+# Rows of each chunk that are looked at closely.
+CLOSELY = 4
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Task:
     """One chunk of the dataset with the number `entry`, whose type is known by now."""
 
     entry: int
-    dataset: DatasetSpec
+    dataset: DataSource
     chunk: Chunk
 
 
@@ -49,6 +49,7 @@ class Facts:
     length: list[Any] = field(default_factory=list)
     trained: list[Any] = field(default_factory=list)
     cut: list[Any] = field(default_factory=list)
+    value: list[Any] = field(default_factory=list)
     offset: list[Any] = field(default_factory=list)
     files: list[tuple[int, str, str]] = field(default_factory=list)
 
@@ -68,14 +69,6 @@ class Made:
     histogram: Any = None
 
 
-class _Row(NamedTuple):
-    """A row with its tokens, and the sequences that these are divided into."""
-
-    placed: Placed
-    tokens: Tokens
-    sequences: list[Tokens]
-
-
 class Maker:
     """The work of the first pass, with what it needs once: tokenizer, encoder, one format a dataset, a spool."""
 
@@ -88,6 +81,7 @@ class Maker:
         self._per_band = (
             near.band_rows(spec.preparation.similarity) if spec.preparation.duplicates == "dropNear" else None
         )
+        self._reading = reading_of(spec)
         self._format = cache(self._formatter)
         self._limits = shape.Limits(spec.training.sequence_length, spec.preparation.long_rows)
 
@@ -101,12 +95,13 @@ class Maker:
             self._keep(batch, made)
         return made
 
-    def _formatter(self, entry: int, dataset_json: str) -> formats.Format:
+    def _formatter(self, entry: int, dataset_json: str) -> Callable[[dict[str, Any]], Any]:
         del entry
-        dataset = DatasetSpec.model_validate_json(dataset_json)
-        return formats.formatter(dataset, renderer=lambda: model.renderer(self._context.spec.model, self._tokenizer))
+        return self._reading.formatter(
+            self._reading.parsed(dataset_json), lambda: model.renderer(self._context.spec.model, self._tokenizer)
+        )
 
-    def _examples(self, rows: Iterator[Placed], task: Task, made: Made) -> Iterator[tuple[Placed, Example]]:
+    def _examples(self, rows: Iterator[Placed], task: Task, made: Made) -> Iterator[tuple[Placed, Any]]:
         form = self._format(task.entry, task.dataset.model_dump_json(exclude_none=True))
         for placed in rows:
             made.rows += 1
@@ -115,36 +110,36 @@ class Maker:
                 self._note(placed, example, made)
                 yield placed, example
             except RowError as error:
-                made.problems.add(placed.place, detect.explained(placed.row, task.dataset, error))
+                made.problems.add(placed.place, detect.explained(self._reading, placed.row, task.dataset, error))
 
-    def _note(self, placed: Placed, example: Example, made: Made) -> None:
-        """What is worth telling of a good row. Seams cost a second tokenization: the first rows show them."""
-        found = list(example.notes) if isinstance(example, Text) else []
-        if made.rows <= SEAMS and (met := seam(self._encoder, example)):
-            found.append(met)
-        for note in found:
+    def _note(self, placed: Placed, example: Any, made: Made) -> None:
+        """What is worth telling of a good row. Some of it costs time: the first rows show that."""
+        for note in self._reading.notes(example, self._encoder, closely=made.rows <= CLOSELY):
             made.problems.remark(placed.place, note)
 
-    def _keep(self, batch: list[tuple[Placed, Example]], made: Made) -> None:
-        tokens = self._encoder.encode([example for _, example in batch])
-        rows = [
-            _Row(placed, row, self._encoder.divided(example, row, self._limits.most))
-            for (placed, example), row in zip(batch, tokens, strict=True)
-        ]
-        rows, flat = self._checked(rows, made.problems)
+    def _keep(self, batch: list[tuple[Placed, Any]], made: Made) -> None:
+        read = self._reading.read(batch, self._encoder, self._limits, made.problems)
+        # A row that is read as several examples counts as so many.
+        made.rows += max(0, len(read) - len(batch))
+        self._count(read, made)
+        for row in read:
+            self._lose(row, row.reason, made)
+        rows, flat = self._checked([row for row in read if not row.reason], made.problems)
         if not rows:
             return
-        shaped = shape.shape(flat, len(rows), self._limits)
+        shaped = shape.shape(flat, len(rows), self._reading.limits(self._limits))
         for row, reason in zip(rows, shaped.reasons, strict=True):
-            if reason == shape.TOO_LONG and self._limits.long_rows == "error":
-                words = _too_long(len(row.tokens.input_ids), self._limits.most)
-                made.problems.add(row.placed.place, words, fatal=True)
-            elif reason:
-                made.lost.setdefault(reason, Lost()).add(row.placed.place)
-        self._count(rows, made)
+            self._lose(row, reason, made)
         self._spool_rows(rows, flat, shaped, made)
 
-    def _checked(self, rows: list["_Row"], problems: Problems) -> tuple[list["_Row"], shape.Flat]:
+    def _lose(self, row: Read, reason: str, made: Made) -> None:
+        """Count a row that is not trained on, if there is a reason."""
+        if reason == shape.TOO_LONG and self._limits.long_rows == "error":
+            made.problems.add(row.placed.place, _too_long(row.length, self._limits.most), fatal=True)
+        elif reason:
+            made.lost.setdefault(reason, Lost()).add(row.placed.place)
+
+    def _checked(self, rows: list[Read], problems: Problems) -> tuple[list[Read], shape.Flat]:
         """Without the rows that the model's vocabulary does not have."""
         try:
             flat = shape.Flat.of([row.sequences for row in rows])
@@ -155,20 +150,21 @@ class Maker:
         good = []
         for row in rows:
             try:
-                self._encoder.check(row.tokens)
+                for part in row.sequences:
+                    self._encoder.check(part)
                 good.append(row)
             except RowError as error:
                 problems.add(row.placed.place, str(error))
         return good, shape.Flat.of([row.sequences for row in good])
 
-    def _count(self, rows: list["_Row"], made: Made) -> None:
+    def _count(self, rows: list[Read], made: Made) -> None:
         import numpy as np
 
-        full = np.fromiter((len(row.tokens.input_ids) for row in rows), dtype=np.int64, count=len(rows))
+        full = np.fromiter((row.length for row in rows), dtype=np.int64, count=len(rows))
         powers = np.ceil(np.log2(np.maximum(full, 1))).astype(np.int64)
         made.histogram += np.bincount(powers, minlength=POWERS)[:POWERS]
 
-    def _spool_rows(self, rows: list["_Row"], flat: shape.Flat, shaped: shape.Shaped, made: Made) -> None:
+    def _spool_rows(self, rows: list[Read], flat: shape.Flat, shaped: shape.Shaped, made: Made) -> None:
         import numpy as np
 
         numbers, pieces = np.unique(shaped.row, return_counts=True)
@@ -178,7 +174,9 @@ class Maker:
         bounds = zip(shaped.start.tolist(), shaped.end.tolist(), strict=True)
         place = self._spool.write([np.concatenate([pairs[start:end] for start, end in bounds])])
         lengths = shaped.end - shaped.start
-        kept = [rows[number].placed for number in numbers.tolist()]
+        chosen = [rows[number] for number in numbers.tolist()]
+        kept = [row.placed for row in chosen]
+        values = np.array([row.value for row in chosen], dtype=np.float32)
         # All tokens of a row count, cut or not: its first sequence's first to its last one's last.
         first, last = np.searchsorted(flat.row, numbers), np.searchsorted(flat.row, numbers, side="right")
         whole = list(zip(flat.starts[first].tolist(), flat.starts[last].tolist(), strict=True))
@@ -187,9 +185,10 @@ class Maker:
         facts.length.append(lengths.astype(np.int32))
         facts.trained.append(shaped.trained.astype(np.int32))
         facts.pieces.append(pieces.astype(np.int32))
-        facts.cut.append(shaped.cut[numbers])
+        facts.cut.append(shaped.cut[numbers] | np.array([row.cut for row in chosen]))
+        facts.value.append(values)
         facts.number.append(np.array([placed.number for placed in kept], dtype=np.int64))
-        facts.digest.append(_digests(pairs, whole))
+        facts.digest.append(_digests(pairs, whole, values))
         _note_files(facts, kept, made.kept)
         if self._per_band:
             made.similar.append(self._sign(pairs[:, 0], whole))
@@ -214,11 +213,15 @@ def _too_long(length: int, most: int) -> str:
     )
 
 
-def _digests(pairs: Any, whole: list[tuple[int, int]]) -> Any:
+def _digests(pairs: Any, whole: list[tuple[int, int]], values: Any) -> Any:
+    """Of tokens, labels and value: the same answer judged twice, and differently, is no repetition."""
     import numpy as np
 
     data = memoryview(pairs).cast("B")
-    found = [hashlib.blake2b(data[WIDTH * start : WIDTH * end], digest_size=16).digest() for start, end in whole]
+    found = [
+        hashlib.blake2b(data[WIDTH * start : WIDTH * end], digest_size=16, salt=salt).digest()
+        for (start, end), salt in zip(whole, map(np.float32.tobytes, values), strict=True)
+    ]
     return np.frombuffer(b"".join(found), dtype=np.uint64).reshape(-1, 2)
 
 
@@ -228,6 +231,6 @@ def _note_files(facts: Facts, places: list[Placed], kept: int) -> None:
             facts.files.append((index, placed.file, placed.unit))
 
 
-def _batches(items: Iterator[tuple[Placed, Example]]) -> Iterator[list[tuple[Placed, Example]]]:
+def _batches(items: Iterator[tuple[Placed, Any]]) -> Iterator[list[tuple[Placed, Any]]]:
     while batch := list(islice(items, _BATCH)):
         yield batch

@@ -17,6 +17,7 @@ from typing import Any
 from anneal_api import Layout
 from anneal_api.status import DatasetReport
 from anneal_trainer.data.identity import Identity
+from anneal_trainer.data.partners import spliced
 from anneal_trainer.data.pieces import IGNORED
 from anneal_trainer.data.spool import SpoolReader
 from anneal_trainer.files import read_json, write_json
@@ -80,17 +81,24 @@ def write_report(path: Path, report: DatasetReport, places: dict[str, list[str]]
 
 @dataclass(frozen=True)
 class Packs:
-    """Numbers of sequences, pack after pack, and where each pack begins: one entry more than there are packs."""
+    """Numbers of sequences, pack after pack, and where each pack begins: one entry more than there are packs.
+
+    `lengths`: packs are of several sequences and say where each ends. `values`: a further column, by its name.
+    `spliced`: packs are of a row and its partner, whose answer is put behind the row's prompt, cut to so many tokens.
+    """
 
     order: Any
     starts: Any
+    lengths: bool = False
+    values: tuple[str, Any] | None = None
+    spliced: int | None = None
 
     def __len__(self) -> int:
         return len(self.starts) - 1
 
 
-def write_split(path: Path, reader: SpoolReader, packs: Packs, *, packed: bool, special: Any) -> dict[int, int]:
-    """One split, in pieces; `datasets.load_from_disk` opens it. A split that is not `packed` has packs of one.
+def write_split(path: Path, reader: SpoolReader, packs: Packs, *, special: Any) -> dict[int, int]:
+    """One split, in pieces; `datasets.load_from_disk` opens it.
 
     Returned is how often each token is trained for which `special` is true.
     """
@@ -99,8 +107,11 @@ def write_split(path: Path, reader: SpoolReader, packs: Packs, *, packed: bool, 
     seen: Counter[int] = Counter()
     path.mkdir(parents=True)
     integers = pa.list_(pa.int32())
-    names = ["input_ids", "labels", *(["seq_lengths"] if packed else [])]
-    schema = pa.schema([(name, integers) for name in names])
+    columns = [(name, integers) for name in ("input_ids", "labels", *(["seq_lengths"] if packs.lengths else []))]
+    if packs.values:
+        name, values = packs.values
+        columns.append((name, pa.from_numpy_dtype(values.dtype)))
+    schema = pa.schema(columns)
     with pa.OSFile(str(path / _FILE), "wb") as sink, pa.ipc.new_stream(sink, schema) as writer:
         for first in range(0, len(packs), _BATCH):
             last = min(first + _BATCH, len(packs))
@@ -121,15 +132,19 @@ def _batch(
 
     starts = packs.starts[first : last + 1]
     ids, labels, lengths = reader.read(packs.order[starts[0] : starts[-1]])
+    if packs.spliced:
+        ids, labels, lengths = spliced(ids, labels, lengths, packs.spliced)
     ends = np.concatenate(([0], np.cumsum(lengths)))
     bounds = starts - starts[0]
     tokens = pa.array(ends[bounds].astype(np.int32))
     columns = [(tokens, ids), (tokens, labels)]
-    if len(schema) > len(columns):
+    if packs.lengths:
         # What follows the end of one row is not its business: nothing may be judged by the first token of the next.
         labels[ends[:-1]] = IGNORED
         columns.append((pa.array(bounds.astype(np.int32)), lengths))
     arrays = [pa.ListArray.from_arrays(offsets, pa.array(values, type=pa.int32())) for offsets, values in columns]
+    if packs.values:
+        arrays.append(pa.array(packs.values[1][first:last]))
     return pa.record_batch(arrays, schema=schema), _trained(labels, ends[:-1], special)
 
 

@@ -31,7 +31,7 @@ class Gathered:
 
     def add(self, made: Made) -> None:
         """One more chunk."""
-        for name in ("number", "digest", "pieces", "length", "trained", "cut", "offset"):
+        for name in ("number", "digest", "pieces", "length", "trained", "cut", "value", "offset"):
             getattr(self.facts, name).extend(getattr(made.facts, name))
         self.facts.files += [(self.kept + index, file, unit) for index, file, unit in made.facts.files]
         self.problems.absorb(made.problems)
@@ -57,6 +57,7 @@ class Table:
     pieces: Any
     trained: Any
     cut: Any
+    value: Any
     sequences: Sequences
     files: list[tuple[int, str, str]]
 
@@ -83,6 +84,7 @@ class Table:
             pieces=column("pieces", "int32"),
             trained=column("trained", "int32"),
             cut=column("cut", "bool"),
+            value=column("value", "float32"),
             sequences=Sequences(
                 gathered.spools,
                 repeated(gathered.spool_of, "int16"),

@@ -18,6 +18,8 @@ from anneal_trainer.plan import Plan
 from anneal_trainer.reporter import Reporter
 
 _WINDOW = 20
+# Logged by every method, and fields of a report by themselves or of no use in one.
+_COMMON = frozenset({"loss", "learning_rate", "grad_norm", "epoch", "num_tokens"})
 
 
 @dataclass
@@ -91,12 +93,11 @@ class Follow(TrainerCallback):  # type: ignore[misc]
         self._pace.add(seconds, tokens - self._tokens)
         self._tokens = tokens
         _check_finite(state.global_step, logs, self._plan)
-        values = self._values(state.global_step, logs)
-        self._reporter.update(**values)
+        values, measured = self._values(state.global_step, logs), _measured(logs)
+        self._reporter.update(**values, metrics=self._reporter.report.metrics | measured)
         if self._metrics:
-            self._metrics.write(
-                {**{key: value for key, value in values.items() if value is not None}, "time": time.time()}
-            )
+            known = {key: value for key, value in values.items() if value is not None}
+            self._metrics.write({**known, **measured, "time": time.time()})
 
     def _values(self, step: int, logs: dict[str, Any]) -> dict[str, Any]:
         pace, left = self._pace.seconds_per_step, self._plan.steps - step
@@ -112,10 +113,16 @@ class Follow(TrainerCallback):  # type: ignore[misc]
         }
 
     def on_evaluate(self, _args: Any, state: Any, _control: Any, metrics: dict[str, float], **_options: Any) -> None:
-        """The holdout's loss."""
-        self._reporter.update(eval_loss=metrics["eval_loss"])
+        """The holdout's loss, and what else the method measures there."""
+        measured = _measured({name: value for name, value in metrics.items() if name != "eval_loss"})
+        self._reporter.update(eval_loss=metrics["eval_loss"], metrics=self._reporter.report.metrics | measured)
         if self._metrics:
-            self._metrics.write({"step": state.global_step, "eval_loss": metrics["eval_loss"], "time": time.time()})
+            self._metrics.write({"step": state.global_step, **metrics, "time": time.time()})
+
+
+def _measured(logs: dict[str, Any]) -> dict[str, float]:
+    """What a method logs beside what every method does, in six digits."""
+    return {name: float(f"{value:.6g}") for name, value in logs.items() if name not in _COMMON}
 
 
 def _check_finite(step: int, logs: dict[str, Any], plan: Plan) -> None:

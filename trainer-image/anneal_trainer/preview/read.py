@@ -1,29 +1,28 @@
 """The first rows of each source of a job, formatted, tokenized, cut and packed by the functions that `prepare` uses.
 
 Only as much is read as is shown; a row that cannot be used is shown with its problem, where `prepare` would refuse.
-Not here: the job's storage, which a preview neither needs nor writes.
+Not here: the job's storage, which a preview does not write, and needs for job:// sources alone.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
-from anneal_api import FineTuneJob, resolve
-from anneal_api.dataset import DatasetSpec
-from anneal_api.jobfile import JobFile
+from anneal_api import Job, resolve
+from anneal_api.datasource import DataSource
 from anneal_api.sources import UnmappedVolumeError
-from anneal_trainer import model
+from anneal_trainer import earlier, model
 from anneal_trainer.context import Context
-from anneal_trainer.data import formats, shape
+from anneal_trainer.data import shape
 from anneal_trainer.data.build import packing_of
 from anneal_trainer.data.detect import detected, explained
 from anneal_trainer.data.encode import Encoder
 from anneal_trainer.data.packing import pack
-from anneal_trainer.data.pieces import RowError, Text, Tokens
+from anneal_trainer.data.pieces import RowError, Tokens
 from anneal_trainer.data.problems import Problems, line
-from anneal_trainer.data.seams import seam
+from anneal_trainer.data.reading import Read, Reading, reading_of
 from anneal_trainer.data.sources import Placed
 from anneal_trainer.errors import InputError
 from anneal_trainer.preview.view import Preview, Shown, segments
@@ -47,38 +46,51 @@ class _Reader:
     encoder: Encoder
     most: int
 
-    def source(self, index: int, name: str, entry: DatasetSpec) -> Iterator[Shown]:
+    @property
+    def reading(self) -> Reading:
+        """The kind of rows that the job has."""
+        return reading_of(self.context.spec)
+
+    def source(self, index: int, name: str, entry: DataSource) -> Iterator[Shown]:
         """The first rows of one source, or why there are none."""
         problems = Problems()
         found = detected(name, entry, self.context, self.encoder.tokenizer, problems)
         if found is not None:
             spec, tokenizer = self.context.spec, self.encoder.tokenizer
-            form = formats.formatter(found.dataset, renderer=lambda: model.renderer(spec.model, tokenizer))
+            form = self.reading.formatter(found.dataset, lambda: model.renderer(spec.model, tokenizer))
             rows = chain.from_iterable(chunk.read(problems) for chunk in found.chunks)
             for placed in islice(rows, self.most):
                 yield from self._row(Shown(index, placed.place, found.kind), placed, found.dataset, form)
         for problem in problems.first:
             yield Shown(index, entry.source, problem=problem)
 
-    def _row(self, empty: Shown, placed: Placed, kind: DatasetSpec, form: formats.Format) -> Iterator[Shown]:
-        spec = self.context.spec
+    def _row(
+        self, empty: Shown, placed: Placed, dataset: Any, form: Callable[[dict[str, Any]], Any]
+    ) -> Iterator[Shown]:
+        spec, reading, problems = self.context.spec, self.reading, Problems()
         limits = shape.Limits(spec.training.sequence_length, spec.preparation.long_rows)
         try:
             example = form(placed.row)
-            (tokens,) = self.encoder.encode([example])
-            self.encoder.check(tokens)
+            read = reading.read([(placed, example)], self.encoder, limits, problems)
+            for part in chain.from_iterable(row.sequences for row in read):
+                self.encoder.check(part)
         except RowError as error:
-            yield empty.but(problem=line(explained(placed.row, kind, error)))
+            yield empty.but(problem=line(explained(reading, placed.row, dataset, error)))
             return
-        sequences = self.encoder.divided(example, tokens, limits.most)
-        (reason,) = shape.shape(shape.Flat.of([sequences]), 1, limits).reasons
-        seen = [*(example.notes if isinstance(example, Text) else ()), seam(self.encoder, example)]
-        notes = tuple(f"{note.kind}: {note.detail}" if note.detail else note.kind for note in seen if note)
-        for number, sequence in enumerate(sequences[:_PARTS], start=1):
-            part = f" (part {number} of {len(sequences)})" if len(sequences) > 1 else ""
-            yield self._sequence(
-                empty.but(place=f"{empty.place}{part}", fate=_FATES.get(reason, ""), notes=notes), sequence, limits.most
-            )
+        for problem in problems.first:
+            yield empty.but(problem=problem.removeprefix(f"{placed.place}: "))
+        notes = [*reading.notes(example, self.encoder, closely=True), *problems.notes]
+        said = tuple(f"{note.kind}: {note.detail}" if note.detail else note.kind for note in notes)
+        for row in read:
+            yield from self._sequences(empty.but(notes=(*said, *reading.told(row))), row, limits)
+
+    def _sequences(self, empty: Shown, row: Read, limits: shape.Limits) -> Iterator[Shown]:
+        (judged,) = shape.shape(shape.Flat.of([row.sequences]), 1, self.reading.limits(limits)).reasons
+        fate = _FATES.get(row.reason or judged, "")
+        names = self.reading.names or [f"part {n} of {len(row.sequences)}" for n in range(1, len(row.sequences) + 1)]
+        for name, sequence in zip(names, row.sequences[:_PARTS], strict=False):
+            place = f"{empty.place} ({name})" if len(row.sequences) > 1 else empty.place
+            yield self._sequence(empty.but(place=place, fate=fate), sequence, limits.most)
 
     def _sequence(self, empty: Shown, sequence: Tokens, most: int) -> Shown:
         if len(sequence.input_ids) <= most:
@@ -90,13 +102,12 @@ class _Reader:
         return empty.but(segments=segments(tokenizer, kept), cut=segments(tokenizer, rest), cut_tokens=lost)
 
 
-def preview(job: FineTuneJob, volumes: dict[str, Path], *, rows: int, dataset: int | None) -> Preview:
+def preview(job: Job, volumes: dict[str, Path], *, rows: int, dataset: int | None) -> Preview:
     """The first `rows` rows of every source, or of source number `dataset` alone."""
     spec = resolve(job.spec)
-    # The storage is never looked at; only rows are.
-    context = Context(JobFile(job=job.model_copy(update={"spec": spec}), storage_claim=""), volumes)
+    context = earlier.looking(job.model_copy(update={"spec": spec}), volumes)
     try:
-        path = model.tokenizer_directory(spec.model, volumes)
+        path = model.tokenizer_directory(spec.models[0], context)
         return first_rows(context, model.load_tokenizer(spec.model, path), path, rows=rows, dataset=dataset)
     except UnmappedVolumeError as error:
         raise InputError(str(error)) from error

@@ -51,6 +51,20 @@ def _texts(row: Row, columns: Columns, variant: str) -> tuple[str, str, str]:
     return (columns.text(row, "prompt") if variant == "ultra" else asked), chosen, rejected
 
 
+def prompt_of(kind: str, asked: str, spec: AlignmentFormat | None) -> str:
+    """The prompt of a type that words it itself, for a question alone."""
+    style = kind.partition(".")[0]
+    match style:
+        case "user_defined":
+            return (spec or AlignmentFormat()).prompt_format.format(system="", prompt=asked)
+        case "passthrough":
+            return asked
+        case "zephyr":
+            return ZEPHYR_PROMPT.format(prompt=asked)
+        case _:
+            return STYLES[style][0].prompt(asked)
+
+
 def distinct(pair: Pair, *, empty: tuple[str, str]) -> Pair:
     """The pair; RowError if its answers say the same or nothing."""
     if not all(empty):

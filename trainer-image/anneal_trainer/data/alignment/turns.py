@@ -68,6 +68,8 @@ def rendered(template: Template, messages: Sequence[Turn], *, generate: bool = F
     """The turns as text; RowError if the template refuses them."""
     try:
         return template(messages, generate=generate)
+    except RowError:
+        raise
     except Exception as error:  # a template raises what its author chose, jinja2.TemplateError or worse
         raise RowError(f"the chat template refuses these messages: {error}") from error
 

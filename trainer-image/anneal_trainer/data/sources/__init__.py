@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-from anneal_api.dataset import DatasetSpec
+from anneal_api.datasource import DataSource
 from anneal_api.sources import is_database, is_whole_hub_dataset
 from anneal_trainer.data.problems import Problems
 from anneal_trainer.data.sources.files import files_of
@@ -26,7 +26,7 @@ from anneal_trainer.data.sources.streams import DataFile
 __all__ = ["Chunk", "DataFile", "Placed", "Row", "chunks", "files_of", "rows"]
 
 
-def chunks(dataset: DatasetSpec, volumes: dict[str, Path], problems: Problems, *, seed: int = 0) -> Iterator[Chunk]:
+def chunks(dataset: DataSource, volumes: dict[str, Path], problems: Problems, *, seed: int = 0) -> Iterator[Chunk]:
     """The shares of one `datasets[]` entry, in order. `seed` chooses the rows where it says `shuffle`."""
     from anneal_trainer.data.sources import select
 
@@ -37,13 +37,13 @@ def chunks(dataset: DatasetSpec, volumes: dict[str, Path], problems: Problems, *
         yield from source(problems)
 
 
-def rows(dataset: DatasetSpec, volumes: dict[str, Path], problems: Problems, *, seed: int = 0) -> Iterator[Placed]:
+def rows(dataset: DataSource, volumes: dict[str, Path], problems: Problems, *, seed: int = 0) -> Iterator[Placed]:
     """Every readable row of one entry, read in this process."""
     for chunk in chunks(dataset, volumes, problems, seed=seed):
         yield from chunk.read(problems)
 
 
-def _chunks(dataset: DatasetSpec, volumes: dict[str, Path], problems: Problems) -> Iterator[Chunk]:
+def _chunks(dataset: DataSource, volumes: dict[str, Path], problems: Problems) -> Iterator[Chunk]:
     if is_database(dataset.source):
         from anneal_trainer.data.sources import sql
 
@@ -57,7 +57,7 @@ def _chunks(dataset: DatasetSpec, volumes: dict[str, Path], problems: Problems) 
             yield from _of_file(file, dataset, problems)
 
 
-def _of_file(file: DataFile, dataset: DatasetSpec, problems: Problems) -> Iterator[Chunk]:
+def _of_file(file: DataFile, dataset: DataSource, problems: Problems) -> Iterator[Chunk]:
     from anneal_trainer.data.sources import delimited, elements, lines, tables, webdataset
 
     match file.kind:

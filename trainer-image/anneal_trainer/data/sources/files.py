@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from anneal_api.dataset import DatasetSpec
+from anneal_api.datasource import DataSource
 from anneal_api.sources import Source, local_path, parse_source
 from anneal_trainer.data.sources.failures import told
 from anneal_trainer.data.sources.streams import COMPRESSIONS, DataFile, filesystem
@@ -85,7 +85,7 @@ def kind_of(path: str) -> str | None:
     return KINDS.get(posixpath.splitext(name)[1])
 
 
-def place_of(dataset: DatasetSpec, volumes: dict[str, Path]) -> Place:
+def place_of(dataset: DataSource, volumes: dict[str, Path]) -> Place:
     """Where an entry's files are. A hub source with a file is one of the hub's own file system."""
     source = parse_source(dataset.source)
     if source.scheme != "hf":
@@ -96,7 +96,7 @@ def place_of(dataset: DatasetSpec, volumes: dict[str, Path]) -> Place:
 class _HubPlace(Place):
     """Files of a data set of the hub at a revision."""
 
-    def __init__(self, dataset: DatasetSpec, source: Source) -> None:
+    def __init__(self, dataset: DataSource, source: Source) -> None:
         owner, name, *rest = [*source.path.split("/"), ""][:2] + source.path.split("/")[2:]
         repo = f"{owner}/{name}" if name else owner
         self.text, self.scheme, self._source, self._prefix = dataset.source, "hf", source, ""
@@ -113,7 +113,7 @@ class _HubPlace(Place):
         )
 
 
-def files_of(dataset: DatasetSpec, volumes: dict[str, Path]) -> list[DataFile]:
+def files_of(dataset: DataSource, volumes: dict[str, Path]) -> list[DataFile]:
     """The data files of an entry, in order; InputError if there is none."""
     place = place_of(dataset, volumes)
     with told(dataset.source, place.scheme):
@@ -121,7 +121,7 @@ def files_of(dataset: DatasetSpec, volumes: dict[str, Path]) -> list[DataFile]:
     return [place.file(path, _kind(place, path, dataset)) for path in paths]
 
 
-def _kind(place: Place, path: str, dataset: DatasetSpec) -> str:
+def _kind(place: Place, path: str, dataset: DataSource) -> str:
     kind = dataset.ds_type or kind_of(path)
     if kind is None:
         ending = posixpath.splitext(posixpath.basename(path.partition("?")[0]))[1] or "nothing"
@@ -132,7 +132,7 @@ def _kind(place: Place, path: str, dataset: DatasetSpec) -> str:
     return kind
 
 
-def _paths(place: Place, dataset: DatasetSpec) -> Iterator[str]:
+def _paths(place: Place, dataset: DataSource) -> Iterator[str]:
     if dataset.data_files:
         for pattern in dataset.data_files:
             yield from _one(place, f"{place.path}/{pattern}", dataset)
@@ -140,7 +140,7 @@ def _paths(place: Place, dataset: DatasetSpec) -> Iterator[str]:
         yield from _one(place, place.path, dataset)
 
 
-def _one(place: Place, path: str, dataset: DatasetSpec) -> list[str]:
+def _one(place: Place, path: str, dataset: DataSource) -> list[str]:
     if place.scheme == "http":
         return [path]
     if any(mark in path for mark in "*?"):
@@ -154,7 +154,7 @@ def _one(place: Place, path: str, dataset: DatasetSpec) -> list[str]:
     return found
 
 
-def _inside(place: Place, path: str, dataset: DatasetSpec) -> list[str]:
+def _inside(place: Place, path: str, dataset: DataSource) -> list[str]:
     saved = _saved(place, path, dataset)
     if saved is not None:
         return saved
@@ -168,7 +168,7 @@ def _hidden(name: str, root: str) -> bool:
     return any(part.startswith((".", "_")) for part in name.removeprefix(root.rstrip("/") + "/").split("/"))
 
 
-def _saved(place: Place, path: str, dataset: DatasetSpec) -> list[str] | None:
+def _saved(place: Place, path: str, dataset: DataSource) -> list[str] | None:
     """What the datasets library saved: its Arrow files in its own order; of the entry's split if it has several."""
     if place.system.exists(f"{path}/{_SPLITS}"):
         splits = json.loads(place.system.cat_file(f"{path}/{_SPLITS}"))["splits"]

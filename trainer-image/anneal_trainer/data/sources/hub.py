@@ -6,14 +6,14 @@ The commit is asked for once, so that all parts are of the same one. Files of a 
 
 from collections.abc import Iterator
 
-from anneal_api.dataset import DatasetSpec
+from anneal_api.datasource import DataSource
 from anneal_api.sources import parse_source
 from anneal_trainer.data.sources.failures import told
 from anneal_trainer.data.sources.placed import Row
 from anneal_trainer.errors import InputError
 
 
-def commit(dataset: DatasetSpec) -> str:
+def commit(dataset: DataSource) -> str:
     """What a revision means today; the revision itself where the hub is not asked (HF_HUB_OFFLINE)."""
     from huggingface_hub import HfApi, constants
 
@@ -24,7 +24,7 @@ def commit(dataset: DatasetSpec) -> str:
         return str(HfApi().dataset_info(name, revision=dataset.revision).sha)
 
 
-def rows(dataset: DatasetSpec) -> Iterator[tuple[int, Row]]:
+def rows(dataset: DataSource) -> Iterator[tuple[int, Row]]:
     """Every row with its number in the split."""
     from datasets import load_dataset
 

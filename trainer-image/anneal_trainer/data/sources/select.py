@@ -8,19 +8,19 @@ import random
 from collections.abc import Callable, Iterable, Iterator
 from itertools import groupby, islice
 
-from anneal_api.dataset import DatasetSpec
+from anneal_api.datasource import DataSource
 from anneal_trainer.data.problems import Problems
 from anneal_trainer.data.sources.placed import Chunk, Placed, Rows, packed
 
 Source = Callable[[Problems], Iterable[Chunk]]
 
 
-def selects(dataset: DatasetSpec) -> bool:
+def selects(dataset: DataSource) -> bool:
     """Whether an entry takes only some of its rows."""
     return dataset.limit is not None or dataset.shards is not None
 
 
-def selected(dataset: DatasetSpec, source: Source, problems: Problems, seed: int) -> Iterator[Rows]:
+def selected(dataset: DataSource, source: Source, problems: Problems, seed: int) -> Iterator[Rows]:
     """The rows that an entry takes, in the order of the source. Problems are those of the rows that were read."""
     taken = _sharded(dataset, _all(source, problems))
     if dataset.limit is not None and dataset.shuffle:
@@ -33,11 +33,11 @@ def _all(source: Source, problems: Problems) -> Iterator[Placed]:
         yield from chunk.read(problems)
 
 
-def _sharded(dataset: DatasetSpec, rows: Iterator[Placed]) -> Iterator[Placed]:
+def _sharded(dataset: DataSource, rows: Iterator[Placed]) -> Iterator[Placed]:
     return islice(rows, dataset.shards_idx or 0, None, dataset.shards or 1)
 
 
-def _sample(dataset: DatasetSpec, source: Source, rows: Iterator[Placed], seed: int) -> Iterator[Placed]:
+def _sample(dataset: DataSource, source: Source, rows: Iterator[Placed], seed: int) -> Iterator[Placed]:
     """`limit` rows by seed: counted first, then chosen by number."""
     # The first reading is for counting alone: what is wrong is told by the second.
     count = sum(1 for _ in _sharded(dataset, _all(source, Problems())))

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from anneal_api.dataset import DatasetSpec
+from anneal_api.datasource import DataSource
 from anneal_api.sources import local_path, parse_source
 from anneal_trainer.data.formats.values import shown
 from anneal_trainer.data.sources.placed import Row
@@ -24,7 +24,7 @@ _AT_ONCE = 2000
 _DRIVERS = {"mysql": "mysql+pymysql", "mariadb": "mariadb+pymysql"}
 
 
-def rows(dataset: DatasetSpec, volumes: dict[str, Path]) -> Iterator[tuple[int, Row]]:
+def rows(dataset: DataSource, volumes: dict[str, Path]) -> Iterator[tuple[int, Row]]:
     """Every row of the result with its number."""
     from sqlalchemy import text
 
@@ -39,7 +39,7 @@ def rows(dataset: DatasetSpec, volumes: dict[str, Path]) -> Iterator[tuple[int, 
             yield number, dict(row)
 
 
-def content_digest(dataset: DatasetSpec, volumes: dict[str, Path]) -> str:
+def content_digest(dataset: DataSource, volumes: dict[str, Path]) -> str:
     """sha256 over all rows: a data base has no other sign of change."""
     total = hashlib.sha256()
     for _, row in rows(dataset, volumes):
@@ -47,7 +47,7 @@ def content_digest(dataset: DatasetSpec, volumes: dict[str, Path]) -> str:
     return total.hexdigest()
 
 
-def _engine(dataset: DatasetSpec, volumes: dict[str, Path]) -> Any:
+def _engine(dataset: DataSource, volumes: dict[str, Path]) -> Any:
     from sqlalchemy import create_engine
     from sqlalchemy.exc import ArgumentError, NoSuchModuleError
     from sqlalchemy.pool import NullPool

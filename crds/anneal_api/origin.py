@@ -1,0 +1,78 @@
+"""What a job's result is to the jobs that start from it: the meaning of `job://KIND/NAME`, decided in one place. Pure.
+
+The operator asks it of the jobs of a namespace, `anneal run` of the runs on its storage. An adapter stands for the base
+that it was trained on, with every adapter before it; a full model stands for itself.
+Not here: waiting for a job to succeed (the operator's `steps.origin`), and merging (the trainer's `merge`).
+"""
+
+from anneal_api.base import Record
+from anneal_api.model import ModelSource
+from anneal_api.sources import parse_source
+from anneal_api.status import MOST_ADAPTERS, AdapterPin, Output, SourceReport
+
+# What they make judges texts and writes none.
+JUDGES = ("reward", "prm")
+
+
+class Made(Record):
+    """What a job came to: how, from which model, and where its results are."""
+
+    uid: str = ""
+    method: str
+    source: str
+    revision: str = "main"
+    # What the job:// sources of the job itself stood for.
+    sources: tuple[SourceReport, ...] = ()
+    outputs: tuple[Output, ...] = ()
+
+
+def address(kind: str, name: str) -> str:
+    """The source that stands for a job's result.
+
+    >>> address("FineTuneJob", "support-bot")
+    'job://finetunejob/support-bot'
+    """
+    return f"job://{kind.lower()}/{name}"
+
+
+def shown(source: str) -> str:
+    """The job that a source names, as messages write it: finetunejob/support-bot."""
+    return parse_source(source).path
+
+
+def misuse(named: ModelSource, *, method: str, made_by: str) -> str:
+    """Why a job of `method` cannot start from what a job of method `made_by` makes; empty if it can."""
+    if made_by not in JUDGES or (method in JUDGES and named.field == "model.source"):
+        return ""
+    return (
+        f"{named}: {shown(named.source)} makes a model that judges answers (method {made_by}), which cannot write any: "
+        "name a job of method sft, pretrain, dpo, ipo, kto, orpo, simpo or cpo"
+    )
+
+
+def no_start(named: ModelSource, made: Made) -> str:
+    """Why nothing can start from what has been made; empty if something can."""
+    if not made.outputs:
+        return f"{named}: {shown(named.source)} has succeeded without a result: delete it and apply it again"
+    if made.outputs[0].kind == "adapter" and len(_start(made).adapters) >= MOST_ADAPTERS:
+        return (
+            f"{named}: {MOST_ADAPTERS} jobs in a row have made adapters, and no more can be merged: train a full model "
+            "in between (remove adapter from one of them)"
+        )
+    return ""
+
+
+def pin(source: str, made: Made) -> SourceReport:
+    """What `source` stands for from now on; only where `no_start` has no objection."""
+    output = made.outputs[0]
+    if output.kind == "model":
+        return SourceReport(source=source, uid=made.uid, base=output.uri, digest=output.digest)
+    start = _start(made)
+    adapters = [*start.adapters, AdapterPin(uri=output.uri, digest=output.digest)]
+    return start.model_copy(update={"source": source, "uid": made.uid, "adapters": adapters})
+
+
+def _start(made: Made) -> SourceReport:
+    """What the job itself had started from."""
+    pinned = (each for each in made.sources if each.source == made.source)
+    return next(pinned, SourceReport(source=made.source, base=made.source, revision=made.revision))

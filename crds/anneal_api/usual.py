@@ -1,0 +1,51 @@
+"""Values that are allowed and unusual: what `anneal validate` notes and refuses nobody.
+
+The ranges are those in which the methods' papers and their users report good results; outside of them a run seldom
+fails, it just learns nothing, or forgets. Not here: what cannot work at all (the rules of each block).
+"""
+
+from collections.abc import Iterator
+from typing import Any, Final
+
+from anneal_api.job import JobSpec
+from anneal_api.practice import ADAPTER_FACTOR, PRACTICE
+from anneal_api.problems import Problem
+from anneal_api.resolve import resolve
+
+# Path in the resolved spec -> lowest and highest usual value, for each method.
+_RANGES: Final[dict[str, dict[str, tuple[float, float]]]] = {
+    "dpo": {"dpo.beta": (0.01, 1.0)},
+    "ipo": {"ipo.beta": (0.01, 1.0)},
+    "kto": {"kto.beta": (0.01, 1.0)},
+    "orpo": {"orpo.beta": (0.05, 0.5)},
+    "simpo": {"simpo.beta": (1.0, 10.0)},
+    "cpo": {"cpo.beta": (0.01, 1.0)},
+    "reward": {"reward.centerCoefficient": (0.0, 0.1)},
+}
+# Of the default learning rate: a tenth to ten times is what people use.
+_RATE_FACTOR: Final = 10.0
+_EPOCHS: Final = 3.0
+_LARGEST_GAMMA_SHARE: Final = 1.0
+
+
+def unusual(spec: JobSpec) -> list[Problem]:
+    """What a person may have meant otherwise, with the usual values."""
+    return list(_unusual(resolve(spec).dump(), spec.method, adapter=spec.adapter is not None))
+
+
+def _unusual(spec: dict[str, Any], method: str, *, adapter: bool) -> Iterator[Problem]:
+    usual = PRACTICE[method].learning_rate * (ADAPTER_FACTOR if adapter else 1)
+    rate = usual / _RATE_FACTOR, usual * _RATE_FACTOR
+    ranges = {**_RANGES.get(method, {}), "training.learningRate": rate}
+    for path, (low, high) in ranges.items():
+        block, _, field = path.partition(".")
+        value = spec[block][field]
+        if not low <= value <= high:
+            yield Problem(f"spec.{path}", f"{value:g} is unusual for {method}: {low:g} to {high:g} is common")
+    epochs = spec["training"].get("epochs")
+    if epochs and epochs > _EPOCHS and method not in ("sft", "pretrain"):
+        yield Problem(
+            "spec.training.epochs", f"{epochs:g} is unusual for {method}: one to three passes; more of them overfit"
+        )
+    if method == "simpo" and spec["simpo"]["gamma"] > _LARGEST_GAMMA_SHARE * spec["simpo"]["beta"]:
+        yield Problem("spec.simpo.gamma", f"{spec['simpo']['gamma']:g} is more than beta: 0.3 to 0.5 of beta is common")

@@ -1,0 +1,116 @@
+"""RLHFJob's spec: a method, its block and its rows belong together; defaults are the method's; what is unusual is noted."""
+
+from typing import Any
+
+import pytest
+
+from anneal_api import ManifestError, RLHFJob, parse_job, prepare_key, resolve
+from anneal_api.rlhfjob import BLOCKS, FAMILIES, family_of, types_of
+from anneal_api.usual import unusual
+
+DATA = {"source": "volume://runs/pairs.jsonl"}
+
+
+def manifest(method: str = "dpo", **spec: Any) -> dict[str, Any]:
+    """The smallest manifest of a method, with top-level keys replaced."""
+    return {
+        "apiVersion": "anneal.dev/v1alpha1",
+        "kind": "RLHFJob",
+        "metadata": {"name": "aligned"},
+        "spec": {"model": {"source": "hf://org/model"}, "method": method, "datasets": [DATA], **spec},
+    }
+
+
+def job(method: str = "dpo", **spec: Any) -> RLHFJob:
+    """The same, parsed."""
+    found = parse_job(manifest(method, **spec))
+    assert isinstance(found, RLHFJob)
+    return found
+
+
+def problems(method: str, **spec: Any) -> str:
+    """Every problem, a line each."""
+    with pytest.raises(ManifestError) as caught:
+        parse_job(manifest(method, **spec))
+    return "\n".join(map(str, caught.value.problems))
+
+
+@pytest.mark.parametrize("method", FAMILIES)
+def test_the_smallest_manifest_of_each_method_is_whole(method: str) -> None:
+    """A model, a method and data; resolving fills the rest, the method's own block among it, and twice changes nothing."""
+    spec = resolve(job(method).spec)
+    assert resolve(spec) == spec
+    assert (getattr(spec, method, None) is not None) == (method in BLOCKS)
+    assert unusual(spec) == []
+
+
+@pytest.mark.parametrize(
+    ("method", "adapter", "rate"),
+    [("dpo", False, 5e-7), ("dpo", True, 5e-6), ("kto", True, 5e-6), ("orpo", False, 8e-6), ("reward", True, 1e-4)],
+)
+def test_the_learning_rate_is_the_methods(method: str, *, adapter: bool, rate: float) -> None:
+    """An adapter takes ten times that of full fine-tuning."""
+    spec = job(method, **({"adapter": {}} if adapter else {})).spec
+    assert resolve(spec).training.learning_rate == pytest.approx(rate)
+
+
+BAD = [
+    ("dpo", {"kto": {}}, "spec.kto: this block is for method: kto"),
+    ("dpo", {"dpo": {"losses": ["sigmoid", "sft"], "lossWeights": [1.0]}}, "spec.dpo.lossWeights: lossWeights has one weight"),
+    ("dpo", {"dpo": {"losses": ["exo_pair"]}}, "spec.dpo.labelSmoothing: exo_pair and robust are about noisy labels"),
+    ("dpo", {"dpo": {"losses": ["sigmod"]}}, "did you mean sigmoid"),
+    ("cpo", {"cpo": {"loss": "hinge", "labelSmoothing": 0.1}}, "spec.cpo.labelSmoothing: labelSmoothing is for loss: sigmoid"),
+    ("orpo", {"reference": {"precompute": True}}, "spec.reference: reward, prm, orpo, simpo and cpo compare with no"),
+    ("dpo", {"reference": {"source": "gs://b/m"}}, "spec.reference.source"),
+    ("dpo", {"training": {"packing": True}}, "spec.training.packing: answers are compared apart"),
+    ("prm", {"datasets": [{**DATA, "type": "chatml.intel"}]}, "spec.datasets: the types that prm read: stepwise_supervised"),
+    ("dpo", {"datasets": [{**DATA, "type": "alpaca"}]}, "the types that dpo, ipo, orpo, simpo, cpo read: chatml.default"),
+    ("dpo", {"datasets": [{**DATA, "weight": 1.0}, DATA]}, "spec.datasets: write a weight for every dataset, or for none"),
+    ("dpo", {"model": {"source": "job://pytorchjob/x"}}, "job://KIND/NAME"),
+    ("ppo", {}, "'ppo' is not accepted; write one of: reward, prm, dpo"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("method", "spec", "expected"), BAD, ids=[each[2][:30] for each in BAD])
+def test_what_does_not_belong_together_is_refused(method: str, spec: dict[str, Any], expected: str) -> None:
+    """With the field and what to write."""
+    assert expected in problems(method, **spec)
+
+
+def test_a_method_is_never_guessed() -> None:
+    """There is no default method."""
+    document = manifest()
+    del document["spec"]["method"]
+    with pytest.raises(ManifestError, match=r"spec\.method: is required"):
+        parse_job(document)
+
+
+def test_a_type_that_two_families_know_is_read_as_the_methods_own() -> None:
+    """`chatml.intel` is a pair for dpo and a judged answer for kto; pairs without such a name serve kto too."""
+    assert family_of("dpo", "chatml.intel") == "preference"
+    assert family_of("kto", "chatml.intel") == "unpaired"
+    assert family_of("kto", "chat_template.default") == "preference"
+    assert len(types_of("kto")) == len(set(types_of("kto")))
+
+
+@pytest.mark.parametrize(
+    ("method", "spec", "noted"),
+    [
+        ("dpo", {"dpo": {"beta": 5.0}}, "spec.dpo.beta: 5 is unusual for dpo: 0.01 to 1 is common"),
+        ("dpo", {"training": {"learningRate": 2e-4}}, "spec.training.learningRate: 0.0002 is unusual for dpo: 5e-08 to 5e-06"),
+        ("dpo", {"training": {"epochs": 10}}, "spec.training.epochs: 10 is unusual for dpo"),
+        ("simpo", {"simpo": {"gamma": 3.0}}, "spec.simpo.gamma: 3 is more than beta"),
+    ],
+    ids=["beta", "rate", "epochs", "gamma"],
+)  # fmt: skip
+def test_what_is_unusual_is_noted_and_not_refused(method: str, spec: dict[str, Any], noted: str) -> None:
+    """With the range that is common."""
+    (problem,) = unusual(job(method, **spec).spec)
+    assert noted in str(problem)
+
+
+def test_methods_that_read_the_same_rows_share_what_is_made_of_them() -> None:
+    """Not what a loss is told: the prepared data of dpo is that of ipo, and not that of kto."""
+    keys = [prepare_key(resolve(job(method).spec), "runs") for method in ("dpo", "ipo", "simpo", "kto", "prm")]
+    assert len(set(keys)) == 3
+    assert prepare_key(resolve(job("dpo", dpo={"beta": 0.5}).spec), "runs") == keys[0]
