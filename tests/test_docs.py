@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from anneal_api import ConditionType, Outcome, Phase, Reason
+from anneal_api.alignment import ALIGNMENT_READS
 from anneal_api.columns import READS
 from anneal_api.conditions import DataReason
 
@@ -70,3 +71,11 @@ def test_every_dataset_type_is_described_with_its_columns() -> None:
             cell = line.split(" | ")[1]
             missing = [name for column in READS[kind].values() for name in column.names if name not in cell]
             assert not missing or cell == "the same", kind
+
+
+@pytest.mark.parametrize("family", [family for family in ALIGNMENT_READS if family != "prompt"])
+def test_every_type_of_judgements_is_in_the_page(family: str) -> None:
+    """With its columns."""
+    table = (ROOT / "docs/dataset-types.md").read_text().split("## Rows of judgements")[1].split("\n## ")[0]
+    for kind in ALIGNMENT_READS[family]:  # type: ignore[index]
+        assert f"`{kind}`" in table

@@ -29,6 +29,9 @@ DpoLoss = Literal[
     "discopop",
     "sft",
 ]
+# Half of the labels wrong would tell nothing. Inclusive: the API server compares a whole number, like 0, with a bound
+# cut to a whole number, so that 0 would not be less than 0.5.
+MOST_NOISE: Final = 0.49
 # Of these the noise of the labels is a part.
 _SMOOTHED: Final = ("exo_pair", "robust")
 
@@ -55,7 +58,7 @@ class DpoSpec(Block):
     label_smoothing: float = Field(
         default=0.0,
         ge=0,
-        lt=0.5,
+        le=MOST_NOISE,
         description="The share of pairs that are believed to be the wrong way round: for exo_pair and robust, which need it, aot and aot_unpaired.",
     )
     discopop_tau: float = Field(default=0.05, gt=0, le=100, description="The temperature of discopop (its section 4).")
@@ -122,7 +125,7 @@ class CpoSpec(Block):
         default=1.0, ge=0, le=100, description="Weight of the chosen answer's likelihood (the paper's is 1)."
     )
     label_smoothing: float = Field(
-        default=0.0, ge=0, lt=0.5, description="The share of pairs that are believed to be the wrong way round."
+        default=0.0, ge=0, le=MOST_NOISE, description="The share of pairs that are believed to be the wrong way round."
     )
 
     rules: ClassVar[tuple[Rule, ...]] = (

@@ -67,3 +67,11 @@ def test_only_the_run_policy_may_change_later(module: Any, model: Any) -> None:
     fields = set(SCHEMAS[module.KIND]["properties"]["spec"]["properties"])
     rules = immutable(model.model_fields["spec"].annotation)
     assert {rule.field.removeprefix("spec.") for rule in rules} == fields - {"runPolicy"}
+
+
+@pytest.mark.parametrize("place", [place for place, (_, schema) in ALL.items() if schema.get("type") == "number"])
+def test_no_exclusive_bound_is_a_fraction(place: str) -> None:
+    """The API server cuts a bound to a whole number to compare a whole number with it: 0 would not be less than 0.5."""
+    schema = ALL[place][1]
+    for bound in ("minimum", "maximum"):
+        assert float(schema.get(bound, 0)).is_integer() or not schema.get(f"exclusive{bound.title()}")
