@@ -48,6 +48,8 @@ def job_lines(job: dict[str, Any], now: datetime) -> list[str]:
     sections = (
         _summary(job, status, now),
         _progress(status, now),
+        _measured(status),
+        _answers(status),
         _conditions(status.conditions, now),
         _attempts(status.attempts, now),
         data_lines(status.dataset) if status.dataset else [],
@@ -71,6 +73,7 @@ def _summary(job: dict[str, Any], status: JobStatus, now: datetime) -> list[str]
     facts = pairs([
         ("Age", age(metadata.get("creationTimestamp"), now)),
         ("Model", job["spec"]["model"]["source"]),
+        *_origins(status),
         ("Method", job["spec"].get("method")),
         ("GPUs", gpus),
         ("GPU-hours", count(status.gpu_hours) if status.gpus else None),
@@ -95,6 +98,27 @@ def _progress(status: JobStatus, now: datetime) -> list[str]:
         ("Time left", progress.eta),
         ("Last report", progress.last_report_time and f"{age(progress.last_report_time, now)} ago"),
     ])  # fmt: skip
+
+
+def _measured(status: JobStatus) -> list[str]:
+    """What the method measures, a name a line: of the last step, and of the holdout where that was measured."""
+    found = status.progress.metrics if status.progress else {}
+    names = list(dict.fromkeys(name.removeprefix("eval_") for name in found))
+    rows = [(name, count(found.get(name)), count(found.get(f"eval_{name}"))) for name in names]
+    return table(("METRIC", "STEP", "HOLDOUT"), rows) if rows else []
+
+
+def _answers(status: JobStatus) -> list[str]:
+    """The latest answers to the job's sample prompts."""
+    samples = status.progress.samples if status.progress else []
+    return pairs([(f"At step {each.step}", f"{each.prompt} → {each.answer}") for each in samples])
+
+
+def _origins(status: JobStatus) -> Iterator[tuple[str, object]]:
+    """What the job:// sources stand for."""
+    for pin in status.sources:
+        merged = "".join(f" + {adapter.uri}" for adapter in pin.adapters)
+        yield "", f"{pin.source} is {pin.base}{merged}"
 
 
 def _conditions(conditions: Sequence[Condition], now: datetime) -> list[str]:

@@ -255,3 +255,26 @@ def test_a_name_of_both_kinds_is_told_apart(api_server: "ApiServer") -> None:
     assert f"write ftj/{name} or rlhf/{name}" in said
     assert "dpo" in status(api_server, f"rlhf/{name}")[1]
     assert "sft" in status(api_server, f"finetunejob/{name}")[1]
+
+
+def test_an_alignment_job_shows_what_it_measures(api_server: "ApiServer") -> None:
+    """Metrics of the step and of the holdout side by side, the latest answers, and what its source stands for."""
+    progress = {
+        "step": 40,
+        "totalSteps": 100,
+        "metrics": {"rewards/margins": 0.53, "eval_rewards/margins": 0.41, "kl": 0.02},
+        "samples": [{"prompt": "Say it", "answer": "YES", "step": 40}],
+    }
+    pin = {
+        "source": "job://finetunejob/sft",
+        "uid": "u-0",
+        "base": "hf://org/model",
+        "adapters": [{"uri": "volume://runs/sft", "digest": "sha256:0"}],
+    }
+    api_server.put_job({**RUNNING, "status": {**RUNNING["status"], "progress": progress, "sources": [pin]}})
+    _, shown, _ = status(api_server, RUNNING["metadata"]["name"])
+    lines = [" ".join(line.split()) for line in shown.splitlines()]
+    assert "rewards/margins 0.53 0.41" in lines
+    assert "kl 0.02" in lines
+    assert "At step 40 Say it → YES" in lines
+    assert any("job://finetunejob/sft is hf://org/model + volume://runs/sft" in line for line in lines)
