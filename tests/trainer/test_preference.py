@@ -201,6 +201,18 @@ def test_training_starts_with_no_difference_to_the_reference(storage: Path) -> N
         assert abs(records(storage, name)[-1]["eval_rewards/margins"]) > 0.001
 
 
+def test_the_models_own_dropout_is_off(storage: Path) -> None:
+    """It would be noise in a comparison; an adapter's own stays."""
+    rows = rows_for(storage, "dpo")
+    aligned(storage, alignment_job("dpo", "without"), rows)
+    config = json.loads((storage / "model/config.json").read_text())
+    (storage / "model/config.json").write_text(json.dumps({**config, "attention_dropout": 0.5}))
+    aligned(storage, alignment_job("dpo", "with"))
+    aligned(storage, alignment_job("dpo", "adapter", adapter={"r": 4, "dropout": 0.5}))
+    assert losses(storage, "with") == losses(storage, "without")
+    assert losses(storage, "adapter") != losses(storage, "without")
+
+
 def other_model(storage: Path, name: str = "other") -> Path:
     """A model with the same tokenizer and other weights."""
     import shutil
