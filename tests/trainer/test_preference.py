@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from anneal_api import ProgressReport
-from anneal_trainer import reference
+from anneal_trainer import reference, samples
 from anneal_trainer.errors import InputError, StoppedError
 from anneal_trainer.model import device, load_model, load_tokenizer
 from anneal_trainer.plan import make_plan
@@ -170,8 +171,6 @@ def trainer_of(storage: Path, made: Any, rows: list[dict[str, Any]]) -> Any:
 
 def test_the_adapter_switched_off_is_the_base_model_exactly(storage: Path) -> None:
     """Not nearly: the same numbers, even once the adapter has been trained."""
-    import torch
-
     made, rows = alignment_job("dpo"), rows_for(storage, "dpo")
     trainer = trainer_of(storage, made, rows)
     trainer.train()
@@ -202,11 +201,22 @@ def test_training_starts_with_no_difference_to_the_reference(storage: Path) -> N
         assert abs(records(storage, name)[-1]["eval_rewards/margins"]) > 0.001
 
 
+def test_the_models_own_dropout_is_off(storage: Path) -> None:
+    """It would be noise in a comparison; an adapter's own stays."""
+    rows = rows_for(storage, "dpo")
+    aligned(storage, alignment_job("dpo", "without"), rows)
+    config = json.loads((storage / "model/config.json").read_text())
+    (storage / "model/config.json").write_text(json.dumps({**config, "attention_dropout": 0.5}))
+    aligned(storage, alignment_job("dpo", "with"))
+    aligned(storage, alignment_job("dpo", "adapter", adapter={"r": 4, "dropout": 0.5}))
+    assert losses(storage, "with") == losses(storage, "without")
+    assert losses(storage, "adapter") != losses(storage, "without")
+
+
 def other_model(storage: Path, name: str = "other") -> Path:
     """A model with the same tokenizer and other weights."""
     import shutil
 
-    import torch
     from transformers import AutoModelForCausalLM
 
     shutil.copytree(storage / "model", storage / name)
@@ -266,6 +276,46 @@ def test_a_reference_with_another_vocabulary_is_refused(storage: Path) -> None:
     reference.check_reference(alignment_context(storage, alignment_job("dpo")))
 
 
+def test_a_whole_run_is_trls(storage: Path) -> None:
+    """The same rows in the same order under TRL's DPOTrainer: step for step the same losses, margins and gradients."""
+    from datasets import Dataset
+    from peft import LoraConfig
+    from torch.utils.data import SequentialSampler
+    from transformers import AutoModelForCausalLM
+    from trl import DPOConfig, DPOTrainer
+
+    from anneal_trainer.order import RunOrder
+
+    # No token crosses a line's end, so that both cut prompt from answer at the same place.
+    texts = [(prompt.replace(": ", "\n"), chosen, rejected) for prompt, chosen, rejected in pair_texts(16)]
+    tokenizer = tokenizer_of(storage)
+    aligned(storage, alignment_job("dpo"), pair_rows(tokenizer, texts))
+    ordered = [texts[number] for number in RunOrder(16, 4, 8, 42)]
+    names = ("prompt", "chosen", "rejected")
+
+    class InOrder(DPOTrainer):  # type: ignore[misc]
+        def _get_train_sampler(self, _dataset: Any = None) -> Any:
+            return SequentialSampler(self.train_dataset)
+
+    torch.manual_seed(42)
+    args = DPOConfig(
+        output_dir=str(storage / "peer"), max_steps=4, per_device_train_batch_size=8, learning_rate=5e-3,
+        lr_scheduler_type="cosine", gradient_checkpointing=False, bf16=False, use_cpu=True, logging_steps=1,
+        save_strategy="no", report_to=[], disable_tqdm=True, seed=42, max_length=None,
+    )  # fmt: skip
+    peer = InOrder(
+        AutoModelForCausalLM.from_pretrained(storage / "model", dtype=torch.float32),
+        args=args,
+        train_dataset=Dataset.from_list([dict(zip(names, text, strict=True)) for text in ordered]),
+        processing_class=tokenizer,
+        peft_config=LoraConfig(r=4, lora_alpha=8, target_modules="all-linear", task_type="CAUSAL_LM"),
+    )
+    peer.train()
+    for ours, theirs in zip(records(storage), peer.state.log_history, strict=False):
+        for name in ("loss", "grad_norm", "rewards/chosen", "rewards/margins", "rewards/accuracies", "logps/rejected"):
+            assert ours[name] == pytest.approx(theirs[name], rel=1e-3, abs=1e-4), name
+
+
 # What a person sees -----------------------------------------------------------------------------------------------
 
 
@@ -317,3 +367,39 @@ def test_the_tokenizer_of_a_model_is_read_as_ever(storage: Path) -> None:
     assert chosen is not None
     with pytest.raises(InputError, match=r"reference\.source volume://runs/other: the tokenizer does not load"):
         load_tokenizer(chosen, storage / "other", field=reference.FIELD)
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "expected"),
+    [
+        ("chatml.intel", {}, "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"),
+        ("llama3.ultra", {}, "<|start_header_id|>user<|end_header_id|>\n\nHi<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n"),
+        ("passthrough", {}, "Hi"),
+        ("zephyr.nectar", {}, "<|system|>\n</s>\n<|user|>\nHi</s>\n<|assistant|>\n"),
+        ("user_defined", {"format": {"promptFormat": "Q: {prompt}\nA:"}}, "Q: Hi\nA:"),
+        ("chat_template.default", {}, "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"),
+    ],
+)  # fmt: skip
+def test_samples_are_asked_as_the_rows_ask(storage: Path, kind: str, options: dict[str, Any], expected: str) -> None:
+    """Each style of pairs has its own words around a prompt."""
+    made = alignment_job("dpo", datasets=[{"source": "volume://runs/pairs.jsonl", "type": kind, **options}])
+    tokenizer = load_tokenizer(made.spec.model, storage / "model")
+    assert samples.asking(made.spec, kind).text("Hi", tokenizer)[0] == expected
+
+
+@pytest.mark.parametrize(("layers", "flat"), [("full_attention", True), ("linear_attention", False)])
+def test_models_that_carry_a_state_are_given_padded_lines(storage: Path, layers: str, *, flat: bool) -> None:
+    """With FlashAttention lines are laid end to end, but where a state would go from one answer to the next."""
+    from types import SimpleNamespace
+
+    from anneal_trainer.methods import loop
+
+    config = json.loads((storage / "model/config.json").read_text())
+    (storage / "model/config.json").write_text(json.dumps({**config, "layer_types": [layers] * 2}))
+    here = alignment_context(storage, alignment_job("dpo"))
+    ready = made_ready(here, rows_for(storage, "dpo"))
+    plan = make_plan(here.spec, sequences=24, world=1, micro_batch=None)
+    base = SimpleNamespace(config=SimpleNamespace(_attn_implementation="flash_attention_2"))
+    stop = Stop()
+    stop.restore()
+    assert loop.Setup(here, ready, plan, device(), stop).collator(base).flat == flat
