@@ -50,10 +50,19 @@ class Setup:
     def base_model(self, *, dropout: bool = True) -> Any:
         """The base model; without `dropout` only an adapter's own is left."""
         torch.manual_seed(self.context.spec.training.seed)
-        base = model.load_model(self.context.spec, self.ready.model_path, self.ready.tokenizer, found=self.found)
+        spec = self.context.spec
+        base = model.load_model(spec, self.ready.model_path, self.ready.tokenizer, found=self.found)
+        if self.found.kind == "cuda" and spec.model.quantization == "none":
+            # The trainer would do it later; some kernels of attention work nowhere else.
+            base.to("cuda")
         if not dropout:
             model.switch_dropout_off(base)
         return base
+
+    def computing(self) -> Any:
+        """The precision that training computes in, as a block of code."""
+        half = model.precision(self.context.spec, self.found) == "bf16"
+        return torch.autocast(self.found.kind, dtype=torch.bfloat16, enabled=half)
 
     def language_options(self, base: Any, **arguments: Any) -> dict[str, Any]:
         """What a trainer of a language model takes."""

@@ -22,6 +22,7 @@ def run(context: Context, ready: Ready, *, reporter: Reporter, stop: Stop) -> Re
 def _trainer(setup: loop.Setup) -> OrderedTrainer:
     base, ready = setup.base_model(), setup.ready
     if ready.report.packed:
-        apart.check(base)
+        with setup.computing():
+            apart.check(base)
     collator = collator_for(base, ready.tokenizer) if ready.report.packed else None
     return OrderedTrainer(data_collator=collator, **setup.language_options(base))
