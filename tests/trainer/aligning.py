@@ -145,7 +145,7 @@ def made_ready(context: Context, rows: Sequence[Row] = (), held: Sequence[Row] =
         store.write_report(path, report, {})
     prepared = store.load(path)
     assert prepared is not None
-    directory = model.directory(context.spec.model, context.layout, context.volumes)
+    directory = model.directory(context.spec.models[0], context)
     return Ready(prepared, context.spec.model, directory, reused=True)
 
 
