@@ -197,7 +197,7 @@ def in_two_processes(storage: Path, jobs: Sequence[RLHFJob]) -> None:
             [sys.executable, "-m", "trainer.aligning", str(storage), documents],
             env={
                 **os.environ, "OMP_NUM_THREADS": "1", "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2",
-                "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port,
+                "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "PYTHONPATH": os.pathsep.join(sys.path),
             },
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         )
