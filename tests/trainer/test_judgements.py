@@ -169,7 +169,11 @@ BAD = [
     pytest.param("kto", [judged(0, label=True), judged(1, label=True)],
                  "all labels are true, of 2 rows: method kto learns from answers that are wanted and from such as are not",
                  id="one-class"),
-    pytest.param("kto", [judged(0), judged(1, label="yes")], "line 2: label must be true or false", id="label"),
+    pytest.param("kto", [judged(0), judged(1, label="yes")], "line 2: label must be true or false, or 1 or 0", id="label"),
+    pytest.param("dpo", [pair(0), pair(1, rejected={"role": "assistant", "content": " \n"})],
+                 "line 2: chosen and rejected must have words", id="blank-side"),
+    pytest.param("prm", [{**steps(n), "labels": [True, True]} for n in range(3)],
+                 "all labels are true, of 3 rows: method prm learns from steps that are right", id="one-class-of-steps"),
     pytest.param("reward", [pair(0), pair(1, margin="big")], "line 2: margin must be a number", id="margin"),
     pytest.param("prm", [steps(0), {**steps(1), "labels": [True]}], "line 2: each step has one label", id="steps"),
     pytest.param("dpo", [judged(0)], "no type fits its columns (prompt, completion, label); a type needs prompt or", id="kind"),
@@ -189,7 +193,7 @@ def test_prompts_that_differ_between_the_sides_are_told(storage: Path) -> None:
     rows = [{"chosen": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "x"}],
              "rejected": [{"role": "user", "content": "b"}, {"role": "assistant", "content": "y"}]}]  # fmt: skip
     source = [{"source": f"volume://{CLAIM}/rows.jsonl", "type": "chat_template.argilla_chat"}]
-    with pytest.raises(DataError, match="must be conversations that differ in their last turn alone"):
+    with pytest.raises(DataError, match=r"in their last turn alone; their turns \[0\] differ: .a. and .b."):
         prepared(storage, "dpo", rows, datasets=source)
 
 
@@ -205,6 +209,12 @@ def test_an_answer_judged_twice_and_differently_is_no_repetition(storage: Path) 
     rows = [judged(0, label=True), judged(0, label=False), judged(0, label=True)]
     ready = prepared(storage, "kto", rows, preparation={"duplicates": "dropExact"})
     assert (ready.report.used, ready.report.duplicates) == (2, 1)
+
+
+def test_labels_may_be_numbers(storage: Path) -> None:
+    """As many files have them: 1 is true and 0 is false."""
+    ready = prepared(storage, "kto", [judged(0, label=1), judged(1, label=0)])
+    assert ready.prepared.dataset("train")["desirable"][:] == [True, False]
 
 
 def test_a_rare_label_is_warned_of(storage: Path) -> None:

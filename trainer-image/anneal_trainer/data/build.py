@@ -45,7 +45,7 @@ def build(context: Context, tokenizer: Any, model_path: Path, *, draft: Path, re
     splits = {store.TRAIN: chosen.train, store.EVAL: chosen.measured}
     packs = {name: _packs(table, rows, spec, packed=packed) for name, rows in splits.items() if len(rows)}
     wanted = table.value[chosen.train] > 0
-    _check_classes(spec, wanted)
+    _check_classes(spec, table.value[chosen.train])
     with SpoolReader(table.sequences) as reader:
         special = report.special_ids(tokenizer, model.vocabulary(model_path, tokenizer))
         trained = {
@@ -207,14 +207,24 @@ def _examples(spec: RLHFSpec, table: Table, rows: Any, sequences: Any) -> store.
             return store.Packs(sequences, each, lengths=True)
 
 
-def _check_classes(spec: JobSpec, wanted: Any) -> None:
+def _check_classes(spec: JobSpec, values: Any) -> None:
     """What is judged one by one teaches nothing where all of it is judged alike."""
-    if isinstance(spec, RLHFSpec) and spec.family == "unpaired" and wanted.all() == wanted.any():
-        label = "true" if wanted.any() else "false"
-        raise DataError(
-            f"all labels are {label}, of {counted(len(wanted), 'row')}: method {spec.method} learns from answers that "
-            "are wanted and from such as are not; add rows with the other label, or pairs (type chat_template.default)"
-        )
+    if not isinstance(spec, RLHFSpec) or spec.family not in _ALIKE:
+        return
+    # As `reading` writes them: of an answer 0 or 1, of steps 1, 2 or 3.
+    right, wrong = (values == 1, values == 0) if spec.family == "unpaired" else (values != 2, values != 1)  # noqa: PLR2004
+    if not (right.any() and wrong.any()):
+        label = "true" if right.any() else "false"
+        words = _ALIKE[spec.family].format(method=spec.method)
+        raise DataError(f"all labels are {label}, of {counted(len(values), 'row')}: {words}")
+
+
+_ALIKE = {
+    "unpaired": "method {method} learns from answers that are wanted and from such as are not; add rows with the other "
+    "label, or pairs (type chat_template.default)",
+    "stepwise": "method {method} learns from steps that are right and from such as are wrong; add rows with the other "
+    "label",
+}
 
 
 def _report(

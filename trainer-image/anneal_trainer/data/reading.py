@@ -279,8 +279,14 @@ def _answered(prompt: list[int], answer: list[int]) -> Tokens:
 
 
 def _value(tokens: AlignedTokens) -> float:
-    """Whether a judged answer is wanted."""
-    return float(tokens.label) if isinstance(tokens, JudgedTokens) else 0.0
+    """Whether a judged answer is wanted; of judged steps, whether any is right (1), any wrong (2), or both (3)."""
+    match tokens:
+        case JudgedTokens():
+            return float(tokens.label)
+        case StepTokens(_, labels):
+            return float((1 in labels) + 2 * (0 in labels))
+        case _:
+            return 0.0
 
 
 def _margin(row: dict[str, Any]) -> float:

@@ -72,7 +72,10 @@ def special_tokens(counts: dict[int, int], tokenizer: Any) -> list[TokenCount]:
 _GONE = {
     shape.BAD: ("BadRowsDropped", "cannot be read or understood and are dropped"),
     shape.MASKED: ("MaskedRowsDropped", "have no token to train on and are dropped"),
-    shape.CUT_OFF: ("AnswersCutOff", "have their whole answer beyond training.sequenceLength and are dropped"),
+    shape.CUT_OFF: (
+        "AnswersCutOff",
+        "have no answer, or nothing in which two answers differ, within training.sequenceLength and are dropped",
+    ),
     shape.TOO_LONG: ("LongRowsDropped", "are longer than training.sequenceLength and are dropped"),
     decide.LEAKED: ("EvaluationRowsDropped", "repeat an evaluation row and are dropped"),
 }

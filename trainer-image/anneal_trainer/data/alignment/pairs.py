@@ -67,10 +67,10 @@ def prompt_of(kind: str, asked: str, spec: AlignmentFormat | None) -> str:
 
 def distinct(pair: Pair, *, empty: tuple[str, str]) -> Pair:
     """The pair; RowError if its answers say the same or nothing."""
-    if not all(empty):
+    if not all(text.strip() for text in empty):
         raise RowError("chosen and rejected must have words; an empty answer cannot be preferred to")
     if pair.chosen == pair.rejected:
-        raise RowError(f"chosen and rejected are the same, {shown(pair.chosen)}: there is nothing to prefer")
+        raise RowError(f"chosen and rejected are the same, {shown(empty[0])}: there is nothing to prefer")
     return pair
 
 
@@ -158,10 +158,17 @@ def _last(row: Row, columns: Columns, slot: str) -> Turn:
 
 def _whole_conversations(row: Row, columns: Columns) -> Conversation:
     chosen, rejected = (turns(columns.value(row, slot), columns.of(row, slot)) for slot in ("chosen", "rejected"))
-    if chosen[:-1] != rejected[:-1] or len(chosen) == 1:
+    if len(chosen) != len(rejected) or len(chosen) == 1:
         raise RowError(
             "chosen and rejected must be conversations that differ in their last turn alone; "
             f"they have {counted(len(chosen), 'turn')} and {counted(len(rejected), 'turn')}"
+        )
+    place = next((at for at, both in enumerate(zip(chosen, rejected, strict=True)) if both[0] != both[1]), len(chosen))
+    if place < len(chosen) - 1:
+        one, other = shown(chosen[place]["content"]), shown(rejected[place]["content"])
+        raise RowError(
+            "chosen and rejected must be conversations that differ in their last turn alone; "
+            f"their turns [{place}] differ: {one} and {other}"
         )
     return chosen[:-1], said_by_the_model(chosen[-1], "chosen"), said_by_the_model(rejected[-1], "rejected")
 
@@ -215,16 +222,16 @@ def judged_user_defined(spec: AlignmentFormat) -> Callable[[Row, Columns], Judge
 
 
 def _wordy(text: str) -> str:
-    if not text:
+    if not text.strip():
         raise RowError("completion must have words: there is nothing to judge")
     return text
 
 
 def _label(row: Row, columns: Columns) -> bool:
     value = columns.value(row, "label")
-    if not isinstance(value, bool):
-        raise RowError(f"{columns.of(row, 'label')} must be true or false, got {shown(value)}")
-    return value
+    if not isinstance(value, bool) and value not in (0, 1):
+        raise RowError(f"{columns.of(row, 'label')} must be true or false, or 1 or 0, got {shown(value)}")
+    return bool(value)
 
 
 def compared(template: Template) -> Callable[[Row, Columns], Compared]:
