@@ -10,6 +10,7 @@ import pytest
 from anneal_api import ProgressReport, RLHFJob, parse_job
 from anneal_trainer.data.partners import partners, spliced
 from anneal_trainer.data.pieces import IGNORED
+from anneal_trainer.data.reading import Judgements
 from anneal_trainer.errors import DataError
 from anneal_trainer.prepare import Ready, prepare
 from anneal_trainer.preview.read import preview
@@ -169,9 +170,6 @@ BAD = [
     pytest.param("dpo", [{"prompt": "a", "chosen": "b", "rejected": "c"}],
                  "its columns (prompt, chosen, rejected) can be worded in several ways: set datasets[0].type to one of chatml.default",
                  id="wordings"),
-    pytest.param("kto", [{"prompt": "a", "completion": "b", "label": True}],
-                 "set datasets[0].type to one of chatml.prompt_pairs, chatml.ultra, llama3.prompt_pairs, llama3.ultra, user_defined",
-                 id="judged-wordings"),
     pytest.param("dpo", [{"prompt": "a", "system": "s", "chosen": [{"role": "user", "content": "a"}], "rejected": [{"role": "user", "content": "a"}]}],
                  "can be worded in several ways", id="turns-beside-a-system-text"),
     pytest.param("kto", [judged(0, label=True), judged(1, label=True)],
@@ -192,15 +190,24 @@ def test_what_cannot_be_learnt_from_is_told(storage: Path, method: str, rows: li
     assert message in str(caught.value)
 
 
-ASKED, BETTER, WORSE = ({"role": who, "content": said} for who, said in (("user", "q"), ("assistant", "a"), ("assistant", "b")))
+def test_judged_answers_are_told_the_types_that_fit() -> None:
+    """Those that the method reads with all their columns there, the most telling ones."""
+    dataset = job("kto").spec.datasets[0].model_copy(update={"type": None})
+    fit = Judgements("kto").choices(["prompt", "completion", "label"], dataset)
+    assert fit == "chatml.prompt_pairs, chatml.ultra, llama3.prompt_pairs, llama3.ultra, user_defined"
+
+
+QUESTION, BETTER, WORSE = (
+    {"role": who, "content": said} for who, said in (("user", "q"), ("assistant", "a"), ("assistant", "b"))
+)
 
 
 @pytest.mark.parametrize(
     ("row", "kind"),
     [
-        ({"prompt": [ASKED], "chosen": [BETTER], "rejected": [WORSE]}, "chat_template.default"),
-        ({"chosen": [ASKED, BETTER], "rejected": [ASKED, WORSE]}, "chat_template.argilla_chat"),
-        ({"prompt": "q", "chosen": [ASKED, BETTER], "rejected": [ASKED, WORSE]}, "chat_template.argilla_chat"),
+        ({"prompt": [QUESTION], "chosen": [BETTER], "rejected": [WORSE]}, "chat_template.default"),
+        ({"chosen": [QUESTION, BETTER], "rejected": [QUESTION, WORSE]}, "chat_template.argilla_chat"),
+        ({"prompt": "q", "chosen": [QUESTION, BETTER], "rejected": [QUESTION, WORSE]}, "chat_template.argilla_chat"),
     ],
     ids=["explicit", "implicit", "both"],
 )
@@ -208,7 +215,9 @@ def test_pairs_of_conversations_are_found_by_their_values(storage: Path, row: di
     """TRL's conversational pairs become the same two sequences whichever way they are written."""
     ready = prepared(storage, "dpo", [row])
     assert ready.report.types == [kind]
-    assert [text.partition("assistant")[0].count("q") for text, _ in told(ready, ready.train[0])] == [1, 1]
+    asked = ASKED.replace("Say 3", "q")
+    expected = [(f"{asked}a<|im_end|>", "a<|im_end|>"), (f"{asked}b<|im_end|>", "b<|im_end|>")]
+    assert told(ready, ready.prepared.dataset("train")[0]) == expected
 
 
 def test_prompts_that_differ_between_the_sides_are_told(storage: Path) -> None:

@@ -19,7 +19,6 @@ from anneal_trainer.data.pieces import Note, RowError
 from anneal_trainer.data.problems import Problems, line
 from anneal_trainer.data.reading import Reading, reading_of
 
-
 # Rows of which one must have the columns of a type that is given.
 _LOOKED_AT = 20
 

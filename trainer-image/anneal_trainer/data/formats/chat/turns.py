@@ -206,7 +206,9 @@ class Reader:
 
 def _is_off(message: Message) -> bool:
     """Whether a turn is marked as OpenAI's and Axolotl's files mark what is not to be trained."""
-    return any(message.get(key) in (False, 0) for key in ("train", "weight") if key in message)
+    return ("train" in message and message["train"] in (False, 0)) or (
+        "weight" in message and message["weight"] in (False, 0)
+    )
 
 
 def messages_of(row: dict[str, Any], columns: tuple[str, ...]) -> tuple[str, list[Any]]:
