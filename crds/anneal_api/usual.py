@@ -1,4 +1,4 @@
-"""Values that are allowed and unusual: what `anneal validate` notes and refuses nobody.
+"""Values that are allowed and unusual, or do nothing: what `anneal validate` notes and refuses nobody.
 
 The ranges are those in which the methods' papers and their users report good results; outside of them a run seldom
 fails, it just learns nothing, or forgets. Not here: what cannot work at all (the rules of each block).
@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from anneal_api.job import JobSpec
 from anneal_api.practice import ADAPTER_FACTOR, PRACTICE
+from anneal_api.preparation import PreparationSpec
 from anneal_api.problems import Problem
 from anneal_api.resolve import resolve
 
@@ -30,7 +31,18 @@ _LARGEST_GAMMA_SHARE: Final = 1.0
 
 def unusual(spec: JobSpec) -> list[Problem]:
     """What a person may have meant otherwise, with the usual values."""
-    return list(_unusual(resolve(spec).dump(), spec.method, adapter=spec.adapter is not None))
+    return [*_idle(spec), *_unusual(resolve(spec).dump(), spec.method, adapter=spec.adapter is not None)]
+
+
+def _idle(spec: JobSpec) -> Iterator[Problem]:
+    """Options of `preparation` that are set and cannot act, as far as they can be told from their defaults."""
+    given, default = spec.preparation, PreparationSpec()
+    if given.similarity != default.similarity and given.duplicates != "dropNear":
+        yield Problem("spec.preparation.similarity", "does nothing without duplicates: dropNear")
+    if given.max_bad_rows != default.max_bad_rows and given.on_bad_row == "fail":
+        yield Problem("spec.preparation.maxBadRows", "does nothing without onBadRow: drop; one bad row ends the job")
+    if given.sampling != default.sampling and all(dataset.weight is None for dataset in spec.datasets):
+        yield Problem("spec.preparation.sampling", "does nothing without datasets[].weight: every row is used once")
 
 
 def _unusual(spec: dict[str, Any], method: str, *, adapter: bool) -> Iterator[Problem]:

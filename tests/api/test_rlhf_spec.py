@@ -100,8 +100,11 @@ def test_a_type_that_two_families_know_is_read_as_the_methods_own() -> None:
         ("dpo", {"training": {"learningRate": 2e-4}}, "spec.training.learningRate: 0.0002 is unusual for dpo: 5e-08 to 5e-06"),
         ("dpo", {"training": {"epochs": 10}}, "spec.training.epochs: 10 is unusual for dpo"),
         ("simpo", {"simpo": {"gamma": 3.0}}, "spec.simpo.gamma: 3 is more than beta"),
+        ("dpo", {"preparation": {"similarity": 0.9}}, "spec.preparation.similarity: does nothing without duplicates: dropNear"),
+        ("dpo", {"preparation": {"maxBadRows": 9}}, "spec.preparation.maxBadRows: does nothing without onBadRow: drop"),
+        ("dpo", {"preparation": {"sampling": "withReplacement"}}, "spec.preparation.sampling: does nothing without"),
     ],
-    ids=["beta", "rate", "epochs", "gamma"],
+    ids=["beta", "rate", "epochs", "gamma", "similarity", "maxBadRows", "sampling"],
 )  # fmt: skip
 def test_what_is_unusual_is_noted_and_not_refused(method: str, spec: dict[str, Any], noted: str) -> None:
     """With the range that is common."""

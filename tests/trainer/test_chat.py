@@ -361,6 +361,23 @@ def test_special_tokens_in_a_users_text_are_kept_escaped_or_refused() -> None:
         chat(special_tokens_in_text="fail")(row)
 
 
+def test_marks_that_no_option_reads_are_told() -> None:
+    """train: false and weight: 0 are OpenAI's and Axolotl's names; an entry says which key it means."""
+    for mark in ({"train": False}, {"weight": 0}):
+        row = {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b", **mark}]}
+        [note] = chat()(row).notes  # type: ignore[union-attr]
+        assert (note.reason, "set messageFieldTraining" in note.kind) == ("ColumnsUnread", True)
+        assert chat(message_field_training=next(iter(mark)))(row).notes == ()  # type: ignore[union-attr]
+    assert chat()({"messages": [{"role": "assistant", "content": "b", "weight": 1}]}).notes == ()  # type: ignore[union-attr]
+
+
+def test_keys_under_other_names_are_named() -> None:
+    """With the option that gives them their meaning."""
+    words = r"messages\[0\].role is null, the turn has who, say: name the keys of role and content in messageProperty"
+    with pytest.raises(RowError, match=words):
+        chat()({"messages": [{"who": "user", "say": "Q"}]})
+
+
 @pytest.mark.parametrize(
     ("template", "row", "words"),
     [

@@ -10,6 +10,7 @@ import pytest
 from anneal_api import ProgressReport, RLHFJob, parse_job
 from anneal_trainer.data.partners import partners, spliced
 from anneal_trainer.data.pieces import IGNORED
+from anneal_trainer.data.reading import Judgements
 from anneal_trainer.errors import DataError
 from anneal_trainer.prepare import Ready, prepare
 from anneal_trainer.preview.read import preview
@@ -165,7 +166,12 @@ BAD = [
                  "line 2: chosen and rejected must have words", id="empty-side"),
     pytest.param("dpo", [{"chosen": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "x"}],
                           "rejected": [{"role": "user", "content": "b"}, {"role": "assistant", "content": "y"}]}],
-                 "no type fits its columns", id="no-prompt"),
+                 "must be conversations that differ in their last turn alone", id="no-prompt"),
+    pytest.param("dpo", [{"prompt": "a", "chosen": "b", "rejected": "c"}],
+                 "its columns (prompt, chosen, rejected) can be worded in several ways: set datasets[0].type to one of chatml.default",
+                 id="wordings"),
+    pytest.param("dpo", [{"prompt": "a", "system": "s", "chosen": [{"role": "user", "content": "a"}], "rejected": [{"role": "user", "content": "a"}]}],
+                 "can be worded in several ways", id="turns-beside-a-system-text"),
     pytest.param("kto", [judged(0, label=True), judged(1, label=True)],
                  "all labels are true, of 2 rows: method kto learns from answers that are wanted and from such as are not",
                  id="one-class"),
@@ -186,6 +192,36 @@ def test_what_cannot_be_learnt_from_is_told(storage: Path, method: str, rows: li
     with pytest.raises(DataError) as caught:
         prepared(storage, method, rows)
     assert message in str(caught.value)
+
+
+def test_judged_answers_are_told_the_types_that_fit() -> None:
+    """Those that the method reads with all their columns there, the most telling ones."""
+    dataset = job("kto").spec.datasets[0].model_copy(update={"type": None})
+    fit = Judgements("kto").choices(["prompt", "completion", "label"], dataset)
+    assert fit == "chatml.prompt_pairs, chatml.ultra, llama3.prompt_pairs, llama3.ultra, user_defined"
+
+
+QUESTION, BETTER, WORSE = (
+    {"role": who, "content": said} for who, said in (("user", "q"), ("assistant", "a"), ("assistant", "b"))
+)
+
+
+@pytest.mark.parametrize(
+    ("row", "kind"),
+    [
+        ({"prompt": [QUESTION], "chosen": [BETTER], "rejected": [WORSE]}, "chat_template.default"),
+        ({"chosen": [QUESTION, BETTER], "rejected": [QUESTION, WORSE]}, "chat_template.argilla_chat"),
+        ({"prompt": "q", "chosen": [QUESTION, BETTER], "rejected": [QUESTION, WORSE]}, "chat_template.argilla_chat"),
+    ],
+    ids=["explicit", "implicit", "both"],
+)
+def test_pairs_of_conversations_are_found_by_their_values(storage: Path, row: dict[str, Any], kind: str) -> None:
+    """TRL's conversational pairs become the same two sequences whichever way they are written."""
+    ready = prepared(storage, "dpo", [row])
+    assert ready.report.types == [kind]
+    asked = ASKED.replace("Say 3", "q")
+    expected = [(f"{asked}a<|im_end|>", "a<|im_end|>"), (f"{asked}b<|im_end|>", "b<|im_end|>")]
+    assert told(ready, ready.prepared.dataset("train")[0]) == expected
 
 
 def test_prompts_that_differ_between_the_sides_are_told(storage: Path) -> None:

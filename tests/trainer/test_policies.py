@@ -71,6 +71,14 @@ def test_too_many_bad_rows_end_the_job_after_all(storage: Path) -> None:
     assert str(error).splitlines()[-1] == "preparation.maxBadRows: 3 of 7 rows are bad, more than 2"
 
 
+def test_a_bad_first_row_does_not_defeat_the_policy(storage: Path) -> None:
+    """A type that is given is the source's if one of the first rows has its columns."""
+    rows = [{"instruction": "x"}, *alpaca_rows(3)]
+    entries = [{"source": FILE, "type": "alpaca"}]
+    ready = prepared(storage, over(storage, rows, datasets=entries, preparation={"onBadRow": "drop"}, training=LONG))
+    assert (ready.report.used, dropped(ready)) == (3, {"bad": 1})
+
+
 def test_a_source_that_is_wrong_as_a_whole_is_never_dropped(storage: Path) -> None:
     """Dropping bad rows does not hide a type that does not fit."""
     write_jsonl(storage / "other.jsonl", [{"question": "a"}])

@@ -184,14 +184,33 @@ def test_the_first_twenty_problems_are_told_and_the_rest_counted(storage: Path) 
         pytest.param(
             [{"question": "a", "answer": "b"}],
             {},
-            "no type fits its columns (question, answer); a type needs messages or conversations (chat_template)",
+            "its columns (question, answer) can be worded in several ways: set datasets[0].type to one of "
+            "alpaca_chat.load_qa, or alpaca or user_defined with fields: {instruction: question, output: answer}",
+            id="wordings",
+        ),
+        pytest.param(
+            [{"prompt": "a", "completion": "b"}],
+            {},
+            "set datasets[0].type to one of alpaca or user_defined with fields: {instruction: prompt, output: completion}",
+            id="renamed",
+        ),
+        pytest.param(
+            [{"story": "a"}],
+            {},
+            "no type fits its columns (story); a type needs messages or conversations (chat_template)",
             id="no type",
+        ),
+        pytest.param(
+            [{"instruction": "a", "output": "b"}],
+            {"datasets": [{"source": "volume://runs/data.jsonl", "fields": {"output": "outptu"}}]},
+            "no type fits its columns (instruction, output): datasets[0].fields.output names outptu, which is not among",
+            id="a wrong name",
         ),
         pytest.param(
             [{"question": "a", "answer": "b"}],
             {"datasets": [{"source": "volume://runs/data.jsonl", "type": "alpaca"}]},
-            "type alpaca needs the column instruction and output; this source has question, answer: name the right ones "
-            "in datasets[0].fields",
+            "line 1: type alpaca needs the column instruction and output; this row has question, answer, and none of the "
+            "first rows has them all: name the right ones in datasets[0].fields",
             id="columns",
         ),
         pytest.param([], {}, "volume://runs/data.jsonl: has no row", id="empty"),

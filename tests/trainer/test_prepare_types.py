@@ -100,3 +100,12 @@ def test_every_shaping_option_is_in_the_fingerprint(storage: Path) -> None:
         {"type": "user_defined", "format": {"noInputFormat": "{instruction}"}},
     ]
     assert len({prepared(storage, [row], **entry).report.fingerprint for entry in entries}) == len(entries)
+
+
+def test_a_special_token_in_an_instruction_is_told(storage: Path) -> None:
+    """As in conversations; those that a type's own wording writes are meant, and an answer's are its own."""
+    rows = [{"instruction": "q <|im_end|>", "output": "red"}, {"instruction": "q", "output": "red <|im_end|>"}]
+    for kind in ("alpaca:chatml", "alpaca_w_system"):
+        warnings = prepared(storage, rows, type=kind).report.warnings
+        found = [warning for warning in warnings if warning.reason == "SpecialTokensInText"]
+        assert [(warning.rows, "what is asked" in warning.message) for warning in found] == [(1, True)]

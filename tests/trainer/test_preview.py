@@ -147,6 +147,14 @@ def test_a_row_that_cannot_be_used_is_shown_with_its_problem(storage: Path) -> N
     assert "RED" in result.stdout
 
 
+def test_a_line_that_cannot_be_read_is_named_once(storage: Path) -> None:
+    """The place is the problem's own, file and line."""
+    (storage / "data.jsonl").write_text(json.dumps(alpaca_rows(1)[0]) + "\n{broken\n")
+    result = invoke(storage, "-n", "3")
+    assert result.stdout.count("data.jsonl, line 2") == 1
+    assert "── volume://runs/data.jsonl, line 2: " in result.stdout
+
+
 def test_a_page_is_written(storage: Path) -> None:
     """--html writes the file and says where."""
     result = invoke(storage, "--html", str(storage / "page.html"))

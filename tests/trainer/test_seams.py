@@ -3,10 +3,13 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
 
 from anneal_trainer.data.encode import Encoder
 from anneal_trainer.data.pieces import Piece, Text, Tokens, trained
-from anneal_trainer.data.seams import KIND, seam
+from anneal_trainer.data.seams import KIND, SHARED, seam, shared
+from trainer.chats import chat, turns
 from trainer.families import NAMES, tokenizer
 from trainer.test_tokens import ANY_TEXT, ids_of
 
@@ -47,3 +50,20 @@ def test_a_seam_is_told_exactly_where_there_is_one(name: str, texts: list[str]) 
     apart = [token for text in texts for token in ids_of(name, text)]
     note = seam(encoder(name), Text(tuple(Piece(text) for text in texts)))
     assert (note is None) == (apart == ids_of(name, "".join(texts)))
+
+
+@pytest.mark.parametrize(("content", "told"), [("  spaced", True), (" ", True), ("words", False), ("", False)])
+def test_a_token_that_no_prompt_leads_to_is_told(content: str, *, told: bool) -> None:
+    """An answer's first characters may be one token with the line break that its prompt ends in; each row is looked at."""
+    alphabet = {character: number for number, character in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
+    made = Tokenizer(models.BPE({**alphabet, "ĊĠ": 256}, merges=[("Ċ", "Ġ")]))
+    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    merging = PreTrainedTokenizerFast(tokenizer_object=made, additional_special_tokens=["<|im_start|>", "<|im_end|>"])
+    form = chat()
+    form(turns(("user", "Hello"), ("assistant", "words")))
+    note = shared(Encoder.of(merging, 300), form(turns(("user", "Hello"), ("assistant", content))))
+    assert (note is not None) == told
+    if note is not None:
+        assert (note.reason, note.kind) == ("OtherPrompt", SHARED)
+        assert note.detail.endswith(": ['Ċ'] at a prompt's end, ['ĊĠ'] in the row")
+        assert f"assistant\\n' and '{content}" in note.detail

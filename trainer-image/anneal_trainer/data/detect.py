@@ -1,22 +1,26 @@
-"""The type of each source, given or found from the columns of its first row; checked against them either way.
+"""The type of each source, given or found from its first row; checked against the columns either way.
 
+A given type is not judged by one bad row: `preparation.onBadRow` says what becomes of that.
 Not here: what a type needs (`reading`).
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache, partial
-from itertools import chain
+from itertools import chain, islice
 from typing import Any
 
 from anneal_api.datasource import DataSource
 from anneal_trainer import model
 from anneal_trainer.context import Context
 from anneal_trainer.data import sources
-from anneal_trainer.data.formats.values import names
+from anneal_trainer.data.formats.values import names, renamed
 from anneal_trainer.data.pieces import Note, RowError
 from anneal_trainer.data.problems import Problems, line
 from anneal_trainer.data.reading import Reading, reading_of
+
+# Rows of which one must have the columns of a type that is given.
+_LOOKED_AT = 20
 
 
 @dataclass(frozen=True)
@@ -40,24 +44,27 @@ def detected(name: str, dataset: DataSource, context: Context, tokenizer: Any, p
     seen, aside = list[sources.Chunk](), Problems()
     for chunk in chunks:
         seen.append(chunk)
-        first = next(chunk.read(aside), None)
-        if first is not None:
+        rows = list(islice(chunk.read(aside), _LOOKED_AT if _type(dataset) else 1))
+        if rows:
             break
     else:
         problems.absorb(aside)
         if problems.total == before:
             problems.add(dataset.source, "has no row: write one at least, or leave the source out", fatal=True)
         return None
-    kind = _kind(reading, name, dataset, first.row, problems)
-    if kind is None:
+    if _type(dataset):
+        typed = _given(reading, name, dataset, rows, problems)
+    else:
+        typed = _found(reading, name, dataset, rows[0].row, problems)
+    if typed is None:
         return None
-    typed = dataset.model_copy(update={"type": kind})
     # Whatever is wrong with the options alone (a template that is not there) is found before processes start.
     reading.formatter(typed, lambda: model.renderer(context.spec.model, tokenizer))
     found = chain(seen, chunks)
     if _type(dataset):
         return Detected(typed, found, None)
-    words = line(f"{name}: {kind}, from the columns {names(first.row)}")[:256]
+    named = "".join(f", {slot} in {column}" for slot, column in renamed(typed.fields).items())
+    words = line(f"{name}: {typed.type}{named}, from the columns {names(rows[0].row)}")[:256]
     return Detected(typed, (Watched(chunk, typed, reading) for chunk in found), words)
 
 
@@ -122,27 +129,47 @@ def _needed(reading: Reading, kind: str, dataset: Any) -> dict[str, tuple[str, .
     return reading.needed(dataset.model_copy(update={"type": kind}))
 
 
-def _kind(reading: Reading, name: str, dataset: Any, row: dict[str, Any], problems: Problems) -> Any:
-    columns = list(row)
-    kind = dataset.type or _detected(reading, row, dataset)
-    there = names(columns)
-    if kind is None:
-        problems.add(
-            dataset.source,
-            f"no type fits its columns ({there}); a type needs {reading.expected}: "
-            f"set {name}.type, and {name}.fields if the columns have other names",
-            fatal=True,
-        )
-        return None
-    needed = _needed(reading, kind, dataset)
-    missing = [key for key, choices in needed.items() if not set(choices) & set(columns)]
-    if missing:
-        wanted = " and ".join(" or ".join(needed[key]) for key in missing)
-        problems.add(
-            dataset.source,
-            f"type {kind} needs the column {wanted}; this source has {there}: "
-            f"name the right ones in {name}.fields, or set another {name}.type",
-            fatal=True,
-        )
-        return None
-    return kind
+def _given(reading: Reading, name: str, dataset: Any, rows: list[sources.Placed], problems: Problems) -> Any:
+    """The dataset, if one of its first rows has the columns of its type; None, and a problem, if not."""
+    needed = _needed(reading, dataset.type, dataset)
+    if any(not _missing(needed, placed.row) for placed in rows):
+        return dataset
+    first = rows[0]
+    wanted = " and ".join(" or ".join(needed[key]) for key in _missing(needed, first.row))
+    problems.add(
+        first.place,
+        f"type {dataset.type} needs the column {wanted}; this row has {names(first.row)}, and none of the first rows "
+        f"has them all: name the right ones in {name}.fields, or set another {name}.type",
+        fatal=True,
+    )
+    return None
+
+
+def _missing(needed: dict[str, tuple[str, ...]], row: dict[str, Any]) -> list[str]:
+    return [key for key, choices in needed.items() if not set(choices) & set(row)]
+
+
+def _found(reading: Reading, name: str, dataset: Any, row: dict[str, Any], problems: Problems) -> Any:
+    """The dataset with the type that its first row speaks of; None, and a problem, if it speaks of none."""
+    kind, fields = _detected(reading, row, dataset), dataset.fields
+    if kind is None and fields is None:
+        kind, fields = reading.detect_turns(row) or (None, None)
+    if kind is not None:
+        return dataset.model_copy(update={"type": kind, "fields": fields})
+    problems.add(dataset.source, _undetected(reading, name, dataset, row), fatal=True)
+    return None
+
+
+def _undetected(reading: Reading, name: str, dataset: Any, row: dict[str, Any]) -> str:
+    """Why no type was found, and what to set: a name in `fields` that is wrong, a choice, or what a type needs."""
+    there = names(row)
+    for slot, column in renamed(dataset.fields).items():
+        if column not in row:
+            return f"no type fits its columns ({there}): {name}.fields.{slot} names {column}, which is not among them"
+    choices = reading.choices(row, dataset)
+    if choices:
+        return f"its columns ({there}) can be worded in several ways: set {name}.type to one of {choices}"
+    return (
+        f"no type fits its columns ({there}); a type needs {reading.expected}: "
+        f"set {name}.type, and {name}.fields if the columns have other names"
+    )

@@ -6,11 +6,14 @@ every text does not get to: it would stand between a prompt and its answer.
 Not here: which tokens a span of characters is (`labels`), reading rows, and cutting them to length.
 """
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from anneal_trainer.data import division
+from anneal_trainer.data.formats.chat.template import Renderer
 from anneal_trainer.data.labels import labels as labels_of
 from anneal_trainer.data.pieces import IGNORED, Example, RowError, Text, Tokens
 
@@ -34,6 +37,12 @@ class Encoder:
         full = tokenizer("a")["input_ids"]
         place = next(i for i in range(len(full)) if full[i : i + len(bare)] == bare)
         return cls(tokenizer, tuple(full[:place]), tokenizer.eos_token_id, vocabulary)
+
+    @cached_property
+    def special(self) -> re.Pattern[str]:
+        """The names of special tokens, which become these wherever a text holds them."""
+        names = sorted(Renderer.of(self.tokenizer, own=None).special_tokens, key=len, reverse=True)
+        return re.compile("|".join(map(re.escape, names)) or r"(?!)")
 
     def encode(self, examples: Sequence[Example]) -> list[Tokens]:
         """Tokens of each example, in order."""

@@ -49,6 +49,8 @@ class Text(NamedTuple):
     """Pieces in order. `starts` and `ends` are those of the first and of the last piece.
 
     `division`: a row that becomes several sequences, cut behind one another or with an overlap (`division`).
+    `asked`: what the row itself says in a prompt that its type words.
+    `prompts`: where in a conversation's only piece the texts end that a server would send to have it answered.
     """
 
     pieces: tuple[Piece, ...]
@@ -56,6 +58,8 @@ class Text(NamedTuple):
     ends: bool = False
     division: Literal["", "chunks", "windows"] = ""
     notes: tuple[Note, ...] = ()
+    prompts: tuple[int, ...] = ()
+    asked: str = ""
 
 
 @dataclass(frozen=True)

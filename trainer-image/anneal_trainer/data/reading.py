@@ -30,7 +30,7 @@ from anneal_trainer.data.encode import Encoder
 from anneal_trainer.data.formats.chat.template import Renderer, Template
 from anneal_trainer.data.pieces import IGNORED, Note, RowError, Text, Tokens
 from anneal_trainer.data.problems import Problems
-from anneal_trainer.data.seams import seam
+from anneal_trainer.data.seams import seam, shared
 from anneal_trainer.data.shape import KEPT, Limits
 from anneal_trainer.data.sources import Placed
 
@@ -66,6 +66,12 @@ class Reading(Protocol):
 
     def detect(self, columns: Iterable[str], dataset: DataSource) -> str | None:
         """The type that the columns speak of."""
+
+    def detect_turns(self, row: dict[str, Any]) -> tuple[str, Any] | None:
+        """The type and the fields that the row's values speak of, where its columns have the names of several types."""
+
+    def choices(self, columns: Iterable[str], dataset: DataSource) -> str:
+        """The types that a person can choose from where none is detected; empty if the columns fit none."""
 
     def needed(self, dataset: Any) -> dict[str, tuple[str, ...]]:
         """For each thing the dataset's type cannot do without: the columns of which one must be there."""
@@ -108,6 +114,15 @@ class Lessons:
         assert isinstance(dataset, DatasetSpec), "a FineTuneJob has such"
         return formats.detect(columns, dataset.fields)
 
+    def detect_turns(self, row: dict[str, Any]) -> None:
+        """Nothing: a column of turns has a name of its own."""
+        del row
+
+    def choices(self, columns: Iterable[str], dataset: DataSource) -> str:
+        """Wordings of a question and its answer."""
+        assert isinstance(dataset, DatasetSpec), "a FineTuneJob has such"
+        return formats.choices(columns, dataset.fields)
+
     def needed(self, dataset: DatasetSpec) -> dict[str, tuple[str, ...]]:
         """By the type."""
         assert dataset.type is not None, "given or detected"
@@ -124,9 +139,10 @@ class Lessons:
     def notes(self, example: Any, encoder: Encoder, *, closely: bool) -> list[Note]:
         """Those of its format, and of where its pieces meet."""
         found = list(example.notes) if isinstance(example, Text) else []
-        if closely and (met := seam(encoder, example)):
-            found.append(met)
-        return found
+        if isinstance(example, Text) and encoder.special.search(example.asked):
+            found.append(_SPECIAL)
+        looks = (seam(encoder, example), shared(encoder, example)) if closely else ()
+        return [*found, *filter(None, looks)]
 
     def read(
         self, batch: Sequence[tuple[Placed, Any]], encoder: Encoder, limits: Limits, problems: Problems
@@ -176,6 +192,15 @@ class Judgements:
         present = list(columns)
         found = (alignment.detect(present, dataset.fields, family) for family in FAMILIES[self.method])
         return next(filter(None, found), None)
+
+    def detect_turns(self, row: dict[str, Any]) -> tuple[str, Any] | None:
+        """Pairs of conversations."""
+        return alignment.conversational(row) if "preference" in FAMILIES[self.method] else None
+
+    def choices(self, columns: Iterable[str], dataset: DataSource) -> str:
+        """Of every family that the method reads."""
+        assert isinstance(dataset, AlignmentRows), "an RLHFJob has such"
+        return alignment.choices(columns, dataset.fields, FAMILIES[self.method])
 
     def needed(self, dataset: AlignmentSpec) -> dict[str, tuple[str, ...]]:
         """By the type, as the method reads it."""
@@ -239,6 +264,9 @@ class Judgements:
         return FAMILIES[self.method][0] == "unpaired"
 
 
+_SPECIAL = Note(
+    "SpecialTokensInText", "hold the name of a special token in what is asked; it becomes that token: take it out"
+)
 _MERGED = Note("PromptMerges", "have a prompt whose last token becomes part of the answer's first")
 
 

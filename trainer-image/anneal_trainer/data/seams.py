@@ -2,15 +2,22 @@
 
 Prompt and answer are tokenized apart so that the answer's first token is what the model is asked for. At inference the
 prompt stands alone too, so a difference is no mistake by itself: it says that a server which is given prompt and
-answer as one text (to score it, or to go on from it) sees other tokens than training did. Not here: how often to look,
-since it costs a second tokenization.
+answer as one text (to score it, or to go on from it) sees other tokens than training did.
+
+Conversations are the other way round: tokenized as one text, whose beginning a server sends. A token that reaches from
+there into the answer is trained, and never asked for.
+
+Not here: how often to look, since it costs a second tokenization.
 """
+
+from itertools import accumulate
 
 from anneal_trainer.data.encode import Encoder
 from anneal_trainer.data.pieces import Example, Note, Text
 
 KIND = "have other tokens where their pieces meet than their whole text has"
 _SHOWN = 20
+SHARED = "have an answer whose first characters are one token with the end of its prompt, which a server never asks for"
 # Characters: a text of megabytes would take minutes more, and shows nothing that shorter rows do not.
 _LONGEST = 100_000
 
@@ -28,6 +35,25 @@ def seam(encoder: Encoder, example: Example) -> Note | None:
         if whole[at : at + len(ids)] != ids:
             return Note("PiecesDiffer", KIND, _told(encoder, texts, number, ids=ids, found=whole[at:]))
         at += len(ids)
+    return None
+
+
+def shared(encoder: Encoder, example: Example) -> Note | None:
+    """The first prompt of a conversation whose tokens are not those that the whole text begins with."""
+    if not isinstance(example, Text) or not example.prompts or len(example.pieces[0].text) > _LONGEST:
+        return None
+    text = example.pieces[0].text
+    looked_at = [
+        end for end, sum_ in zip(example.prompts, accumulate(example.prompts), strict=True) if sum_ <= _LONGEST
+    ]
+    whole, *sent = encoder.ids([text, *(text[:end] for end in looked_at)])
+    for end, ids in zip(looked_at, sent, strict=True):
+        if whole[: len(ids)] != ids:
+            same = next(i for i, (one, two) in enumerate(zip(ids, [*whole, None], strict=False)) if one != two)
+            names = encoder.tokenizer.convert_ids_to_tokens
+            before, after = text[max(0, end - _SHOWN) : end], text[end : end + _SHOWN]
+            tokens = f"{names(ids[same : same + 1])} at a prompt's end, {names(whole[same : same + 1])} in the row"
+            return Note("OtherPrompt", SHARED, f"{before!r} and {after!r}: {tokens}")
     return None
 
 

@@ -61,8 +61,8 @@ class _Reader:
             rows = chain.from_iterable(chunk.read(problems) for chunk in found.chunks)
             for placed in islice(rows, self.most):
                 yield from self._row(Shown(index, placed.place, found.kind), placed, found.dataset, form)
-        for problem in problems.first:
-            yield Shown(index, entry.source, problem=problem)
+        for place, _, words in (problem.partition(": ") for problem in problems.first):
+            yield Shown(index, place, problem=words)
 
     def _row(
         self, empty: Shown, placed: Placed, dataset: Any, form: Callable[[dict[str, Any]], Any]

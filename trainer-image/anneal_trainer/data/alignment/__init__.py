@@ -11,7 +11,7 @@ from anneal_api.alignment import ALIGNMENT_DETECTED, ALIGNMENT_READS, AlignmentF
 from anneal_trainer.data.alignment import pairs, steps
 from anneal_trainer.data.alignment.examples import Aligned, Asked, Prompt
 from anneal_trainer.data.alignment.turns import Template, rendered, turns
-from anneal_trainer.data.formats.values import Columns, Row, resolved
+from anneal_trainer.data.formats.values import Columns, Row, fitting, listed, renamed, resolved
 from anneal_trainer.errors import ConfigError
 
 Format = Callable[[Row], Aligned]
@@ -74,8 +74,36 @@ def _asked(template: Callable[[], Template]) -> Callable[[Row, Columns], Asked]:
     return read
 
 
+def choices(columns: Iterable[str], fields: AlignmentFields | None, families: Iterable[Family]) -> str:
+    """The types that a person can choose from for such columns; empty if there is none."""
+    present, given = set(columns), renamed(fields)
+    found = (fitting(ALIGNMENT_READS[family], given, present) for family in families)
+    return ", ".join(dict.fromkeys(kind for kinds in found for kind in kinds))
+
+
+def conversational(row: Row) -> tuple[str, AlignmentFields | None] | None:
+    """The type, and its fields, of a pair whose answers are turns: the chat template words these, and nobody has to.
+
+    With the prompt as turns, or with whole conversations on both sides; a system text beside them would not be read.
+    """
+    chosen, rejected, prompt = (listed(row.get(name)) for name in ("chosen", "rejected", "prompt"))
+    if row.get("system") is not None or not (_is_turns(chosen) and _is_turns(rejected)):
+        return None
+    if _is_turns(prompt):
+        return "chat_template.default", AlignmentFields(messages="prompt")
+    said = [turn.get("content", turn.get("value")) for turn in chosen[:-1]]
+    return ("chat_template.argilla_chat", None) if said and (prompt is None or prompt in said) else None
+
+
+def _is_turns(value: Any) -> bool:
+    spoken = isinstance(value, list) and all(
+        isinstance(turn, dict) and ("role" in turn or "from" in turn) for turn in value
+    )
+    return spoken and bool(value)
+
+
 def _columns(kind: str, fields: AlignmentFields | None, family: Family) -> Columns:
-    given = {} if fields is None else {slot: name for slot, name in fields if name is not None}
+    given = renamed(fields)
     slots = ALIGNMENT_READS[family][kind]
     unread = sorted(set(given) - set(slots))
     if unread:

@@ -109,6 +109,22 @@ def detect(columns: Iterable[str], fields: DatasetFields | None) -> DatasetType 
     return None
 
 
+# Names that people give a question and its answer; what an answer is to is a person's to say.
+_ASKED = ("question", "prompt", "query", "instruction", "input", "problem")
+_ANSWERED = ("answer", "completion", "response", "output", "solution")
+
+
+def choices(columns: Iterable[str], fields: DatasetFields | None) -> str:
+    """What `type` can be where the columns do not say how they are worded; empty if they are no question and answer."""
+    present, given = set(columns), values.renamed(fields)
+    reads = {kind: slots for kind, slots in READS.items() if kind != "user_defined"}
+    found = [", ".join(values.fitting(reads, given, present))]
+    asked, answered = (next((name for name in known if name in present), None) for known in (_ASKED, _ANSWERED))
+    if asked and answered and not given:
+        found.append(f"alpaca or user_defined with fields: {{instruction: {asked}, output: {answered}}}")
+    return ", or ".join(filter(None, found))
+
+
 def _told(kind: str) -> str:
     wanted = [" or ".join(column.names) for column in READS[kind].values() if column.required]
     return f"{' and '.join(wanted)} ({kind})"

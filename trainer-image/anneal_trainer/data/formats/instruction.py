@@ -46,7 +46,13 @@ class Kind:
         """One row."""
         asked = self.read(row, columns)
         prompt = self.wording.prompt(asked.instruction, asked.context, asked.system)
-        return Text((Piece(prompt), trained(asked.answer)), starts=True, ends=bool(asked.answer))
+        # Rows that word their prompts whole write special tokens because they mean them.
+        said = "" if self.wording is prompts.RAW else _said(asked.instruction, asked.context, asked.system)
+        return Text((Piece(prompt), trained(asked.answer)), starts=True, ends=bool(asked.answer), asked=said)
+
+
+def _said(*parts: str | None) -> str:
+    return "\n".join(filter(None, parts))
 
 
 def plain(row: Row, columns: Columns) -> Asked:
@@ -181,12 +187,13 @@ _REFLECTIONS = {
 def reflection(kind: str, row: Row, columns: Columns) -> Text:
     """An answer, a reflection on it and a better answer. Tokenized as one text, all behind the prompt trained."""
     wording, layout = _REFLECTIONS[kind]
-    prompt = wording.prompt(columns.text(row, "instruction"), columns.optional(row, "input"))
+    asked, context = columns.text(row, "instruction"), columns.optional(row, "input")
+    prompt = wording.prompt(asked, context)
     parts = {slot: columns.text(row, slot) for slot in ("output", "reflection", "corrected")}
     if not all(parts.values()):
         return Text((Piece(prompt),), starts=True)
     text = prompt + layout.format(**parts)
-    return Text((Piece(text, ((len(prompt), len(text)),)),), starts=True, ends=True)
+    return Text((Piece(text, ((len(prompt), len(text)),)),), starts=True, ends=True, asked=_said(asked, context))
 
 
 def prompt_of(kind: str, question: str, spec: FormatSpec | None = None) -> str | None:

@@ -99,6 +99,22 @@ def resolved(slots: Slots, given: dict[str, str]) -> Columns:
     return Columns({slot: (given[slot],) if slot in given else column.names for slot, column in slots.items()})
 
 
+def fitting(reads: dict[str, Slots], given: dict[str, str], present: set[str]) -> list[str]:
+    """The types whose columns are all there; of these, the ones that read the most of them."""
+    found = {
+        kind: sum(bool(present.intersection(names)) for names in resolved(slots, given).names.values())
+        for kind, slots in reads.items()
+        if given.keys() <= slots.keys()
+        and all(present.intersection(resolved(slots, given).names[slot]) for slot in slots if slots[slot].required)
+    }
+    return [kind for kind, read in found.items() if read == max(found.values())]
+
+
+def renamed(fields: Any) -> dict[str, str]:
+    """The columns that an entry's `fields` name, by their slots."""
+    return {} if fields is None else {slot: name for slot, name in fields if name is not None}
+
+
 def columns(kind: str, fields: DatasetFields | None) -> Columns:
     """The columns that a dataset type reads, under the names that the data set gives them."""
-    return resolved(READS[kind], {} if fields is None else {slot: name for slot, name in fields if name is not None})
+    return resolved(READS[kind], renamed(fields))

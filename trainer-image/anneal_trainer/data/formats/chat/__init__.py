@@ -46,13 +46,19 @@ class ChatFormat:
         text = self._template.render(conversation.messages, conversation.tools)
         marks = self._marker.marks(conversation, text)
         piece = Piece(text, marks.trained, masked=marks.masked, partly=marks.partly)
-        return Text((piece,), notes=tuple(self._notes(conversation, text, marks)))
+        compared = self._round_trip.compared(conversation, text, marks.answers)
+        told = list(self._notes(conversation, text, marks))
+        if compared.note is not None:
+            told.append(compared.note)
+        return Text((piece,), notes=tuple(told), prompts=compared.prompts)
 
     def _notes(self, conversation: Conversation, text: str, marks: Marks) -> Iterator[Note]:
         if self._other_template:
             yield notes.other_template()
         if conversation.marked and self._options.special_text == "keep":
             yield notes.special_text()
+        if conversation.switched:
+            yield notes.marks_unread()
         if conversation.tools and "tools" not in self._template.names:
             yield notes.tools_unread()
         if conversation.calls and "tool_calls" not in self._template.names:
@@ -66,6 +72,3 @@ class ChatFormat:
         missing = next((turn for turn in marks.missing if turn.message.get("content")), None)
         if missing is not None:
             yield notes.left_out(missing.role)
-        differs = self._round_trip.note(conversation, text, marks.answers)
-        if differs is not None:
-            yield differs

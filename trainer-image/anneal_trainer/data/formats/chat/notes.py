@@ -12,6 +12,15 @@ def special_text() -> Note:
     )
 
 
+def marks_unread() -> Note:
+    """`train` or `weight` in turns of an entry that names no such key."""
+    return Note(
+        "ColumnsUnread",
+        "have turns with train: false or weight: 0, which is not read: set messageFieldTraining to that key, "
+        "or type: messages",
+    )
+
+
 def end_untrained() -> Note:
     """An answer behind which nothing is trained that would end it."""
     return Note(

@@ -42,12 +42,16 @@ class Turn(NamedTuple):
 
 
 class Conversation(NamedTuple):
-    """A row's turns and tools. `marked`: a special token's name was found in a text. `calls`: a turn calls a tool."""
+    """A row's turns and tools. `marked`: a special token's name was found in a text. `calls`: a turn calls a tool.
+
+    `switched`: a turn says that it is not to be trained, and no option has that read.
+    """
 
     turns: tuple[Turn, ...]
     tools: list[Any] | None = None
     marked: bool = False
     calls: bool = False
+    switched: bool = False
 
     @property
     def messages(self) -> list[Message]:
@@ -90,7 +94,8 @@ class Reader:
         marked, checked = self._special_checked(turns, column)
         key = self._options.keys.get("tool_calls", "tool_calls")
         calls = any(message.get(key) for message in messages)
-        return Conversation(tuple(checked), tools_of(row, self._options.tools_column), marked, calls)
+        switched = self._options.training_key is None and any(map(_is_off, messages))
+        return Conversation(tuple(checked), tools_of(row, self._options.tools_column), marked, calls, switched)
 
     def _turn(self, given: Any, place: str) -> Turn:
         if not isinstance(given, dict):
@@ -99,7 +104,7 @@ class Reader:
             return turn
         known = {key: without_nulls(value) for key, value in given.items() if value is not None}
         role_key, content_key = self._keys(known)
-        message: Message = {"role": self._role(known.get(role_key), f"{place}.{role_key}")}
+        message: Message = {"role": self._role(known, role_key, f"{place}.{role_key}")}
         detail = None
         if self._options.detail_key:
             detail = detail_of(known.get(self._options.detail_key), f"{place}.{self._options.detail_key}")
@@ -128,12 +133,17 @@ class Reader:
         role = mapped.get("role") or ("from" if sharegpt else "role")
         return role, mapped.get("content") or ("value" if sharegpt else "content")
 
-    def _role(self, role: Any, place: str) -> str:
-        options = self._options
+    def _role(self, known: Message, key: str, place: str) -> str:
+        options, role = self._options, known.get(key)
         if isinstance(role, str) and role in options.roles:
             return options.roles[role]
         if not isinstance(role, str) or role not in options.known_roles:
             accepted = ", ".join(options.roles)
+            if role is None and known:
+                raise RowError(
+                    f"{place} is null, the turn has {names(known)}: name the keys of role and content in "
+                    "messagePropertyMappings, {role: …, content: …}"
+                )
             raise RowError(f"{place} is {shown(role)}; write one of: {accepted}; or map it in roles")
         return role
 
@@ -192,6 +202,13 @@ class Reader:
             raise RowError("a text with marked parts holds a special token's name: it cannot be escaped, take it out")
         content = self._special.sub(lambda found: f"{found[0][0]} {found[0][1:]}", turn.message["content"])
         return Turn({**turn.message, "content": content}, turn.train)
+
+
+def _is_off(message: Message) -> bool:
+    """Whether a turn is marked as OpenAI's and Axolotl's files mark what is not to be trained."""
+    return ("train" in message and message["train"] in (False, 0)) or (
+        "weight" in message and message["weight"] in (False, 0)
+    )
 
 
 def messages_of(row: dict[str, Any], columns: tuple[str, ...]) -> tuple[str, list[Any]]:
