@@ -46,7 +46,7 @@ def test_a_job_is_followed_from_apply_to_its_end(kube: Kube) -> None:
         kube.until_phase("followed", "Succeeded")
         assert process.wait(timeout=60) == 0
         text = output.read_text()
-    assert "rows are ready" in text  # the prepare pod's last line
+    assert "ready: 80 of 80 rows" in text  # the prepare pod's last line
     assert "[0] " in text
     assert "[1] " in text
 
@@ -62,7 +62,7 @@ def test_a_finished_job_is_shown_and_its_logs_found(kube: Kube) -> None:
     assert json.loads(anneal(kube, "status", "shown", "-o", "json"))["metadata"]["uid"] == job["metadata"]["uid"]
     assert "shown" in anneal(kube, "status")
     assert anneal(kube, "logs", "shown").strip()
-    assert "rows are ready" in anneal(kube, "logs", "shown", "--prepare")
+    assert "ready: 80 of 80 rows" in anneal(kube, "logs", "shown", "--prepare")
 
     kube.run("delete", "pods", "-l", f"anneal.dev/owner-uid={job['metadata']['uid']}")
     assert job["status"]["attempts"][0]["log"] in anneal(kube, "logs", "shown", code=66)
