@@ -8,7 +8,7 @@ from transformers import PreTrainedTokenizerFast
 
 from anneal_trainer.data.encode import Encoder
 from anneal_trainer.data.pieces import Piece, Text, Tokens, trained
-from anneal_trainer.data.seams import KIND, SHARED, seam, shared
+from anneal_trainer.data.seams import KIND, UNASKED, seam, unasked
 from trainer.chats import chat, turns
 from trainer.families import NAMES, tokenizer
 from trainer.test_tokens import ANY_TEXT, ids_of
@@ -61,9 +61,9 @@ def test_a_token_that_no_prompt_leads_to_is_told(content: str, *, told: bool) ->
     merging = PreTrainedTokenizerFast(tokenizer_object=made, additional_special_tokens=["<|im_start|>", "<|im_end|>"])
     form = chat()
     form(turns(("user", "Hello"), ("assistant", "words")))
-    note = shared(Encoder.of(merging, 300), form(turns(("user", "Hello"), ("assistant", content))))
+    note = unasked(Encoder.of(merging, 300), form(turns(("user", "Hello"), ("assistant", content))))
     assert (note is not None) == told
     if note is not None:
-        assert (note.reason, note.kind) == ("OtherPrompt", SHARED)
+        assert (note.reason, note.kind) == ("OtherPrompt", UNASKED)
         assert note.detail.endswith(": ['Ċ'] at a prompt's end, ['ĊĠ'] in the row")
         assert f"assistant\\n' and '{content}" in note.detail

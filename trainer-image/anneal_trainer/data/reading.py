@@ -30,7 +30,7 @@ from anneal_trainer.data.encode import Encoder
 from anneal_trainer.data.formats.chat.template import Renderer, Template
 from anneal_trainer.data.pieces import IGNORED, Note, RowError, Text, Tokens
 from anneal_trainer.data.problems import Problems
-from anneal_trainer.data.seams import seam, shared
+from anneal_trainer.data.seams import seam, unasked
 from anneal_trainer.data.shape import KEPT, Limits
 from anneal_trainer.data.sources import Placed
 
@@ -141,7 +141,7 @@ class Lessons:
         found = list(example.notes) if isinstance(example, Text) else []
         if isinstance(example, Text) and encoder.special.search(example.asked):
             found.append(_SPECIAL)
-        looks = (seam(encoder, example), shared(encoder, example)) if closely else ()
+        looks = (seam(encoder, example), unasked(encoder, example)) if closely else ()
         return [*found, *filter(None, looks)]
 
     def read(

@@ -17,7 +17,10 @@ from anneal_trainer.data.pieces import Example, Note, Text
 
 KIND = "have other tokens where their pieces meet than their whole text has"
 _SHOWN = 20
-SHARED = "have an answer whose first characters are one token with the end of its prompt, which a server never asks for"
+UNASKED = (
+    "have other tokens before an answer than a server's prompt has alone: white space at the prompt's end and at the "
+    "answer's beginning may be one token, which is trained and never asked for"
+)
 # Characters: a text of megabytes would take minutes more, and shows nothing that shorter rows do not.
 _LONGEST = 100_000
 
@@ -38,7 +41,7 @@ def seam(encoder: Encoder, example: Example) -> Note | None:
     return None
 
 
-def shared(encoder: Encoder, example: Example) -> Note | None:
+def unasked(encoder: Encoder, example: Example) -> Note | None:
     """The first prompt of a conversation whose tokens are not those that the whole text begins with."""
     if not isinstance(example, Text) or not example.prompts or len(example.pieces[0].text) > _LONGEST:
         return None
@@ -49,12 +52,16 @@ def shared(encoder: Encoder, example: Example) -> Note | None:
     whole, *sent = encoder.ids([text, *(text[:end] for end in looked_at)])
     for end, ids in zip(looked_at, sent, strict=True):
         if whole[: len(ids)] != ids:
-            same = next(i for i, (one, two) in enumerate(zip(ids, [*whole, None], strict=False)) if one != two)
-            names = encoder.tokenizer.convert_ids_to_tokens
-            before, after = text[max(0, end - _SHOWN) : end], text[end : end + _SHOWN]
-            tokens = f"{names(ids[same : same + 1])} at a prompt's end, {names(whole[same : same + 1])} in the row"
-            return Note("OtherPrompt", SHARED, f"{before!r} and {after!r}: {tokens}")
+            place = f"{text[max(0, end - _SHOWN) : end]!r} and {text[end : end + _SHOWN]!r}"
+            return Note("OtherPrompt", UNASKED, f"{place}: {_apart(encoder, ids, whole)}")
     return None
+
+
+def _apart(encoder: Encoder, sent: list[int], whole: list[int]) -> str:
+    """The first tokens that differ."""
+    same = next(i for i, (one, two) in enumerate(zip(sent, [*whole, None], strict=False)) if one != two)
+    names = encoder.tokenizer.convert_ids_to_tokens
+    return f"{names(sent[same : same + 1])} at a prompt's end, {names(whole[same : same + 1])} in the row"
 
 
 def _told(encoder: Encoder, texts: list[str], number: int, *, ids: list[int], found: list[int]) -> str:
