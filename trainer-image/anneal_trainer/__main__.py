@@ -46,7 +46,10 @@ def _quickstart(out: Path) -> int:
 
     quiet_libraries.apply()
     made = build(out)
-    print(f"{out}: {'made model/ and data/train.jsonl' if made else 'already there'}", file=sys.stderr)  # noqa: T201
+    print(
+        f"{out}: {'made model/ and data/ (train, chats, pairs, judged, steps: .jsonl)' if made else 'already there'}",
+        file=sys.stderr,
+    )  # noqa: T201
     return 0
 
 
