@@ -40,10 +40,10 @@ def run(
 
     `job` need not be resolved. `volumes` maps claim names to existing directories (`--volume CLAIM=DIR`). The job's
     storage is its `spec.storage` claim, which must be mapped; without one, `default_storage` (made if absent).
-    The run directory is `runs/NAME` on the storage, of an RLHFJob `runs/NAME-rlhf`. The same manifest run again resumes at its last checkpoint if it
-    was interrupted, and starts anew if it had ended or has changed. `quiet` leaves out progress bar and summary, not
-    errors. Never raises for what a user can mend: every such problem is printed, one line each, and has its own exit
-    code. SIGINT and SIGTERM save a checkpoint and return 75.
+    The run directory is `runs/NAME` on the storage, of an RLHFJob `runs/NAME-rlhf`. The same manifest run again resumes
+    at its last checkpoint if it was interrupted, and starts anew if it had ended or has changed. `quiet` leaves out
+    progress bar and summary, not errors. Never raises for what a user can mend: every such problem is printed, one
+    line each, and has its own exit code. SIGINT and SIGTERM save a checkpoint and return 75.
     """
     begun = time.monotonic()
     try:
