@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 INSTALL = "pip install '.[trainer]' in Anneal's checkout"
 LIBRARIES = ("torch", "transformers", "trl", "peft", "datasets")
 
-File = Annotated[Path, typer.Argument(metavar="FILE", help="The manifest of a FineTuneJob.")]
+File = Annotated[Path, typer.Argument(metavar="FILE", help="The manifest of a FineTuneJob or RLHFJob.")]
 Volume = Annotated[
     list[str] | None,
     typer.Option("--volume", metavar="CLAIM=DIR", help="The directory that stands for a claim. Repeatable."),

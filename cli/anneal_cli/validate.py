@@ -46,11 +46,16 @@ def _checked(file: str) -> "list[Job] | None":
         report(shown, error.problems)
         return None
     for job in jobs:
+        of = f"{shown}: {_called(job)}" if len(jobs) > 1 else shown
         for path, source in local_sources(job):
-            note(f"{shown}: {path}: note: {source!r} works with `anneal run` only; a cluster refuses a local path")
+            note(f"{of}: {path}: note: {source!r} works with `anneal run` only; a cluster refuses a local path")
         for found in unusual(job.spec):
-            note(f"{shown}: {found.path}: note: {found.message}")
+            note(f"{of}: {found.path}: note: {found.message}")
     return jobs
+
+
+def _called(job: "Job") -> str:
+    return job.name or f"{job.metadata['generateName']}…"
 
 
 def _read(file: str) -> "list[Job]":

@@ -20,6 +20,7 @@ from anneal_api.resolve import prepare_key
 from anneal_api.status import SourceReport
 
 RUNTIME_KEY = "runtime"
+_LOCAL_ENDING = {"finetunejob": "", "rlhfjob": "-rlhf"}
 
 
 class Runtime(Record):
@@ -50,12 +51,12 @@ class JobFile(Record):
     @property
     def run_directory(self) -> str:
         """The job's own directory below its storage; without a cluster no UID tells equal names apart."""
-        return run_directory(self.job.name, self.uid) if self.uid else self.local_run(self.job.name)
+        return run_directory(self.job.name, self.uid) if self.uid else self.local_run(self.job.kind, self.job.name)
 
     @staticmethod
-    def local_run(name: str) -> str:
-        """The same of a job by its name alone, where there is no cluster."""
-        return f"runs/{owner_label(name)}"
+    def local_run(kind: str, name: str) -> str:
+        """The same by kind and name alone, where there is no cluster: two jobs of different kinds may have one name."""
+        return f"runs/{owner_label(name)}{_LOCAL_ENDING[kind.lower()]}"
 
     @property
     def prepare_key(self) -> str:

@@ -2,7 +2,7 @@
 
     models/DIGEST/            a model that was fetched, or merged from what earlier jobs made; shared by jobs
     prepared/FINGERPRINT/     prepared data (train/, eval/, report.json, preview.html), shared by jobs
-    runs/NAME-UID5/           one job: checkpoints/ output/ logs/ samples/
+    runs/NAME-UID5/           one job: checkpoints/ output/ logs/ samples/ (without a cluster: NAME, NAME-rlhf)
 
 Not here: reading or writing anything.
 """

@@ -6,6 +6,7 @@ Not here: waiting for a job to succeed (the operator's `steps.origin`), and merg
 """
 
 from anneal_api.base import Record
+from anneal_api.kinds import KINDS
 from anneal_api.model import ModelSource
 from anneal_api.sources import parse_source
 from anneal_api.status import MOST_ADAPTERS, AdapterPin, Output, SourceReport
@@ -21,6 +22,7 @@ class Made(Record):
     method: str
     source: str
     revision: str = "main"
+    adapter: bool = False
     # What the job:// sources of the job itself stood for.
     sources: tuple[SourceReport, ...] = ()
     outputs: tuple[Output, ...] = ()
@@ -40,14 +42,40 @@ def shown(source: str) -> str:
     return parse_source(source).path
 
 
-def misuse(named: ModelSource, *, method: str, made_by: str) -> str:
-    """Why a job of `method` cannot start from what a job of method `made_by` makes; empty if it can."""
-    if made_by not in JUDGES or (method in JUDGES and named.field == "model.source"):
+def other_kind(source: str) -> str:
+    """The source with the same name and the other kind.
+
+    >>> other_kind("job://finetunejob/judge")
+    'job://rlhfjob/judge'
+    """
+    kind, _, name = shown(source).partition("/")
+    (other,) = (address(each, name) for each in KINDS if each.lower() != kind)
+    return other
+
+
+def correction(source: str) -> str:
+    """What to write where only the job of the other kind is there."""
+    other = other_kind(source)
+    kind, _, name = shown(other).partition("/")
+    return f"{name} is {'an' if kind == 'rlhfjob' else 'a'} {kind}: write {other}"
+
+
+def misuse(named: ModelSource, *, method: str, made: Made) -> str:
+    """Why a job of `method` can never start from what is made so; empty if it can."""
+    if made.method not in JUDGES:
         return ""
-    return (
-        f"{named}: {shown(named.source)} makes a model that judges answers (method {made_by}), which cannot write any: "
-        "name a job of method sft, pretrain, dpo, ipo, kto, orpo, simpo or cpo"
-    )
+    judge = f"{named}: {shown(named.source)} makes"
+    if method not in JUDGES or named.field != "model.source":
+        return (
+            f"{judge} a model that judges answers (method {made.method}), which cannot write any: "
+            "name a job of method sft, pretrain, dpo, ipo, kto, orpo, simpo or cpo"
+        )
+    if made.adapter:
+        return (
+            f"{judge} an adapter of a model that judges answers (method {made.method}), and only those of language "
+            f"models are merged: train {shown(named.source)} without adapter"
+        )
+    return ""
 
 
 def no_start(named: ModelSource, made: Made) -> str:

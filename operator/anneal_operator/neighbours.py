@@ -111,6 +111,7 @@ def _made(job: Obj, status: JobStatus) -> Made:
         method=str(spec.get("method") or "sft"),
         source=str(model.get("source") or ""),
         revision=str(model.get("revision") or "main"),
+        adapter=spec.get("adapter") is not None,
         sources=tuple(status.sources),
         outputs=tuple(status.outputs),
     )

@@ -121,3 +121,10 @@ def test_what_another_job_made_is_looked_for_on_the_storage(tmp_path: Path, comm
     assert result.exit_code == (0 if command == "validate" else exitcodes.USAGE)
     missing = {line.split("claim ")[1].split(":")[0] for line in result.stderr.splitlines()}
     assert missing == (set() if command == "validate" else {"'runs'", "'models'", "'data'"})
+
+
+@pytest.mark.parametrize("command", ["run", "preview", "prepare"])
+def test_help_names_both_kinds(command: str) -> None:
+    """A file may hold either."""
+    said = " ".join(CliRunner().invoke(app, [command, "--help"], env={"COLUMNS": "160"}).stdout.split())
+    assert "The manifest of a FineTuneJob or RLHFJob." in said

@@ -88,6 +88,13 @@ def test_a_local_path_is_noted_because_a_cluster_refuses_it(tmp_path: Path) -> N
     assert "spec.datasets[0].source: note: './data.jsonl' works with `anneal run` only" in result.stderr
 
 
+def test_a_note_of_a_file_with_several_jobs_says_which(tmp_path: Path) -> None:
+    """The job's name stands before the field."""
+    local = GOOD.replace("volume://runs/data.jsonl", "./data.jsonl").replace("support-bot", "other")
+    result = CliRunner().invoke(app, ["validate", str(manifest(tmp_path, f"{GOOD}---\n{local}"))])
+    assert "job.yaml: other: spec.datasets[0].source: note: './data.jsonl'" in result.stderr
+
+
 def test_resolved_prints_every_default_and_reads_back_the_same(tmp_path: Path) -> None:
     """`--resolved` prints YAML that our own reader parses to exactly the resolved jobs."""
     path = manifest(tmp_path, f"{GOOD}---\n{GOOD.replace('support-bot', 'other')}")

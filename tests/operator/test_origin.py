@@ -67,7 +67,8 @@ WAITING: dict[str, tuple[list[Obj], str]] = {
         "waits for finetunejob/sft, which is Pending: spec.compute.pool: 'x' is not a pool",
     ),
     "same-name-of-the-other-kind": (
-        [make_rlhf_job("sft", source="hf://a/b")], "waits for finetunejob/sft: there is none in namespace team; apply it",
+        [make_rlhf_job("sft", source="hf://a/b")],
+        "waits for finetunejob/sft: there is none in namespace team; sft is an rlhfjob: write job://rlhfjob/sft, or apply finetunejob/sft",
     ),
 }  # fmt: skip
 
@@ -111,6 +112,11 @@ REFUSED: dict[str, tuple[dict[str, Any], list[Obj], str, str]] = {
         {"source": "job://rlhfjob/judge"}, [make_rlhf_job("judge", source="hf://a/b", method="reward")], "InvalidSpec",
         "model.source job://rlhfjob/judge: rlhfjob/judge makes a model that judges answers (method reward), which cannot write any: name a job of method sft, pretrain, dpo, ipo, kto, orpo, simpo or cpo",
     ),
+    "an-adapter-of-a-reward-model": (
+        {"source": "job://rlhfjob/judge", "method": "reward"},
+        [make_rlhf_job("judge", source="hf://a/b", method="reward", adapter={})], "InvalidSpec",
+        "model.source job://rlhfjob/judge: rlhfjob/judge makes an adapter of a model that judges answers (method reward), and only those of language models are merged: train rlhfjob/judge without adapter",
+    ),
     "without-a-result": (
         {}, [make_job("sft", status=done())], "InvalidSpec",
         "model.source job://finetunejob/sft: finetunejob/sft has succeeded without a result: delete it and apply it again",
@@ -138,8 +144,8 @@ def test_what_no_waiting_helps_against_is_refused(
 
 def test_a_reward_model_may_start_from_a_reward_model() -> None:
     """As the model that is trained on, and as nothing else."""
-    judge = make_rlhf_job("judge", source="hf://a/b", method="reward")
-    job = make_rlhf_job("better", source="job://rlhfjob/judge", method="reward")
+    judge = make_rlhf_job("judge", source="hf://a/b", method="reward", adapter=None)
+    job = make_rlhf_job("better", source="job://rlhfjob/judge", method="reward", adapter=None)
     assert stated(decided(job, judge), ConditionType.DATA_READY)["reason"] == "WaitingForJob"
 
 

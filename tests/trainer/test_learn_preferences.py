@@ -84,7 +84,7 @@ def said(storage: Path, when: str) -> list[str]:
     """The answers kept with the run."""
     import json
 
-    return [sample["answer"] for sample in json.loads((storage / f"runs/job/samples/{when}.json").read_text())]
+    return [sample["answer"] for sample in json.loads((storage / f"runs/job-rlhf/samples/{when}.json").read_text())]
 
 
 # The rates are those of a small model: far above what is usual.

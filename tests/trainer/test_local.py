@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 
-from anneal_api import Outcome, ProgressReport, TerminationMessage
+from anneal_api import Layout, Outcome, ProgressReport, TerminationMessage
+from anneal_api.status import Output
 from anneal_trainer import console, launcher, local
 from anneal_trainer.samples import Sample
+from trainer.aligning import alignment_job
 from trainer.training import CLAIM, job, losses, write_jsonl
 
 
@@ -67,6 +69,11 @@ def test_an_answer_cannot_act_on_the_terminal() -> None:
     assert console._shown(Sample("p", "a\x1b[31mb\x04\n c\x15")) == "a�[31mb� c�"
 
 
+def test_an_answer_of_nothing_is_said() -> None:
+    """An empty line would look like a fault of the summary."""
+    assert console._shown(Sample("p", "")) == "(nothing)"
+
+
 @pytest.mark.parametrize(
     ("rows", "volumes", "code", "words"),
     [
@@ -112,12 +119,53 @@ def test_several_gpus_go_through_the_launcher(storage: Path, monkeypatch: pytest
             "loss 1.235 · 2,310 tokens/s · 1:02:05 left",
         ),
         (ProgressReport(loss=1.0, eval_loss=2.0), "loss 1.000 · eval 2.000"),
+        (ProgressReport(loss=1.0, metrics={"accuracy": 0.625, "mean": 3.0}), "loss 1.000 · accuracy 0.62"),
+        (
+            ProgressReport(loss=1.0, metrics={"rewards/margins": 0.5, "rewards/accuracies": 1.0, "nll": 2.0}),
+            "loss 1.000 · margin 0.50 · accuracy 1.00",
+        ),
+        (
+            ProgressReport(loss=1.0, metrics={"rewards/margins": 0.5, "rewards/accuracies": 1.0, "kl": 0.1}),
+            "loss 1.000 · margin 0.50 · kl 0.10",
+        ),
     ],
-    ids=["nothing yet", "training", "evaluated"],
+    ids=["nothing yet", "training", "evaluated", "judging", "pairs", "kto"],
 )
 def test_facts_are_told_as_far_as_known(report: ProgressReport, text: str) -> None:
     """The line beside the bar."""
     assert console.facts(report) == text
+
+
+def test_a_summary_of_alignment_says_what_was_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """From the first step to the last, and the same of the holdout."""
+    layout = Layout(tmp_path, "runs/job-rlhf")
+    write_jsonl(
+        layout.logs / "metrics.jsonl",
+        [{"step": 0, "eval_accuracy": 0.5}, {"step": 1, "accuracy": 0.625}, {"step": 2, "accuracy": 0.9}],
+    )
+    words = TerminationMessage(
+        outcome=Outcome.SUCCEEDED,
+        message="",
+        exit_code=0,
+        metrics={"accuracy": 1.0, "eval_accuracy": 0.75},
+        outputs=[Output(kind="model", uri="volume://runs/a", digest="sha256:0")],
+    )
+    console.summary(words, layout, 1.0)
+    assert "\nMeasured accuracy 0.62 → 1.00 (holdout 0.50 → 0.75)\n" in capsys.readouterr().err
+
+
+def test_jobs_of_two_kinds_may_have_one_name(storage: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each has a directory of its own; one whose directory is another job's by chance is refused."""
+    made = alignment_job("reward", "chat")
+    (storage / "pairs.jsonl").unlink(missing_ok=True)
+    assert local.run(job("chat", training={"maxSteps": 1}), {CLAIM: storage}, quiet=True) == 0
+    before = (storage / "runs/chat/run.json").read_bytes()
+    assert local.run(made, {CLAIM: storage}) != 0
+    assert (storage / "runs/chat-rlhf/run.json").exists()
+    assert (storage / "runs/chat/run.json").read_bytes() == before
+    capsys.readouterr()
+    assert local.run(job("chat-rlhf"), {CLAIM: storage}) == 78
+    assert "holds the run of the RLHFJob chat: give this job another metadata.name" in capsys.readouterr().err
 
 
 def test_lines_are_few(capsys: pytest.CaptureFixture[str]) -> None:

@@ -18,6 +18,7 @@ from anneal_trainer.files import digest_of, read_json
 from anneal_trainer.prepare import prepare
 from anneal_trainer.preview.read import preview
 from anneal_trainer.reporter import Reporter, silent
+from trainer.aligning import alignment_job
 from trainer.training import CLAIM, context, job, trained, write_jsonl
 
 FIRST = "job://finetunejob/first"
@@ -205,14 +206,22 @@ def test_data_is_looked_at_with_the_tokenizer_alone(storage: Path, tmp_path: Pat
 
 REFUSED: dict[str, tuple[dict[str, Any], dict[str, Any] | None, str]] = {
     "never-run": ({}, None, "the run of finetunejob/first in .*/runs/first is not there: run it to its end first"),
-    "not-ended": ({}, {"manifest": "m", "done": False}, "has not ended: run it to its end first"),
-    "other-kind": ({}, {"done": True, "kind": "RLHFJob", "name": "first", "made": {}}, "is not there"),
+    "not-ended": (
+        {},
+        {"done": False, "kind": "FineTuneJob", "name": "first", "made": None},
+        "has not ended: run it to its end first",
+    ),
+    "other-kind": (
+        {},
+        {"done": True, "kind": "RLHFJob", "name": "first", "made": None},
+        "finetunejob/first: first is an rlhfjob: write job://rlhfjob/first",
+    ),
     "reward-model": (
         {},
         {"done": True, "kind": "FineTuneJob", "name": "first", "made": {"method": "reward", "source": "hf://a/b"}},
         "makes a model that judges answers",
     ),
-    "itself": ({"name": "first"}, None, "give this job another metadata.name"),
+    "itself": ({"name": "first"}, None, "cannot start from its own result: name another job"),
 }
 
 
@@ -224,7 +233,35 @@ def test_a_run_that_is_of_no_use_is_told_before_anything_is_made(
     import re
 
     if found:
-        write_jsonl(storage / "runs/first/run.json", [found])
+        write_jsonl(storage / JobFile.local_run(found["kind"], "first") / "run.json", [found])
     assert local.run(job(**{"name": "second", "model": {"source": FIRST}, **options}), {CLAIM: storage}) == 66
     assert re.search(words, capsys.readouterr().err)
     assert not (storage / "runs/second").exists()
+
+
+def test_an_adapter_of_a_judge_is_refused_as_a_start_before_anything_is_made(
+    storage: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its head has no place in a language model; the message says how to train it instead."""
+    made = Made(method="reward", source="hf://a/b", adapter=True).dump()
+    found = {"done": True, "kind": "RLHFJob", "name": "judge", "made": made}
+    write_jsonl(storage / "runs/judge-rlhf/run.json", [found])
+    later = alignment_job("prm", "later", model={"source": "job://rlhfjob/judge"})
+    assert local.run(later, {CLAIM: storage}) == 66
+    assert "merged: train rlhfjob/judge without adapter" in capsys.readouterr().err
+    assert not (storage / "runs/later-rlhf").exists()
+
+
+def test_a_result_stands_until_the_next_run_has_one(storage: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Edited, started again and broken off: jobs that name it start from what there is, and are told so."""
+    assert local.run(job("first", training={"maxSteps": 1}), {CLAIM: storage}, quiet=True) == 0
+    whole = digest_of(storage / "runs/first/output")
+    broken = job("first", datasets=[{"source": f"volume://{CLAIM}/none.jsonl"}])
+    assert local.run(broken, {CLAIM: storage}, quiet=True) != 0
+    assert digest_of(storage / "runs/first/output") == whole
+    assert not record(storage, "first")["done"]
+    second = job("second", model={"source": FIRST}, training={"maxSteps": 1})
+    capsys.readouterr()
+    assert local.run(second, {CLAIM: storage}, quiet=True) == 0
+    assert "its latest run has not ended; this job starts from the result of the one before" in capsys.readouterr().err
+    assert record(storage, "second")["made"]["sources"][0]["adapters"][0]["digest"] == whole

@@ -332,7 +332,7 @@ def test_metrics_and_samples_are_reported(storage: Path) -> None:
     names |= {"logps/chosen", "logps/rejected", "nll"}
     assert set(result.metrics) == names | {f"eval_{name}" for name in names}
     assert names < set(records(storage)[1])
-    assert sorted(path.stem for path in (storage / "runs/job/samples").iterdir()) == [
+    assert sorted(path.stem for path in (storage / "runs/job-rlhf/samples").iterdir()) == [
         "after",
         "before",
         "step-2",
@@ -341,7 +341,7 @@ def test_metrics_and_samples_are_reported(storage: Path) -> None:
     assert {sample.step for report in seen for sample in report.samples} <= {0, 2, 4, 5}
     last = seen[-1].samples
     assert [(sample.step, len(sample.prompt)) for sample in last] == [(5, 7), (5, 512)]
-    kept = json.loads((storage / "runs/job/samples/after.json").read_text())
+    kept = json.loads((storage / "runs/job-rlhf/samples/after.json").read_text())
     assert [sample.answer for sample in last] == [entry["answer"][:512] for entry in kept]
 
 

@@ -42,7 +42,7 @@ def test_a_saved_model_judges_steps_as_it_was_trained(storage: Path, adapter: An
         "prm", adapter=adapter, evaluation={"holdout": {"count": 6}}, training={"maxSteps": 30, "learningRate": 1e-2}
     )
     result = aligned(storage, made, rows[6:], rows[:6])
-    output = storage / "runs/job/output"
+    output = storage / "runs/job-rlhf/output"
     if adapter:
         base = AutoModelForTokenClassification.from_pretrained(storage / "model", num_labels=2)
         saved = PeftModel.from_pretrained(base, output).eval()

@@ -3,6 +3,9 @@
 import json
 from pathlib import Path
 
+import pytest
+
+from anneal_trainer.__main__ import main
 from anneal_trainer.files import digest_of
 from anneal_trainer.quickstart import corpus, judgements, model
 from anneal_trainer.quickstart.build import build
@@ -38,6 +41,14 @@ def test_what_is_there_stays(tmp_path: Path) -> None:
     assert len((tmp_path / "data/train.jsonl").read_text().splitlines()) == len(corpus.rows())
     assert not build(tmp_path)
     assert list((tmp_path / "model").iterdir()) == []
+
+
+def test_what_was_made_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Every file of data by its name, where to begin with it is seen at once."""
+    (tmp_path / "model").mkdir()
+    assert main(["quickstart", "--out", str(tmp_path)]) == 0
+    files = ", ".join(f"data/{name}.jsonl" for name in ("chats", "judged", "pairs", "steps", "train"))
+    assert capsys.readouterr().err == f"{tmp_path}: made model/, {files}\n"
 
 
 def test_judgements_are_what_their_types_read() -> None:

@@ -32,7 +32,7 @@ def load_reward(storage: Path, *, adapter: bool) -> Any:
     from peft import PeftModel
     from transformers import AutoModelForSequenceClassification
 
-    output = storage / "runs/job/output"
+    output = storage / "runs/job-rlhf/output"
     if not adapter:
         return AutoModelForSequenceClassification.from_pretrained(output).eval()
     base = AutoModelForSequenceClassification.from_pretrained(storage / "model", num_labels=1)
@@ -95,7 +95,7 @@ def test_a_reward_model_can_be_trained_on(storage: Path) -> None:
     """Its head is kept: the first loss of the second job goes on from the last of the first."""
     rows = compared_rows(tokenizer_of(storage), pair_texts())
     aligned(storage, alignment_job("reward", "first", adapter=None, training={"maxSteps": 12}), rows)
-    shutil.copytree(storage / "runs/first/output", storage / "scorer")
+    shutil.copytree(storage / "runs/first-rlhf/output", storage / "scorer")
     second = alignment_job("reward", "second", model={"source": "volume://runs/scorer"}, training={"maxSteps": 1})
     aligned(storage, second)
     assert losses(storage, "second")[0] < losses(storage, "first")[0] - 0.2
@@ -151,5 +151,5 @@ def test_a_quantized_base_learns_to_score(storage: Path) -> None:
     made = alignment_job("reward", model={"quantization": "int8"}, training={"maxSteps": 8})
     aligned(storage, made, rows)
     assert losses(storage)[-1] < losses(storage)[0] - 0.1
-    assert json.loads((storage / "runs/job/output/adapter_config.json").read_text())["task_type"] == "SEQ_CLS"
+    assert json.loads((storage / "runs/job-rlhf/output/adapter_config.json").read_text())["task_type"] == "SEQ_CLS"
     assert {"accuracy", "margin", "mean"} < set(records(storage)[0])

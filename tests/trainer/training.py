@@ -102,8 +102,9 @@ def trained(storage: Path, made: FineTuneJob) -> Result:
 
 
 def records(storage: Path, name: str = "job") -> list[dict[str, Any]]:
-    """The metrics of a run."""
-    lines = (storage / "runs" / name / "logs/metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    """The metrics of a run, of a job of either kind."""
+    run = next(path for ending in ("", "-rlhf") if (path := storage / f"runs/{name}{ending}").exists())
+    lines = (run / "logs/metrics.jsonl").read_text(encoding="utf-8").splitlines()
     return [json.loads(line) for line in lines]
 
 

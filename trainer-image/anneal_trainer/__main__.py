@@ -46,7 +46,8 @@ def _quickstart(out: Path) -> int:
 
     quiet_libraries.apply()
     made = build(out)
-    print(f"{out}: {'made model/ and data/train.jsonl' if made else 'already there'}", file=sys.stderr)  # noqa: T201
+    data = ", ".join(sorted(f"data/{path.name}" for path in (out / "data").iterdir()))
+    print(f"{out}: {f'made model/, {data}' if made else 'already there'}", file=sys.stderr)  # noqa: T201
     return 0
 
 

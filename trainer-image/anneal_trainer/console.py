@@ -5,6 +5,8 @@ Everything goes to stderr. Not here: deciding anything.
 
 import sys
 import time
+from collections.abc import Collection
+from pathlib import Path
 from typing import Any, Self
 
 from anneal_api import Layout, ProgressReport, TerminationMessage
@@ -14,6 +16,9 @@ from anneal_trainer.samples import Sample
 
 _LINE_EVERY_SECONDS = 10.0
 _ANSWER_SHOWN = 200
+# What tells most of how a method goes, the first of which all is measured: of kto, of pairs, of reward and prm.
+_TELLING = (("rewards/margins", "kl"), ("rewards/margins", "rewards/accuracies"), ("accuracy",))
+_SHORT = {"rewards/margins": "margin", "rewards/accuracies": "accuracy"}
 _WORDS = {
     "starting": "Starting",
     "fetching": "Fetching the model",
@@ -39,11 +44,16 @@ def facts(report: ProgressReport) -> str:
         known.append(f"loss {report.loss:.3f}")
     if report.eval_loss is not None:
         known.append(f"eval {report.eval_loss:.3f}")
+    known += [f"{_SHORT.get(name, name)} {report.metrics[name]:.2f}" for name in _telling(report.metrics)]
     if report.tokens_per_second is not None:
         known.append(f"{report.tokens_per_second:,.0f} tokens/s")
     if report.eta_seconds is not None:
         known.append(f"{clock(report.eta_seconds)} left")
     return " · ".join(known)
+
+
+def _telling(measured: Collection[str]) -> tuple[str, ...]:
+    return next((names for names in _TELLING if all(name in measured for name in names)), ())
 
 
 def clock(seconds: float) -> str:
@@ -143,14 +153,33 @@ def summary(words: TerminationMessage, layout: Layout, seconds: float) -> None:
     say(f"{words.outputs[0].kind.capitalize():9}{layout.output}")
     if words.first_loss is not None and words.loss is not None:
         say(f"Loss     {words.first_loss:.3f} → {words.loss:.3f} in {counted(words.total_steps or 0, 'step')}")
-    eval_before = metrics.first(layout.logs / "metrics.jsonl", "eval_loss")
+    log = layout.logs / "metrics.jsonl"
+    eval_before = metrics.first(log, "eval_loss")
     if eval_before is not None and words.eval_loss is not None:
         say(f"Holdout  {eval_before:.3f} → {words.eval_loss:.3f}")
+    if measured := _measured(words.metrics, log):
+        say(f"Measured {measured}")
     pace = f", {words.tokens_per_second:,.0f} tokens/s" if words.tokens_per_second else ""
     say(f"Time     {clock(seconds)} on {words.device}{pace}")
+
+
+def _measured(last: dict[str, float], log: Path) -> str:
+    """`accuracy 0.63 → 1.00 (holdout 0.58 → 1.00)`: from the first step, or evaluation, to the last."""
+    said = []
+    for name in _telling(last):
+        held = _change(last, f"eval_{name}", log)
+        said.append(f"{_SHORT.get(name, name)} {_change(last, name, log)}{held and f' (holdout {held})'}")
+    return " · ".join(said)
+
+
+def _change(last: dict[str, float], name: str, log: Path) -> str:
+    begun = metrics.first(log, name)
+    return f"{begun:.2f} → {last[name]:.2f}" if begun is not None and name in last else ""
 
 
 def _shown(sample: Sample) -> str:
     # What a model says may hold control characters, and a terminal obeys them.
     flat = "".join(char if char.isprintable() else "�" for char in " ".join(sample.answer.split()))
+    if not flat:
+        return "(nothing)"
     return flat if len(flat) <= _ANSWER_SHOWN else f"{flat[:_ANSWER_SHOWN]}…"

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from anneal_api import Job, Outcome, ProgressReport, TerminationMessage, resolve
 from anneal_api.exitcodes import OK
@@ -39,10 +40,10 @@ def run(
 
     `job` need not be resolved. `volumes` maps claim names to existing directories (`--volume CLAIM=DIR`). The job's
     storage is its `spec.storage` claim, which must be mapped; without one, `default_storage` (made if absent).
-    The run directory is `runs/NAME` on the storage. The same manifest run again resumes at its last checkpoint if it
-    was interrupted, and starts anew if it had ended or has changed. `quiet` leaves out progress bar and summary, not
-    errors. Never raises for what a user can mend: every such problem is printed, one line each, and has its own exit
-    code. SIGINT and SIGTERM save a checkpoint and return 75.
+    The run directory is `runs/NAME` on the storage, of an RLHFJob `runs/NAME-rlhf`. The same manifest run again resumes
+    at its last checkpoint if it was interrupted, and starts anew if it had ended or has changed. `quiet` leaves out
+    progress bar and summary, not errors. Never raises for what a user can mend: every such problem is printed, one
+    line each, and has its own exit code. SIGINT and SIGTERM save a checkpoint and return 75.
     """
     begun = time.monotonic()
     try:
@@ -94,12 +95,13 @@ def _alone(context: Context) -> Iterator[None]:
 
 def _begin(context: Context, *, quiet: bool) -> None:
     """Start anew unless the same manifest was interrupted here; an earlier run's files are kept beside, once."""
-    record, mark = context.layout.run_dir / earlier.RECORD, _mark(context)
-    before = read_json(record)
-    unfinished = before == {"manifest": mark, "done": False}
+    mark = _mark(context)
+    before = read_json(context.layout.run_dir / earlier.RECORD) or {}
+    _check_owner(context, before)
+    unfinished = before.get("manifest") == mark and not before["done"]
     if not unfinished and context.layout.checkpoints.exists():
         if not quiet:
-            why = "has ended" if (before or {}).get("manifest") == mark else "was another manifest"
+            why = "has ended" if before.get("manifest") == mark else "was another manifest"
             console.say(f"note: the earlier run here {why}: this one starts anew (its checkpoints: previous/)")
         previous = context.layout.run_dir / "previous"
         shutil.rmtree(previous, ignore_errors=True)
@@ -107,7 +109,23 @@ def _begin(context: Context, *, quiet: bool) -> None:
         for path in (context.layout.checkpoints, context.layout.logs, context.layout.samples):
             if path.exists():
                 path.rename(previous / path.name)
-    write_json(record, {"manifest": mark, "done": False})
+    _note(context, done=False, made=before.get(earlier.RESULT))
+
+
+def _check_owner(context: Context, before: dict[str, Any]) -> None:
+    """Names that differ only in what a directory's name has no place for would overwrite one another's results."""
+    kind, name = before.get("kind"), before.get("name")
+    if name and (kind, name) != (context.job.kind, context.job.name):
+        raise ConfigError(
+            f"{context.layout.run_dir} holds the run of the {kind} {name}: give this job another metadata.name, or "
+            "another storage"
+        )
+
+
+def _note(context: Context, *, done: bool, made: dict[str, Any] | None) -> None:
+    """What this run is, and the latest result here: `made` stays until a run has made another one."""
+    whose = {"kind": context.job.kind, "name": context.job.name, earlier.RESULT: made}
+    write_json(context.layout.run_dir / earlier.RECORD, {"manifest": _mark(context), "done": done, **whose})
 
 
 def _mark(context: Context) -> str:
@@ -131,8 +149,7 @@ def _reported(context: Context, *, quiet: bool, begun: float) -> int:
     if words.exit_code != OK:
         console.say(f"{'stopped' if words.outcome == Outcome.PREEMPTED else 'error'}: {words.message}")
         return words.exit_code
-    made = earlier.made(context, words.outputs)
-    write_json(context.layout.run_dir / earlier.RECORD, {"manifest": _mark(context), "done": True, **made})
+    _note(context, done=True, made=earlier.made(context, words.outputs))
     if not quiet:
         console.summary(words, context.layout, time.monotonic() - begun)
     return OK

@@ -37,7 +37,7 @@ def origin(draft: Draft) -> bool:
     resumed(draft)
     draft.own(prepare=None)
     by_address = _by_address(draft.world.neighbours)
-    waits = [_waits(named, by_address.get(named.source), draft.plan.namespace) for named in draft.plan.unpinned]
+    waits = [_waits(named, by_address, draft.plan.namespace) for named in draft.plan.unpinned]
     draft.set(ConditionType.DATA_READY, "False", Reason.WAITING_FOR_JOB, "; ".join(dict.fromkeys(waits)))
     draft.wake_at(draft.world.now + LOOK_AGAIN)
     return False
@@ -52,10 +52,13 @@ def _pin(draft: Draft) -> None:
         draft.plan = replace(draft.plan, sources=(*draft.plan.sources, *pins))
 
 
-def _waits(named: ModelSource, job: Neighbour | None, namespace: str) -> str:
-    name = origins.shown(named.source)
+def _waits(named: ModelSource, by_address: Mapping[str, Neighbour], namespace: str) -> str:
+    name, job = origins.shown(named.source), by_address.get(named.source)
     if job is None:
-        return f"waits for {name}: there is none in namespace {namespace}; apply it"
+        # Waited for all the same: a job of this kind may follow under that name.
+        known = origins.other_kind(named.source) in by_address
+        remedy = f"{origins.correction(named.source)}, or apply {name}" if known else "apply it"
+        return f"waits for {name}: there is none in namespace {namespace}; {remedy}"
     why = f": {job.message}" if job.stuck else ""
     return f"waits for {name}, which is {job.state}{why}"
 
@@ -76,7 +79,7 @@ def _objections(
         yield Reason.INVALID_SPEC, f"{named}: jobs that start from one another never begin: {names}"
     if job is None:
         return
-    if problem := origins.misuse(named, method=plan.spec.method, made_by=job.made.method):
+    if problem := origins.misuse(named, method=plan.spec.method, made=job.made):
         yield Reason.INVALID_SPEC, problem
     if job.failed:
         name = origins.shown(named.source)
