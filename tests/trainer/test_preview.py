@@ -155,6 +155,13 @@ def test_a_page_is_written(storage: Path) -> None:
     assert (storage / "page.html").read_text().count("<h2>") == 3
 
 
+def test_a_page_that_cannot_be_written_is_told(storage: Path) -> None:
+    """In one line, with what to do."""
+    result = invoke(storage, "--html", "/nope/x.html")
+    assert result.exit_code == 78
+    assert "--html /nope/x.html cannot be written: No such file or directory; name a file in" in result.stderr
+
+
 def test_a_source_that_the_job_does_not_have_is_refused(storage: Path) -> None:
     """--dataset counts from 0, as the paths in error messages do."""
     result = invoke(storage, "--dataset", "1")
