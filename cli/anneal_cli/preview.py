@@ -47,7 +47,11 @@ def preview(
     except TrainerError as error:
         raise failed(str(error), code=error.exit_code) from error
     if html:
-        html.write_text(page.html(found), encoding="utf-8")
+        try:
+            html.write_text(page.html(found), encoding="utf-8")
+        except OSError as error:
+            words = f"--html {html} cannot be written: {error.strerror}; name a file in a directory that is there"
+            raise failed(words, code=exitcodes.CONFIG) from error
         note(f"written: {html}")
     elif as_json:
         typer.echo(json.dumps(found.dump(), ensure_ascii=False, indent=1))

@@ -74,6 +74,7 @@ class DataReason(StrEnum):
     ANSWERS_CUT_OFF = "AnswersCutOff"
     LONG_ROWS_DROPPED = "LongRowsDropped"
     EVALUATION_ROWS_DROPPED = "EvaluationRowsDropped"
+    TRAINING_ROWS_IN_EVALUATION = "TrainingRowsInEvaluation"
     ROWS_TRUNCATED = "RowsTruncated"
     EVALUATION_ROWS_TRUNCATED = "EvaluationRowsTruncated"
     DUPLICATE_ROWS = "DuplicateRows"

@@ -22,7 +22,7 @@ from anneal_api.training import TrainingSpec
 LARGEST_DEFAULT_MICRO_BATCH = 8
 
 # Raised when the meaning of prepared data changes, so that older directories are not reused.
-DATA_FORMAT_VERSION = 3
+DATA_FORMAT_VERSION = 4
 
 
 Spec = TypeVar("Spec", bound=JobSpec)

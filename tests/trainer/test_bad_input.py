@@ -15,6 +15,7 @@ import pytest
 
 from anneal_api.conditions import DataReason
 from anneal_trainer.data import store
+from anneal_trainer.errors import DataError
 from trainer.servers import Web, serving
 from trainer.test_prepare import over, prepared
 from trainer.test_prepare_into import invoke
@@ -147,6 +148,13 @@ CASES = [
             "no row has a token to train on: all labels of 2 rows are masked, -100 (the first: volume://runs/d.jsonl, line 1)"
         ],
         id="nobody answers",
+    ),
+    pytest.param(
+        {"d.jsonl": jsonl({"instruction": "cat " * 300, "output": "dog"})},
+        [
+            "no row has a token to train on: the whole answer of 1 row lies beyond training.sequenceLength 256 (the first:"
+        ],
+        id="answers cut off",
     ),
     pytest.param(
         {"d.jsonl": jsonl(call('{"a": 1}'), call('{"a": '))},
@@ -305,6 +313,42 @@ def test_counts_are_of_the_rows_that_are_used(storage: Path) -> None:
     assert (report.used, report.truncated, report.eval_rows, report.eval_truncated) == (4, 1, 2, 1)
     assert {entry.token: entry.count for entry in report.special_tokens} == {"<|im_end|>": 3}
     assert [warning.reason for warning in report.warnings][:2] == ["RowsTruncated", "EvaluationRowsTruncated"]
+
+
+@pytest.mark.parametrize(("good", "bad"), [(6, [b"nonsense"] * 5), (1, [b'{"instruction": "a"}', b"nonsense", b"[]"])])
+def test_rows_that_cannot_be_read_count_as_read(storage: Path, good: int, bad: list[bytes]) -> None:
+    """Read are those that are used and those that are dropped, whatever is wrong with them."""
+    (storage / "data.jsonl").write_bytes(jsonl(ALPACA) * good + b"\n".join(bad))
+    report = prepared(storage, job(preparation={"onBadRow": "drop", "maxBadRows": 9})).report
+    assert (report.rows, report.used, [entry.rows for entry in report.dropped]) == (good + len(bad), good, [len(bad)])
+    assert f"{len(bad)} of {good + len(bad)} " in report.warnings[0].message
+
+
+@pytest.mark.parametrize("line", ["nonsense", '{"instruction": "a", "output": 5}'])
+def test_a_job_without_a_good_row_says_what_is_wrong_with_the_bad_ones(storage: Path, line: str) -> None:
+    """Although it may drop them; rows that do not parse, and rows that do."""
+    (storage / "data.jsonl").write_text(f"{line}\n" * 3)
+    entry = {"source": "volume://runs/data.jsonl", "type": "alpaca"}
+    with pytest.raises(DataError) as raised:
+        prepared(storage, job(datasets=[entry], preparation={"onBadRow": "drop", "maxBadRows": 9}))
+    first, *rest = str(raised.value).splitlines()
+    assert first == "no row has a token to train on: 3 bad rows dropped"
+    assert [words.split(": ")[0] for words in rest] == [f"volume://runs/data.jsonl, line {n}" for n in (1, 2, 3)]
+
+
+@pytest.mark.parametrize(("duplicates", "rows"), [("keep", 2), ("dropExact", 0)])
+def test_evaluation_rows_that_are_trained_on_are_told(storage: Path, duplicates: str, rows: int) -> None:
+    """The evaluation loss would be too good; once duplicates are dropped there are none."""
+    known, others = alpaca_rows(4), alpaca_rows(8)[4:]
+    write_jsonl(storage / "data.jsonl", [*known, *others])
+    write_jsonl(storage / "eval.jsonl", [{"instruction": "new", "output": "dog"}, *known[:2]])
+    evaluation = {"datasets": [{"source": "volume://runs/eval.jsonl"}]}
+    preparation, training = {"duplicates": duplicates}, {"sequenceLength": 256}
+    made = job(evaluation=evaluation, preparation=preparation, training=training)
+    found = prepared(storage, made).report.warnings
+    told = [warning for warning in found if warning.reason == DataReason.TRAINING_ROWS_IN_EVALUATION]
+    assert sum(warning.rows or 0 for warning in told) == rows
+    assert all("2 of 3 (the first: volume://runs/eval.jsonl, line 2)" in warning.message for warning in told)
 
 
 def test_the_first_hundred_places_are_kept(storage: Path) -> None:

@@ -1,6 +1,7 @@
 """Prepare: what it makes, what it counts, what it uses again, and everything that it refuses."""
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -106,6 +107,20 @@ def test_training_finds_what_was_prepared(storage: Path) -> None:
     """The trainer is led to the data by the job alone."""
     ready = prepared(storage, job())
     assert find_ready(context(storage, job())).prepared == ready.prepared
+
+
+def test_damaged_data_is_not_trained_on_but_made_again(storage: Path) -> None:
+    """A file of another size counts as not there, for the trainer and for the next preparation."""
+    whole = prepared(storage, job()).prepared
+    content = (whole.path / "train/data.arrow").read_bytes()
+    os.truncate(whole.path / "train/data.arrow", 100)
+    with pytest.raises(StaleDataError, match="not whole: it is prepared again"):
+        find_ready(context(storage, job()))
+    again = prepared(storage, job())
+    assert (again.reused, again.prepared.path) == (False, whole.path)
+    assert (whole.path / "train/data.arrow").read_bytes() == content
+    assert find_ready(context(storage, job())).prepared == again.prepared
+    assert not list((storage / "prepared").glob(".*"))
 
 
 @pytest.mark.parametrize(

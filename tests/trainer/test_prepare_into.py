@@ -1,6 +1,8 @@
 """`anneal prepare`: a data set on disk that other tools open, made once, and never over something else."""
 
 import json
+import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -61,17 +63,67 @@ def test_what_is_there_is_used_again_until_something_changes(storage: Path, tmp_
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".made")] == []
 
 
-@pytest.mark.parametrize("there", ["directory", "file"])
-def test_something_else_is_never_overwritten(storage: Path, tmp_path: Path, there: str) -> None:
-    """A directory or file that is not prepared data stays, and the message says what to do."""
+@pytest.mark.parametrize(
+    ("file", "prepared"),
+    [("", False), ("thesis.txt", False), ("report.json", False), ("thesis.txt", True), ("train/notes.txt", True)],
+)
+def test_something_else_is_never_overwritten(storage: Path, tmp_path: Path, file: str, prepared: bool) -> None:  # noqa: FBT001 - a case of the table
+    """A file or directory that is not prepared data alone stays, beside it too; the message says what it is."""
     out = tmp_path / "mine"
-    kept = out / "thesis.txt" if there == "directory" else out
-    kept.parent.mkdir(exist_ok=True)
-    kept.write_text("precious")
+    if prepared:
+        assert invoke(storage, out).exit_code == 0
+        write_jsonl(storage / "data.jsonl", alpaca_rows(20))
+    kept = out / file
+    kept.parent.mkdir(exist_ok=True, parents=True)
+    kept.write_text('{"precious": 1}')
     result = invoke(storage, out)
     assert result.exit_code == 78
-    assert "holds something else than prepared data: name a new or an empty directory" in result.stderr
-    assert kept.read_text() == "precious"
+    assert ("mine holds something else than prepared data: " if file else "mine is a file: name a new") in result.stderr
+    assert file in result.stderr
+    assert kept.read_text() == '{"precious": 1}'
+
+
+@pytest.mark.parametrize("damage", ["no split", "no file", "short", "no sizes"])
+def test_what_is_damaged_is_made_again(storage: Path, tmp_path: Path, damage: str) -> None:
+    """A split that is gone or cut short does not count as up to date."""
+    out = tmp_path / "made"
+    assert invoke(storage, out).exit_code == 0
+    whole = {path: path.read_bytes() for path in (out / "train").iterdir()}
+    match damage:
+        case "no split":
+            shutil.rmtree(out / "train")
+        case "no file":
+            (out / "train/state.json").unlink()
+        case "short":
+            os.truncate(out / "train/data.arrow", 100)
+        case _:
+            report = json.loads((out / "report.json").read_text())
+            (out / "report.json").write_text(json.dumps({key: report[key] for key in report if key != "files"}))
+    assert "made: written" in invoke(storage, out).stderr
+    assert {path: path.read_bytes() for path in (out / "train").iterdir()} == whole
+    assert "is up to date" in invoke(storage, out).stderr
+
+
+@pytest.mark.parametrize(
+    ("out", "words"),
+    [
+        ("/proc/foo", "/proc/foo cannot be written: No such file or directory; name a directory that can be made"),
+        ("../job.json/x", "job.json/x cannot be written: File exists; name a directory that can be made"),
+        (
+            ".",
+            "is a mount point or the working directory, and cannot be replaced as a whole: name a new directory in it",
+        ),
+    ],
+)
+def test_a_place_that_cannot_be_written_is_told(
+    storage: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, out: str, words: str
+) -> None:
+    """In one line, with what to do, before a row is read."""
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "empty")
+    result = invoke(storage, Path(out))
+    assert (result.exit_code, list(Path.cwd().iterdir())) == (78, []), (result.output, result.exception)
+    assert words in result.stderr.split("error: ")[1]
 
 
 def test_neither_weights_nor_storage_are_needed(storage: Path, tmp_path: Path) -> None:

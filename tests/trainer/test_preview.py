@@ -163,6 +163,31 @@ def test_a_page_is_written(storage: Path) -> None:
     assert (storage / "page.html").read_text().count("<h2>") == 3
 
 
+def test_evaluation_sources_are_shown_behind_the_others(storage: Path) -> None:
+    """A row of one that cannot be used is told as any other; they share no pack with what is trained."""
+    write_jsonl(storage / "eval.jsonl", [*alpaca_rows(1), {"instruction": "a", "output": None}])
+    changes = {
+        "evaluation": {"datasets": [{"source": "volume://runs/eval.jsonl"}]},
+        "training": {"sequenceLength": 256},
+    }
+    result = invoke(storage, "-n", "2", "--json", **changes)
+    found = json.loads(result.stdout)
+    assert result.exit_code == 1
+    assert [(row["dataset"], row["kind"], row["problem"]) for row in found["rows"]] == [
+        (0, "alpaca", ""), (0, "alpaca", ""), (1, "alpaca (evaluation)", ""),
+        (1, "alpaca (evaluation)", "output must be text, got null"),
+    ]  # fmt: skip
+    assert found["packs"][-1] == [2]
+    assert len(json.loads(invoke(storage, "--dataset", "0", "--json", **changes).stdout)["rows"]) == 3
+
+
+def test_a_page_that_cannot_be_written_is_told(storage: Path) -> None:
+    """In one line, with what to do."""
+    result = invoke(storage, "--html", "/nope/x.html")
+    assert result.exit_code == 78
+    assert "--html /nope/x.html cannot be written: No such file or directory; name a file in" in result.stderr
+
+
 def test_a_source_that_the_job_does_not_have_is_refused(storage: Path) -> None:
     """--dataset counts from 0, as the paths in error messages do."""
     result = invoke(storage, "--dataset", "1")

@@ -158,6 +158,22 @@ def test_a_directory_appears_whole_or_not_at_all(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
 
 
+def test_a_directory_that_is_not_to_stay_gives_way(tmp_path: Path) -> None:
+    """Of two that replace the same damaged one, the first stays; whichever comes, nothing is left beside it."""
+
+    def stays(path: Path) -> bool:
+        return (path / "file").exists()
+
+    (tmp_path / "a/damaged").mkdir(parents=True)
+    with new_directory(tmp_path / "a", stays) as second:
+        (second / "file").write_text("second")
+        with new_directory(tmp_path / "a", stays) as first:
+            (first / "file").write_text("first")
+    assert [path.name for path in (tmp_path / "a").iterdir()] == ["file"]
+    assert (tmp_path / "a/file").read_text() == "first"
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
 def killed_while_filling(target: Path) -> None:
     """A process that dies in the middle, without a chance to clean up."""
     code = "import os, sys, pathlib; from anneal_trainer.files import new_directory\n"

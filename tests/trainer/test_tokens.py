@@ -155,10 +155,10 @@ def test_pretraining_windows_are_the_tokenizers_own(name: str) -> None:
     assert len(found) > 2
 
 
-def test_a_last_chunk_of_one_token_is_left_out() -> None:
-    """Nothing comes before a lone EOS that could predict it."""
+def test_a_last_chunk_is_never_one_token() -> None:
+    """Nothing would come before a lone EOS that could predict it: it is trained with the token before it."""
     tokens = Tokens(list(range(9)), list(range(9)))
-    assert [part.input_ids for part in division.chunks(tokens, 4)] == [[0, 1, 2, 3], [4, 5, 6, 7]]
+    assert [part.input_ids for part in division.chunks(tokens, 4)] == [[0, 1, 2, 3], [4, 5, 6], [7, 8]]
     assert [part.input_ids for part in division.chunks(Tokens([7], [7]), 4)] == [[7]]
 
 
@@ -253,11 +253,12 @@ def test_windows_cover_every_token_and_share_what_they_say(count: int, length: i
 @settings(max_examples=200)
 @given(count=st.integers(0, 100), length=st.integers(2, 20))
 def test_chunks_are_the_whole(count: int, length: int) -> None:
-    """Chunks in a row are the text, but for a last token that stands alone."""
+    """Chunks in a row are the text, none is too long, and the last token is one that is predicted."""
     tokens = Tokens(list(range(count)), list(range(count)))
-    joined = [token for part in division.chunks(tokens, length) for token in part.input_ids]
-    alone = count > 1 and count % length == 1
-    assert joined == tokens.input_ids[: count - alone]
+    parts = [part.input_ids for part in division.chunks(tokens, length)]
+    assert [token for part in parts for token in part] == tokens.input_ids
+    assert all(0 < len(part) <= length for part in parts)
+    assert count < 2 or len(parts[-1]) > 1
 
 
 ROWS = st.lists(st.lists(st.lists(st.booleans(), max_size=12), min_size=1, max_size=3), min_size=1, max_size=8)

@@ -8,7 +8,7 @@ import os
 import shutil
 import socket
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -44,15 +44,34 @@ def read_json(path: Path) -> Any:
 
 
 @contextmanager
-def new_directory(target: Path) -> Iterator[Path]:
+def new_directory(target: Path, stays: Callable[[Path], bool] = Path.exists) -> Iterator[Path]:
     """A directory to fill that becomes `target` at the end of the block, and goes away if the block fails.
 
-    If `target` appeared meanwhile (another job made the same), that one stays and ours goes.
+    If `target` appeared meanwhile (another job made the same), that one stays and ours goes. What is there and is not
+    to stay is moved out of the way, and goes at the end.
     """
     with draft_beside(target) as draft:
         yield draft
-        if not target.exists():
-            draft.rename(target)
+        if not stays(target):
+            with suppress(FileNotFoundError):
+                target.rename(draft.with_name("replaced"))
+            _appear(draft, target)
+
+
+def _appear(draft: Path, target: Path) -> None:
+    """Put `draft` at `target`. What another job put there since we looked is as new as ours, and stays."""
+    try:
+        draft.rename(target)
+    except OSError as error:
+        if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+            raise
+
+
+def sync(paths: Iterable[Path]) -> None:
+    """Have the contents of these files on the disk, so that no rename after this outlives them."""
+    for path in paths:
+        with path.open("rb") as stream:
+            os.fsync(stream.fileno())
 
 
 @contextmanager

@@ -6,9 +6,12 @@ Not here: what needs torch, but for adapters of earlier jobs that are to be merg
 themselves (`data`).
 """
 
+import re
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +25,17 @@ from anneal_trainer.data import store
 from anneal_trainer.data.build import build
 from anneal_trainer.data.identity import Identity, sources_identity
 from anneal_trainer.errors import ConfigError, InputError, TrainerError
-from anneal_trainer.files import digest_of_files, draft_beside, full_disk_told, new_directory, replace_directory
+from anneal_trainer.files import digest_of_files, draft_beside, full_disk_told, new_directory
 from anneal_trainer.preview import kept
 from anneal_trainer.preview.read import first_rows
 from anneal_trainer.reporter import Reporter
+
+# What may lie in a directory of prepared data; `cache-*` is what `datasets` computes of a split.
+_OWN = re.compile(
+    r"report\.json|preview\.(html|txt)|reference-[^/]+\.safetensors"
+    rf"|({store.TRAIN}|{store.EVAL})(/({'|'.join(map(re.escape, store.NAMES))}|cache-[^/]+\.arrow))?"
+)
+_OTHERS_SHOWN = 3
 
 
 @dataclass(frozen=True)
@@ -70,7 +80,7 @@ def _prepare(context: Context, reporter: Reporter) -> Ready:
     with full_disk_told(target.parent):
         if found is None:
             tokenizer = model.load_tokenizer(spec.model, path)
-            with new_directory(target) as draft:
+            with new_directory(target, stays=store.is_whole) as draft:
                 _make(context, tokenizer, path, draft=draft, fingerprint=fingerprint, reporter=reporter)
         else:
             kept.publish(context, target, reporter)
@@ -102,17 +112,19 @@ def prepare_into(context: Context, out: Path, reporter: Reporter) -> Ready:
 
     Data that is there and is the same is left as it is; other prepared data is replaced; anything else is not touched.
     """
+    out = out.resolve()
     try:
         path = model.tokenizer_directory(context.spec.models[0], context)
         fingerprint = _fingerprint(context, sources_identity(context.spec, context.volumes, path), path)
-        found = _ours(out)
+        _check_ours(out)
+        found = store.load(out)
         if found is not None and found.report.fingerprint == fingerprint:
             return Ready(found, context.spec.model, path, reused=True)
+        _check_writable(out)
         reporter.update(phase="preparing")
         tokenizer = model.load_tokenizer(context.spec.model, path)
-        with full_disk_told(out.parent), draft_beside(out) as draft:
+        with full_disk_told(out.parent), new_directory(out, stays=lambda _: False) as draft:
             _make(context, tokenizer, path, draft=draft, fingerprint=fingerprint, reporter=reporter)
-            replace_directory(draft, out)
     except UnmappedVolumeError as error:
         raise InputError(str(error)) from error
     prepared = store.load(out)
@@ -131,15 +143,35 @@ def _make(context: Context, tokenizer: Any, path: Path, *, draft: Path, fingerpr
     store.write_report(draft, built.report.model_copy(update={"fingerprint": fingerprint}), built.places)
 
 
-def _ours(out: Path) -> store.Prepared | None:
-    """What is at `out` already; ConfigError if that is not prepared data, which is never overwritten."""
+def _check_ours(out: Path) -> None:
+    """ConfigError if anything at `out` is not of a preparation: it would go with the directory."""
+    if out.exists() and not out.is_dir():
+        raise ConfigError(f"{out} is a file: name a new or an empty directory")
+    if others := sorted(islice(_others(out), _OTHERS_SHOWN)):
+        raise ConfigError(
+            f"{out} holds something else than prepared data: {', '.join(others)}; name a new or an empty directory"
+        )
+
+
+def _others(out: Path) -> Iterator[str]:
+    """What is in `out` and no preparation wrote; only a `report.json` with a fingerprint is ours."""
+    ours = "fingerprint" in store.read_report(out)
+    names = (str(path.relative_to(out)) for path in out.rglob("*"))
+    return (name for name in names if not (ours and _OWN.fullmatch(name)))
+
+
+def _check_writable(out: Path) -> None:
+    """ConfigError, before any row is read, if no directory can be put at `out`."""
+    if out.is_mount() or Path.cwd().is_relative_to(out):
+        raise ConfigError(
+            f"{out} is a mount point or the working directory, and cannot be replaced as a whole: name a new directory "
+            f"in it, like {out / 'prepared'}"
+        )
     try:
-        found = store.load(out)
-    except (ValueError, OSError):
-        found = None
-    if found is None and out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ConfigError(f"{out} holds something else than prepared data: name a new or an empty directory")
-    return found
+        with full_disk_told(out.parent), draft_beside(out):
+            pass
+    except OSError as error:
+        raise ConfigError(f"{out} cannot be written: {error.strerror}; name a directory that can be made") from error
 
 
 def _fingerprint(context: Context, sources: Identity, path: Path) -> str:

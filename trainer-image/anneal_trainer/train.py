@@ -18,7 +18,9 @@ def find_ready(context: Context) -> Ready:
     """The prepared data of this job; StaleDataError, so that it is prepared again, if it is not there or has aged."""
     prepared, made_from = store.find(context.layout, context.file.prepare_key)
     if prepared is None:
-        raise StaleDataError("the prepared data is not on the job's storage (any more): it is prepared again")
+        raise StaleDataError(
+            "the prepared data is not on the job's storage (any more), or not whole: it is prepared again"
+        )
     path = model.directory(context.spec.models[0], context)
     try:
         changed = changed_since(made_from or [], context.spec, context.volumes, path)

@@ -23,13 +23,13 @@ from anneal_trainer.data import decide, near, report, shape, store
 from anneal_trainer.data.detect import Detected, detected
 from anneal_trainer.data.packing import pack
 from anneal_trainer.data.partners import partners
-from anneal_trainer.data.problems import Lost
+from anneal_trainer.data.problems import PLACES, Lost
 from anneal_trainer.data.report import Built
 from anneal_trainer.data.rows import Maker, Task
 from anneal_trainer.data.spool import SpoolReader
 from anneal_trainer.data.table import Gathered, Table
 from anneal_trainer.data.workers import Crew, processes
-from anneal_trainer.errors import ConfigError, DataError
+from anneal_trainer.errors import ConfigError, DataError, listed
 from anneal_trainer.reporter import Reporter
 
 _WARNINGS = 24
@@ -65,6 +65,8 @@ def build(context: Context, tokenizer: Any, model_path: Path, *, draft: Path, re
         }
     )
     remarks = gathered.problems.remarks
+    again = decide.trained_too(table.digest, chosen.train, chosen.measured)
+    remarks |= report.measured_too([table.place(row) for row in again[:PLACES].tolist()], len(again))
     if isinstance(spec, RLHFSpec) and spec.family == "unpaired":
         remarks |= report.unbalanced(wanted)
     result = result.model_copy(update={"warnings": list(report.warnings(result, remarks, why_not))[:_WARNINGS]})
@@ -91,7 +93,10 @@ def _first_pass(
 
     def tasks() -> Iterator[Task]:
         for entry, (name, dataset) in enumerate(context.spec.all_datasets):
+            bad = gathered.problems.rows
             kind = detected(name, dataset, context, tokenizer, gathered.problems)
+            # Rows that were all of a source and cannot be read.
+            gathered.rows += gathered.problems.rows - bad
             if kind:
                 found.append(kind)
                 yield from (Task(entry, kind.dataset, chunk) for chunk in kind.chunks)
@@ -118,12 +123,27 @@ def _judge(gathered: Gathered, spec: JobSpec) -> None:
     if problems.total:
         gathered.lost[shape.BAD] = Lost(problems.total, list(problems.first))
     if not gathered.kept:
-        masked = gathered.lost.get(shape.MASKED) or gathered.lost.get(shape.CUT_OFF) or Lost()
-        raise DataError(
-            f"no row has a token to train on: all labels of {counted(gathered.rows, 'row')} are masked, -100 "
-            f"(the first: {masked.places[0] if masked.places else '-'}); look for empty answers, conversations without "
-            "an assistant turn, or prompts that are longer than training.sequenceLength"
-        )
+        raise DataError(f"no row has a token to train on: {_why_none(gathered, spec.training.sequence_length)}")
+
+
+def _why_none(gathered: Gathered, most: int) -> str:
+    """What became of all rows, a sentence for each reason; the bad ones last, each with what is wrong with it."""
+    remedies = {
+        shape.MASKED: "all labels of {rows} are masked, -100 (the first: {first}); look for empty answers, or "
+        "conversations without an assistant turn",
+        shape.CUT_OFF: f"the whole answer of {{rows}} lies beyond training.sequenceLength {most} "
+        "(the first: {first}); raise it",
+        shape.TOO_LONG: f"{{rows}} longer than training.sequenceLength {most} dropped, as preparation.longRows says "
+        "(the first: {first}); raise it, or set longRows to truncate",
+    }
+    told = [
+        words.format(rows=counted(gathered.lost[reason].rows, "row"), first=gathered.lost[reason].places[0])
+        for reason, words in remedies.items()
+        if reason in gathered.lost
+    ]
+    if problems := gathered.problems.total:
+        told.append(f"{counted(problems, 'bad row')} dropped\n{listed(gathered.problems.first, problems)}")
+    return "; ".join(told)
 
 
 @dataclass(frozen=True)

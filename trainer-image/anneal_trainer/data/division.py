@@ -5,6 +5,7 @@ long and must stay in one piece.
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 from anneal_trainer.data.pieces import Tokens
 
@@ -13,14 +14,15 @@ MOST_OVERLAP = 256
 
 
 def chunks(tokens: Tokens, length: int) -> list[Tokens]:
-    """Cut every `length` tokens. A last chunk of one token is left out: nothing comes before it to predict it from."""
+    """Cut every `length` tokens. If one alone would be left, the cut before it comes a token earlier.
+
+    Nothing comes before a lone token to predict it from, and it is the EOS that ends the text.
+    """
     ids, labels = tokens.input_ids, tokens.labels
-    starts = range(0, len(ids), length)
-    return [
-        Tokens(ids[start : start + length], labels[start : start + length])
-        for start in starts
-        if start == 0 or len(ids) - start > 1
-    ]
+    cuts = [*range(0, len(ids), length), len(ids)]
+    if len(ids) > length and len(ids) % length == 1:
+        cuts[-2] -= 1
+    return [Tokens(ids[start:end], labels[start:end]) for start, end in pairwise(cuts)]
 
 
 def windows(ids: Sequence[int], length: int, *, start: Sequence[int], eos: int | None) -> list[Tokens]:

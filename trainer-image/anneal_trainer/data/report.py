@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from anneal_api.conditions import DataReason
 from anneal_api.status import DatasetReport, DataWarning, Dropped, LengthBin, TokenCount
 from anneal_trainer.data import decide, shape
 from anneal_trainer.data.pieces import Note
@@ -45,6 +46,16 @@ def unbalanced(wanted: Any) -> dict[tuple[str, str], Lost]:
     kind, field = ("true", "desirable") if wanted.sum() == rare else ("false", "undesirable")
     note = Note("Unbalanced", f"have label {kind}, far fewer than the others: weigh them up with kto.{field}Weight")
     return {note.key: Lost(rare)}
+
+
+def measured_too(places: list[str], rows: int) -> dict[tuple[str, str], Lost]:
+    """A remark if `rows` rows are measured and trained on: `places` has the first of them."""
+    note = Note(
+        "TrainingRowsInEvaluation",
+        "are measured and trained on too, so that the evaluation loss is too good (preparation.duplicates: dropExact "
+        "would train on none of them)",
+    )
+    return {note.key: Lost(rows, places)} if rows else {}
 
 
 def lengths(histogram: list[int]) -> list[LengthBin]:
@@ -97,7 +108,8 @@ def warnings(
         words = "repeat another one (preparation.duplicates: dropExact would drop them)"
         yield _rows("DuplicateRows", words, report.duplicates, report.rows)
     for (reason, words), found in remarks.items():
-        yield _rows(reason, words, found.rows, report.rows, found.places[0] if found.places else None)
+        total = report.eval_rows if reason == DataReason.TRAINING_ROWS_IN_EVALUATION else report.rows
+        yield _rows(reason, words, found.rows, total, found.places[0] if found.places else None)
     if report.trained_tokens < _FEW_TRAINED * report.tokens:
         share = report.trained_tokens / report.tokens
         yield DataWarning(

@@ -90,7 +90,7 @@ class Maker:
         import numpy as np
 
         made = Made(task.entry, self._spool.path, histogram=np.zeros(POWERS, dtype=np.int64))
-        rows = task.chunk.read(made.problems)
+        rows = _counted(task.chunk.read(made.problems), made)
         for batch in _batches(self._examples(rows, task, made)):
             self._keep(batch, made)
         return made
@@ -104,7 +104,6 @@ class Maker:
     def _examples(self, rows: Iterator[Placed], task: Task, made: Made) -> Iterator[tuple[Placed, Any]]:
         form = self._format(task.entry, task.dataset.model_dump_json(exclude_none=True))
         for placed in rows:
-            made.rows += 1
             try:
                 example = form(placed.row)
                 self._note(placed, example, made)
@@ -118,9 +117,10 @@ class Maker:
             made.problems.remark(placed.place, note)
 
     def _keep(self, batch: list[tuple[Placed, Any]], made: Made) -> None:
+        bad = made.problems.rows
         read = self._reading.read(batch, self._encoder, self._limits, made.problems)
-        # A row that is read as several examples counts as so many.
-        made.rows += max(0, len(read) - len(batch))
+        # A row that is read as several examples counts as so many, good or bad.
+        made.rows += max(0, len(read) + made.problems.rows - bad - len(batch))
         self._count(read, made)
         for row in read:
             self._lose(row, row.reason, made)
@@ -204,6 +204,18 @@ class Maker:
         found = near.signatures(np.concatenate(rows), starts)
         place = self._spool.write([found, near.keys(found, self._per_band)])
         return near.Part(self._spool.path, place, len(rows))
+
+
+def _counted(rows: Iterator[Placed], made: Made) -> Iterator[Placed]:
+    """The rows, each counted, and those between them that cannot be read: these are problems and nothing else."""
+    while True:
+        bad = made.problems.rows
+        placed = next(rows, None)
+        made.rows += made.problems.rows - bad
+        if placed is None:
+            return
+        made.rows += 1
+        yield placed
 
 
 def _too_long(length: int, most: int) -> str:

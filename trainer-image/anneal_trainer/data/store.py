@@ -5,8 +5,9 @@
     prepared/by-key/PREPARE_KEY.json               which fingerprint a spec's data has, and what it was made from
 
 The fingerprint is over contents, so two specs that come to the same data share it; the key is over the spec alone, so a
-trainer finds its data without reading a source. `datasets.load_from_disk` opens a split. Not here: making the data
-(`build`).
+trainer finds its data without reading a source. The report holds the size of every file of the splits: what lacks one,
+or has another size, counts as not there and is made again. `datasets.load_from_disk` opens a split. Not here: making
+the data (`build`).
 """
 
 from collections import Counter
@@ -20,10 +21,10 @@ from anneal_trainer.data.identity import Identity
 from anneal_trainer.data.partners import spliced
 from anneal_trainer.data.pieces import IGNORED
 from anneal_trainer.data.spool import SpoolReader
-from anneal_trainer.files import read_json, write_json
+from anneal_trainer.files import read_json, sync, write_json
 
 TRAIN, EVAL = "train", "eval"
-_FILE = "data.arrow"
+_FILE, _STATE_FILE, _INFO_FILE = NAMES = ("data.arrow", "state.json", "dataset_info.json")
 _REPORT = "report.json"
 _BATCH = 256
 _STATE: dict[str, Any] = {
@@ -64,9 +65,24 @@ def find(layout: Layout, key: str) -> tuple[Prepared | None, Identity | None]:
 
 
 def load(path: Path) -> Prepared | None:
-    """The prepared data at `path`, if it is there."""
-    report = read_json(path / _REPORT)
-    return None if report is None else Prepared(path, DatasetReport.model_validate(report))
+    """The prepared data at `path`, if it is there and whole."""
+    report = read_report(path)
+    whole = "files" in report and report["files"] == _sizes(path)
+    return Prepared(path, DatasetReport.model_validate(report)) if whole else None
+
+
+def is_whole(path: Path) -> bool:
+    """Whether there is prepared data at `path` that can be trained on."""
+    return load(path) is not None
+
+
+def read_report(path: Path) -> dict[str, Any]:
+    """What `report.json` in a directory holds; nothing if it is not there, or no JSON object."""
+    try:
+        found = read_json(path / _REPORT)
+    except (ValueError, NotADirectoryError):
+        found = None
+    return found if isinstance(found, dict) else {}
 
 
 def point(layout: Layout, key: str, fingerprint: str, sources: Identity) -> None:
@@ -76,7 +92,18 @@ def point(layout: Layout, key: str, fingerprint: str, sources: Identity) -> None
 
 def write_report(path: Path, report: DatasetReport, places: dict[str, list[str]]) -> None:
     """The last file to be written into prepared data. `places` are where rows were dropped, by reason."""
-    write_json(path / _REPORT, {**report.dump(), "places": places})
+    # A name that is lost with the power is seen; contents of the right size that never reached the disk are not.
+    sync(_files(path))
+    write_json(path / _REPORT, {**report.dump(), "places": places, "files": _sizes(path)})
+
+
+def _files(path: Path) -> list[Path]:
+    return [path / split / name for split in (TRAIN, EVAL) for name in NAMES if (path / split / name).is_file()]
+
+
+def _sizes(path: Path) -> dict[str, int]:
+    """The files of the splits that are there, with their sizes."""
+    return {str(file.relative_to(path)): file.stat().st_size for file in _files(path)}
 
 
 @dataclass(frozen=True)
@@ -118,8 +145,8 @@ def write_split(path: Path, reader: SpoolReader, packs: Packs, *, special: Any) 
             batch, found = _batch(reader, packs, first, last, schema, special)
             writer.write_batch(batch)
             seen.update(found)
-    write_json(path / "state.json", {**_STATE, "_data_files": [{"filename": _FILE}], "_split": path.name})
-    write_json(path / "dataset_info.json", {})
+    write_json(path / _STATE_FILE, {**_STATE, "_data_files": [{"filename": _FILE}], "_split": path.name})
+    write_json(path / _INFO_FILE, {})
     return dict(seen)
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from anneal_api import Job, resolve
 from anneal_api.datasource import DataSource
+from anneal_api.job import JobSpec
 from anneal_api.sources import UnmappedVolumeError
 from anneal_trainer import earlier, model
 from anneal_trainer.context import Context
@@ -59,8 +60,9 @@ class _Reader:
             spec, tokenizer = self.context.spec, self.encoder.tokenizer
             form = self.reading.formatter(found.dataset, lambda: model.renderer(spec.model, tokenizer))
             rows = chain.from_iterable(chunk.read(problems) for chunk in found.chunks)
+            kind = found.kind if index < len(spec.datasets) else f"{found.kind} (evaluation)"
             for placed in islice(rows, self.most):
-                yield from self._row(Shown(index, placed.place, found.kind), placed, found.dataset, form)
+                yield from self._row(Shown(index, placed.place, kind), placed, found.dataset, form)
         for place, _, words in (problem.partition(": ") for problem in problems.first):
             yield Shown(index, place, problem=words)
 
@@ -103,7 +105,7 @@ class _Reader:
 
 
 def preview(job: Job, volumes: dict[str, Path], *, rows: int, dataset: int | None) -> Preview:
-    """The first `rows` rows of every source, or of source number `dataset` alone."""
+    """The first `rows` rows of every source, those of evaluation last, or of source number `dataset` alone."""
     spec = resolve(job.spec)
     context = earlier.looking(job.model_copy(update={"spec": spec}), volumes)
     try:
@@ -117,21 +119,24 @@ def first_rows(context: Context, tokenizer: Any, model_path: Path, *, rows: int,
     """`preview` with the tokenizer at hand."""
     spec = context.spec
     reader = _Reader(context, Encoder.of(tokenizer, model.vocabulary(model_path, tokenizer)), rows)
-    sources = [(i, f"datasets[{i}]", entry) for i, entry in enumerate(spec.datasets) if dataset in (None, i)]
+    sources = [(i, *source) for i, source in enumerate(spec.all_datasets) if dataset in (None, i)]
     shown = tuple(row for source in sources for row in reader.source(*source))
     packed, why_not = packing_of(spec, model_path)
     notes = (f"rows are not packed: {why_not}",) if why_not else ()
-    packs = _packs(shown, spec.training.sequence_length) if packed else ()
+    packs = _packs(shown, spec) if packed else ()
     return Preview(context.job.name or "job", spec.training.sequence_length, shown, packs, notes)
 
 
-def _packs(shown: tuple[Shown, ...], length: int) -> tuple[tuple[int, ...], ...]:
-    """How the rows that are shown would share sequences if they were all there is."""
+def _packs(shown: tuple[Shown, ...], spec: JobSpec) -> tuple[tuple[int, ...], ...]:
+    """How the rows that are shown would share sequences if they were all there is: trained ones, then measured ones."""
+    used = [index for index, row in enumerate(shown) if row.segments and not row.fate]
+    trained = [index for index in used if shown[index].dataset < len(spec.datasets)]
+    splits = (trained, [index for index in used if index not in trained])
+    return tuple(chain.from_iterable(_split_packs(shown, split, spec) for split in splits if split))
+
+
+def _split_packs(shown: tuple[Shown, ...], used: list[int], spec: JobSpec) -> list[tuple[int, ...]]:
     import numpy as np
 
-    used = [index for index, row in enumerate(shown) if row.segments and not row.fate]
-    if not used:
-        return ()
-    order, starts = pack(np.array([shown[index].tokens for index in used]), length)
-    parts = np.split(order, starts[1:-1])
-    return tuple(tuple(used[number] for number in part.tolist()) for part in parts)
+    order, starts = pack(np.array([shown[index].tokens for index in used]), spec.training.sequence_length)
+    return [tuple(used[number] for number in part.tolist()) for part in np.split(order, starts[1:-1])]

@@ -29,6 +29,7 @@ class Segment:
 class Shown:
     """One row: where it stands, and either its segments or why it has none.
 
+    `dataset`: the number of its source; those of evaluation are counted on behind those of training.
     `cut`: the beginning of what lies beyond the sequence length, `cut_tokens` in all. `left_out`: tokens of the middle
     that are not drawn, for want of room, before segment `gap`. `fate`: why it is not trained on all the same.
     `notes`: worth telling.
