@@ -168,7 +168,7 @@ def test_evaluation_sources_are_shown_behind_the_others(storage: Path) -> None:
     write_jsonl(storage / "eval.jsonl", [*alpaca_rows(1), {"instruction": "a", "output": None}])
     changes = {
         "evaluation": {"datasets": [{"source": "volume://runs/eval.jsonl"}]},
-        "training": {"sequenceLength": 256},
+        "training": {"sequenceLength": 256, "packing": True},
     }
     result = invoke(storage, "-n", "2", "--json", **changes)
     found = json.loads(result.stdout)
