@@ -17,13 +17,18 @@ HEAD_TOKENS, HEAD_COLUMNS = 4096, 32768
 
 @dataclass(frozen=True)
 class Pass:
-    """One pass over a micro batch. `casts`: autocast makes bf16 of what is fp32. `masked`: a mask a pair of tokens."""
+    """One pass over a micro batch.
+
+    `casts`: autocast makes bf16 of what is fp32. `inputs`: frozen layers keep what they read, as those of int8 do
+    (bitsandbytes, `MatMul8bitLt`). `masked`: the mask is a matrix, a number for each pair of tokens.
+    """
 
     sequences: int
     length: int
     width: int
     frozen: bool
     casts: bool
+    inputs: bool
     eager: bool
     masked: bool
     dropout: bool
@@ -105,14 +110,15 @@ def _adapters(decoder: Decoder, one: Pass, adapted: tuple[Linear, ...], rank: in
     that read the same share it.
     """
     inside = [linear for linear in adapted if linear.reads != "head"]
+    own = 2 * decoder.hidden + decoder.inner if one.inputs else 0
     between = sum(rank * max(1, len(linear.parts)) for linear in inside if linear.experts == 1) * one.width
     dropped = sum(linear.fan_in for linear in inside) if one.dropout else 0
     if one.casts:
         read = sum(_copy(decoder, linear) for linear in inside) * one.width
-        return (between + read + dropped) // decoder.layers
+        return own * one.width + (between + read + dropped) // decoder.layers
     shared = {(linear.name.rpartition(".")[0], linear.reads): linear for linear in inside}
     read = sum(_copy(decoder, linear) for linear in shared.values() if one.eager or linear.reads != "attention")
-    return (between + read * one.width + dropped * one.width) // decoder.layers
+    return max(own, read // decoder.layers) * one.width + (between + dropped * one.width) // decoder.layers
 
 
 def _copy(decoder: Decoder, linear: Linear) -> int:

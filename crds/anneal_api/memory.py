@@ -109,12 +109,6 @@ class Held:
         return BF16 if self.half and self.spec.adapter else FP32
 
     @property
-    def trained_width(self) -> int:
-        """Bytes a number of what is trained. TRL makes bf16 of the adapter of a quantized model (`SFTTrainer`)."""
-        quantized = self.spec.model.quantization != "none"
-        return BF16 if quantized and self.spec.method not in SCORING else FP32
-
-    @property
     def accumulates(self) -> bool:
         """Whether gradients are there while a later micro batch is computed."""
         training = self.spec.training
@@ -136,7 +130,8 @@ class Held:
             length=training.sequence_length,
             width=width,
             frozen=adapter is not None,
-            casts=self.half and self.trained_width == FP32,
+            casts=self.half,
+            inputs=self.spec.model.quantization == "int8",
             eager=self.spec.model.attention == "eager",
             # One whole sequence alone needs no mask but the causal one, which the kernels know.
             masked=not flash and (packed or sequences > 1 or self.spec.model.attention == "eager"),
@@ -148,12 +143,12 @@ def estimate(spec: JobSpec, shape: ModelShape, reference: ModelShape | None = No
     """What a GPU needs for a resolved job; `reference` is the shape of `reference.source`, if the job has one."""
     held = Held(spec)
     trained = trained_tensors(spec, shape)
-    size = sum(each.size for each in trained) * held.trained_width
+    size = sum(each.size for each in trained) * FP32
     moment = max(_moments(held, shape, trained), key=lambda each: sum(each[1:]))
     parts = [
         *_weights_parts(held, shape, trained),
         Part("gradients", moment.gradients),
-        Part("optimizer", optimizer_bytes(trained, spec.training.optimizer, held.trained_width)),
+        Part("optimizer", optimizer_bytes(trained, spec.training.optimizer)),
         Part("gradient buckets", size if spec.compute.world_size > 1 else 0, "DDP's copy of the gradients"),
         Part("reference model", _reference(held, shape, reference)),
         Part("activations", moment.activations, _pass_text(held)),
@@ -213,14 +208,15 @@ def weight_bytes(weight: Weight, quantization: str, width: int) -> int:
     return ceil(weight.size / 2) + blocks + FP32 * ceil(blocks / NF4_NESTED_BLOCK) + NF4_TABLES
 
 
-def optimizer_bytes(trained: Iterable[Trained], optimizer: str, width: int) -> int:
+def optimizer_bytes(trained: Iterable[Trained], optimizer: str) -> int:
     """Its state on the device."""
     match optimizer:
         case "adamw":
             # Two moments, and the number of the step.
-            return sum(2 * width * each.size + FP32 for each in trained)
+            return sum(FP32 * (2 * each.size + 1) for each in trained)
         case "adafactor":
-            return sum(_factored(each.shape) * FP32 for each in trained)
+            # And the root mean square of the tensor itself.
+            return sum(FP32 * (_factored(each.shape) + 1) for each in trained)
         case _:
             return STATE_TABLES + sum(_state_8bit(each, paged=optimizer.startswith("paged")) for each in trained)
 
@@ -247,14 +243,14 @@ def _weights_parts(held: Held, shape: ModelShape, trained: list[Trained]) -> lis
     note = width if form == "none" else f"{form}; embeddings, head and norms {width}"
     parts = [Part("weights", _model_bytes(held, shape), note)]
     if held.spec.adapter:
-        size = sum(each.size for each in trained) * held.trained_width
-        parts.append(Part("adapter", size, "bf16" if held.trained_width == BF16 else "fp32"))
+        parts.append(Part("adapter", FP32 * sum(each.size for each in trained), "fp32"))
     return parts
 
 
 def _model_bytes(held: Held, shape: ModelShape) -> int:
     form = held.spec.model.quantization
-    return sum(weight_bytes(weight, form, held.frozen_width) for weight in shape.weights)
+    rows = len(held.spec.model.add_special_tokens) * shape.hidden * (1 if shape.tied else 2)
+    return rows * held.frozen_width + sum(weight_bytes(weight, form, held.frozen_width) for weight in shape.weights)
 
 
 def _reference(held: Held, shape: ModelShape, reference: ModelShape | None) -> int:
@@ -270,19 +266,19 @@ def _reference(held: Held, shape: ModelShape, reference: ModelShape | None) -> i
 def _moments(held: Held, shape: ModelShape, trained: list[Trained]) -> list[Moment]:
     """A step: the last of its forward passes, the backward pass from the head to the first layer, the optimizer."""
     one, again = held.one_pass, held.spec.training.gradient_checkpointing
-    whole = sum(each.size for each in trained) * held.trained_width
+    whole = FP32 * sum(each.size for each in trained)
     before = whole if held.accumulates else 0
     head, casts, work = _head(held, shape), _casts(held, trained), _work(held, shape, trained)
     score = held.spec.method in SCORING
     forward, backward = (0, 0) if score else (head.forward(one), head.backward(one))
     kept, layer = _activations(held, shape)
-    first = before + (0 if score else head.gradient)
+    made = 0 if score else head.gradient
     copies = 0 if again else casts
     step = 3 * FP32 * max((each.size for each in trained), default=0) if _is_adafactor(held.spec) else 0
     return [
         Moment("the end of the forward pass", before, kept, forward, casts + work),
-        Moment("the head's backward pass", first, kept, backward, copies),
-        Moment("the last layer's backward pass", min(first, whole + head.gradient), kept + layer, 0, copies + work),
+        Moment("the head's backward pass", before, kept, backward, copies + made),
+        Moment("the last layer's backward pass", before or made, kept + layer, 0, copies + work),
         Moment("the first layer's backward pass", whole, (kept if again else 0) + layer, 0, work),
         Moment("the optimizer's step", whole, 0, 0, step),
     ]
@@ -298,7 +294,7 @@ def _head(held: Held, shape: ModelShape) -> Head:
 
 def _casts(held: Held, trained: list[Trained]) -> int:
     """Autocast keeps its bf16 copies of trained matrices until the pass is over; the head is cast in parts."""
-    if not (held.half and held.trained_width == FP32):
+    if not held.half:
         return 0
     return sum(BF16 * each.size for each in trained if len(each.shape) > 1 and not each.embedding)
 
