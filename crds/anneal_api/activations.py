@@ -49,10 +49,11 @@ def boundary(decoder: Decoder, one: Pass) -> int:
     return one.tokens * decoder.hidden * one.stream
 
 
-def layer(decoder: Decoder, one: Pass, adapted: tuple[Linear, ...], rank: int) -> int:
-    """Everything that is kept of one layer; `adapted` are the adapter's linears of all layers."""
+def layer(decoder: Decoder, one: Pass, trained: tuple[Linear, ...], rank: int) -> int:
+    """Everything that is kept of one layer; `trained` are all linear layers, or those with an adapter of a rank."""
+    inside = [linear for linear in trained if linear.reads != "head"]
     each = _norms(decoder, one) + _attention(decoder, one) + _mlp(decoder, one)
-    each += _adapters(decoder, one, adapted, rank) if one.frozen else _inputs(decoder, one)
+    each += _adapters(decoder, one, inside, rank) if one.frozen else _inputs(decoder, one, inside)
     return one.tokens * each
 
 
@@ -65,7 +66,7 @@ def outside(decoder: Decoder, one: Pass) -> int:
     """What is kept once: the last normalization, what the head reads, the table of positions, the mask."""
     head_size = decoder.query // decoder.heads
     kept = _normalized(decoder.hidden, one) + decoder.hidden * one.stream + 2 * head_size * one.stream
-    mask = one.length * (one.width if one.eager else 1) if one.masked else 0
+    mask = one.length * (one.stream if one.eager else 1) if one.masked else 0
     return one.tokens * (kept + mask)
 
 
@@ -91,37 +92,41 @@ def _attention(decoder: Decoder, one: Pass) -> int:
 
 
 def _mlp(decoder: Decoder, one: Pass) -> int:
-    """The gate, what its activation makes of it, and what that is multiplied with; of experts what each one says."""
-    return (3 * decoder.inner + decoder.experts_per_token * decoder.hidden) * one.width
+    """The gate, what its activation makes of it, and what that is multiplied with; of experts what each one says.
+
+    Autocast does not reach the grouped products of experts (transformers' `integrations/moe.py`).
+    """
+    experts = decoder.experts_per_token * decoder.hidden
+    return (3 * decoder.inner + experts) * (one.stream if experts else one.width)
 
 
-def _inputs(decoder: Decoder, one: Pass) -> int:
+def _inputs(decoder: Decoder, one: Pass, trained: list[Linear]) -> int:
     """What trained linear layers read. Autocast casts it for each layer anew; the attention's answer is there already."""
-    hidden = 5 * decoder.hidden * one.width if one.casts else 2 * decoder.hidden * FP32
+    dense = sum(linear.fan_in for linear in trained if linear.reads == "stream" and linear.experts == 1)
+    stream = dense // decoder.layers * one.width if one.casts else 2 * decoder.hidden * FP32
     answer = decoder.query * one.width if one.eager else 0
-    gathered = decoder.experts_per_token * decoder.hidden * one.width
-    return hidden + answer + gathered + decoder.inner * one.width
+    experts = decoder.experts_per_token * decoder.hidden
+    return stream + answer + (experts + decoder.inner) * (one.stream if experts else one.width)
 
 
-def _adapters(decoder: Decoder, one: Pass, adapted: tuple[Linear, ...], rank: int) -> int:
+def _adapters(decoder: Decoder, one: Pass, adapted: list[Linear], rank: int) -> int:
     """What adapters read and what lies between their matrices, on average over the layers.
 
-    An fp32 adapter on a bf16 layer casts its input up, and autocast casts it down again: a copy each. Else layers
-    that read the same share it.
+    An fp32 adapter on a bf16 layer casts its input up, and autocast casts it down again: a copy each, as dropout makes
+    one, with a mask of a byte. Else layers that read the same share it, and the attention's answer is there already.
     """
-    inside = [linear for linear in adapted if linear.reads != "head"]
-    own = 2 * decoder.hidden + decoder.inner if one.inputs else 0
-    between = sum(rank * max(1, len(linear.parts)) for linear in inside if linear.experts == 1) * one.width
-    dropped = sum(linear.fan_in for linear in inside) if one.dropout else 0
-    if one.casts:
-        read = sum(_copy(decoder, linear) for linear in inside) * one.width
-        return own * one.width + (between + read + dropped) // decoder.layers
-    shared = {(linear.name.rpartition(".")[0], linear.reads): linear for linear in inside}
-    read = sum(_copy(decoder, linear) for linear in shared.values() if one.eager or linear.reads != "attention")
-    return max(own, read // decoder.layers) * one.width + (between + dropped * one.width) // decoder.layers
+    between = sum(rank * max(1, len(linear.parts)) for linear in adapted if linear.experts == 1)
+    frozen = 2 * decoder.hidden + decoder.inner if one.inputs else 0
+    if one.casts or one.dropout:
+        read = sum(_numbers(decoder, linear) for linear in adapted)
+        masks = read if one.dropout else 0
+        return frozen * one.width + ((between + read) * one.width + masks) // decoder.layers
+    shared = {(linear.name.rpartition(".")[0], linear.reads): linear for linear in adapted}
+    read = sum(_numbers(decoder, linear) for linear in shared.values() if one.eager or linear.reads != "attention")
+    return max(frozen, read // decoder.layers) * one.width + between * one.width // decoder.layers
 
 
-def _copy(decoder: Decoder, linear: Linear) -> int:
+def _numbers(decoder: Decoder, linear: Linear) -> int:
     """Numbers a token: experts together see a token several times."""
     return linear.fan_in * (decoder.experts_per_token if linear.experts > 1 else 1)
 

@@ -271,7 +271,7 @@ def _moments(held: Held, shape: ModelShape, trained: list[Trained]) -> list[Mome
     head, casts, work = _head(held, shape), _casts(held, trained), _work(held, shape, trained)
     score = held.spec.method in SCORING
     forward, backward = (0, 0) if score else (head.forward(one), head.backward(one))
-    kept, layer = _activations(held, shape)
+    kept, layer = activation_bytes(held, shape)
     made = 0 if score else head.gradient
     copies = 0 if again else casts
     step = 3 * FP32 * max((each.size for each in trained), default=0) if _is_adafactor(held.spec) else 0
@@ -319,12 +319,13 @@ def _adapted_experts(held: Held, shape: ModelShape) -> int:
     return (BF16 if held.half else FP32) * all_of_them * (kept + 1)
 
 
-def _activations(held: Held, shape: ModelShape) -> tuple[int, int]:
+def activation_bytes(held: Held, shape: ModelShape) -> tuple[int, int]:
     """What is kept at the end of the forward pass; and what a layer adds to it when its turn comes to go back."""
     decoder, one, adapter = shape.decoder, held.one_pass, held.spec.adapter
     if decoder is None:
         return 0, 0
-    layer = activations.layer(decoder, one, adapted(adapter, shape) if adapter else (), adapter.r if adapter else 0)
+    trained = adapted(adapter, shape) if adapter else shape.linears
+    layer = activations.layer(decoder, one, trained, adapter.r if adapter else 0)
     flow, outside = activations.flow(decoder, one), activations.outside(decoder, one)
     if held.spec.training.gradient_checkpointing:
         return decoder.layers * activations.boundary(decoder, one) + outside, layer + flow
