@@ -48,7 +48,7 @@ def wide(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def _new_overrides() -> None:
-    """bitsandbytes keeps for the life of a process which tensors are held in 32 bits, by their place in a model."""
+    """Bitsandbytes keeps for the life of a process which tensors are held in 32 bits, by their place in a model."""
     GlobalOptimManager.get_instance().initialize()
 
 

@@ -10,7 +10,7 @@ from trl.trainer.utils import add_fused_lm_head
 from anneal_api.job import JobSpec
 from anneal_api.memory import Held, activation_bytes
 from anneal_trainer import shape_of
-from trainer.shapes import CONFIGS, DENSE, built, spec
+from trainer.shapes import built, spec
 
 # No tensor of activations has the shape of a weight at this length.
 LENGTH = 120
