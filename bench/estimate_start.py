@@ -49,8 +49,8 @@ def main() -> None:
         (storage / "model/config.json").write_text(json.dumps(LLAMA3_8B))
         (storage / "job.yaml").write_text(yaml.safe_dump(JOB))
         program = [sys.executable, "-m", "anneal_cli"]
-        ours = [*program, "estimate", str(storage / "job.yaml"), "--volume", f"runs={storage}"]
-        pairs = [(_seconds(ours), _seconds([sys.executable, "-c", PEER])) for _ in range(PAIRS + 1)][1:]
+        command = [*program, "estimate", str(storage / "job.yaml"), "--volume", f"runs={storage}"]
+        pairs = [(_seconds(command), _seconds([sys.executable, "-c", PEER])) for _ in range(PAIRS + 1)][1:]
     rows = []
     for index, what in enumerate(("wall clock", "CPU time")):
         middle = sorted(pairs, key=lambda pair: pair[0][index] / pair[1][index])[len(pairs) // 2]

@@ -268,7 +268,8 @@ def _moments(held: Held, shape: ModelShape, trained: list[Trained]) -> list[Mome
     one, again = held.one_pass, held.spec.training.gradient_checkpointing
     whole = FP32 * sum(each.size for each in trained)
     before = whole if held.accumulates else 0
-    head, casts, work = _head(held, shape), _casts(held, trained), _work(held, shape, trained)
+    head, casts = _head(held, shape), _casts(held, shape, trained)
+    work, gradient = _work(held, shape), _gradient_work(held, trained)
     score = held.spec.method in SCORING
     forward, backward = (0, 0) if score else (head.forward(one), head.backward(one))
     kept, layer = activation_bytes(held, shape)
@@ -278,8 +279,8 @@ def _moments(held: Held, shape: ModelShape, trained: list[Trained]) -> list[Mome
     return [
         Moment("the end of the forward pass", before, kept, forward, casts + work),
         Moment("the head's backward pass", before, kept, backward, copies + made),
-        Moment("the last layer's backward pass", before or made, kept + layer, 0, copies + work),
-        Moment("the first layer's backward pass", whole, (kept if again else 0) + layer, 0, work),
+        Moment("the last layer's backward pass", before or made, kept + layer, 0, copies + work + gradient),
+        Moment("the first layer's backward pass", whole, (kept if again else 0) + layer, 0, work + gradient),
         Moment("the optimizer's step", whole, 0, 0, step),
     ]
 
@@ -292,21 +293,28 @@ def _head(held: Held, shape: ModelShape) -> Head:
     return Head(shape.vocabulary, shape.hidden, trained=held.spec.adapter is None, width=held.frozen_width)
 
 
-def _casts(held: Held, trained: list[Trained]) -> int:
+def _casts(held: Held, shape: ModelShape, trained: list[Trained]) -> int:
     """Autocast keeps its bf16 copies of trained matrices until the pass is over; the head is cast in parts."""
     if not held.half:
         return 0
-    return sum(BF16 * each.size for each in trained if len(each.shape) > 1 and not each.embedding)
+    whole = sum(each.size for each in trained if len(each.shape) > 1 and not each.embedding)
+    none = held.spec.adapter or shape.tied or held.spec.method in SCORING
+    head = 0 if none else shape.vocabulary * shape.hidden
+    return BF16 * max(0, whole - head)
 
 
-def _work(held: Held, shape: ModelShape, trained: list[Trained]) -> int:
-    """The largest matrix once more: dequantized, or as the gradient that is cast and added; experts with adapters."""
+def _work(held: Held, shape: ModelShape) -> int:
+    """One layer's largest matrix dequantized; and what adapters make of the weights of experts."""
     width = BF16 if held.half else FP32
-    dense = [weight.size for weight in shape.weights if weight.quantizable]
+    largest = max((weight.size for weight in shape.weights if weight.quantizable), default=0)
+    dequantized = width * largest if held.spec.model.quantization != "none" else 0
+    return dequantized + (_adapted_experts(held, shape) if held.spec.adapter else 0)
+
+
+def _gradient_work(held: Held, trained: list[Trained]) -> int:
+    """The largest gradient once more: as it is computed in bf16, and in fp32 before it is added to the one before."""
     largest = max((each.size for each in trained), default=0)
-    gradient = largest * ((BF16 if held.half else 0) + (FP32 if held.accumulates else 0))
-    dequantized = width * max(dense, default=0) if held.spec.model.quantization != "none" else 0
-    return dequantized + (gradient if held.spec.adapter is None else _adapted_experts(held, shape))
+    return largest * ((BF16 if held.half else 0) + (FP32 if held.accumulates else 0))
 
 
 def _adapted_experts(held: Held, shape: ModelShape) -> int:

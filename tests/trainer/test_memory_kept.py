@@ -88,7 +88,7 @@ def kept(model: Any, made: JobSpec, attention: str) -> int:
 @pytest.mark.parametrize("attention", MICRO)
 @pytest.mark.parametrize("name", ["llama", "qwen3", "gemma3", "phi3", "mixtral"])
 def test_activations_are_those_that_a_real_model_keeps(
-    name: str, attention: str, adapter: str, precision: str, again: bool
+    name: str, attention: str, adapter: str, precision: str, *, again: bool
 ) -> None:
     """Within 15%, whatever is trained, in both precisions, with and without checkpointing."""
     if (name, adapter) in {("phi3", "lora-named"), ("mixtral", "lora")}:
