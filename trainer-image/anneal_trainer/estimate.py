@@ -48,7 +48,7 @@ def _shape(named: ModelSource, context: Context) -> ModelShape:
 def _warnings(made: Estimate, shape: ModelShape) -> list[str]:
     if not made.missing:
         return []
-        unknown = f"{shape.architecture} is not an architecture that can be estimated whole"
+    unknown = f"{shape.architecture} is not an architecture that can be estimated whole"
     missing = f"{' and '.join(made.missing)} are not in it, so the peak will be higher"
     remedy = "status.memory.peakGiB of a short run (training.maxSteps: 2) says how much"
     return [f"{unknown}: {missing}; {remedy}"]
