@@ -58,16 +58,19 @@ def layer(decoder: Decoder, one: Pass, trained: tuple[Linear, ...], rank: int) -
 
 
 def flow(decoder: Decoder, one: Pass) -> int:
-    """Gradients on their way through a layer: of the stream twice, of the gate and what it is multiplied with."""
-    return one.tokens * (2 * decoder.hidden * one.stream + 2 * decoder.inner * one.width)
+    """Gradients on their way through a layer: of the stream, and of what lies inside the MLP."""
+    return one.tokens * (decoder.hidden * one.stream + decoder.inner * one.width)
 
 
-def outside(decoder: Decoder, one: Pass) -> int:
-    """What is kept once: the last normalization, what the head reads, the table of positions, the mask."""
-    head_size = decoder.query // decoder.heads
-    kept = _normalized(decoder.hidden, one) + decoder.hidden * one.stream + 2 * head_size * one.stream
+def ending(decoder: Decoder, one: Pass) -> int:
+    """What is kept behind the layers: of the last normalization, and what the head reads."""
+    return one.tokens * (_normalized(decoder.hidden, one) + decoder.hidden * one.stream)
+
+
+def shared(decoder: Decoder, one: Pass) -> int:
+    """What all layers read: the table of positions and the mask."""
     mask = one.length * (one.stream if one.eager else 1) if one.masked else 0
-    return one.tokens * (kept + mask)
+    return one.tokens * (2 * decoder.query // decoder.heads * one.stream + mask)
 
 
 def _normalized(numbers: int, one: Pass) -> int:

@@ -91,6 +91,14 @@ class Moment(NamedTuple):
     temporary: int
 
 
+class Kept(NamedTuple):
+    """Activations at the end of the forward pass, and in the backward passes of the last layer and of the first."""
+
+    forward: int
+    last: int
+    first: int
+
+
 @dataclass(frozen=True)
 class Held:
     """How a job holds and computes, as `anneal_trainer.model` and the trainers do it."""
@@ -272,15 +280,15 @@ def _moments(held: Held, shape: ModelShape, trained: list[Trained]) -> list[Mome
     work, gradient = _work(held, shape), _gradient_work(held, trained)
     score = held.spec.method in SCORING
     forward, backward = (0, 0) if score else (head.forward(one), head.backward(one))
-    kept, layer = activation_bytes(held, shape)
+    saved = kept(held, shape)
     made = 0 if score else head.gradient
     copies = 0 if again else casts
     step = 3 * FP32 * max((each.size for each in trained), default=0) if _is_adafactor(held.spec) else 0
     return [
-        Moment("the end of the forward pass", before, kept, forward, casts + work),
-        Moment("the head's backward pass", before, kept, backward, copies + made),
-        Moment("the last layer's backward pass", before or made, kept + layer, 0, copies + work + gradient),
-        Moment("the first layer's backward pass", whole, (kept if again else 0) + layer, 0, work + gradient),
+        Moment("the end of the forward pass", before, saved.forward, forward, casts + work),
+        Moment("the head's backward pass", before, saved.forward, backward, copies + made),
+        Moment("the last layer's backward pass", before or made, saved.last, 0, copies + work + gradient),
+        Moment("the first layer's backward pass", whole, saved.first, 0, work + gradient),
         Moment("the optimizer's step", whole, 0, 0, step),
     ]
 
@@ -323,21 +331,26 @@ def _adapted_experts(held: Held, shape: ModelShape) -> int:
     fused = [linear for linear in adapted(held.spec.adapter, shape) if linear.experts > 1]
     layers = shape.decoder.layers if shape.decoder else 1
     all_of_them = sum(linear.experts * linear.fan_in * linear.fan_out for linear in fused) // layers
-    kept = 1 if held.spec.training.gradient_checkpointing else layers
-    return (BF16 if held.half else FP32) * all_of_them * (kept + 1)
+    at_once = 1 if held.spec.training.gradient_checkpointing else layers
+    return (BF16 if held.half else FP32) * all_of_them * (at_once + 1)
 
 
-def activation_bytes(held: Held, shape: ModelShape) -> tuple[int, int]:
-    """What is kept at the end of the forward pass; and what a layer adds to it when its turn comes to go back."""
+def kept(held: Held, shape: ModelShape) -> Kept:
+    """Activations, by the shape of the layers; nothing where that is not known."""
     decoder, one, adapter = shape.decoder, held.one_pass, held.spec.adapter
     if decoder is None:
-        return 0, 0
+        return Kept(0, 0, 0)
     trained = adapted(adapter, shape) if adapter else shape.linears
     layer = activations.layer(decoder, one, trained, adapter.r if adapter else 0)
-    flow, outside = activations.flow(decoder, one), activations.outside(decoder, one)
-    if held.spec.training.gradient_checkpointing:
-        return decoder.layers * activations.boundary(decoder, one) + outside, layer + flow
-    return decoder.layers * layer + outside, flow
+    again = held.spec.training.gradient_checkpointing
+    each = activations.boundary(decoder, one) if again else layer
+    always, flow = activations.shared(decoder, one), activations.flow(decoder, one)
+    whole = decoder.layers * each + always
+    return Kept(
+        forward=whole + activations.ending(decoder, one),
+        last=whole + flow + (layer if again else 0),
+        first=layer + always + flow + (each if again else 0),
+    )
 
 
 def _pass_text(held: Held) -> str:

@@ -8,7 +8,8 @@ from peft import LoraConfig, get_peft_model
 from trl.trainer.utils import add_fused_lm_head
 
 from anneal_api.job import JobSpec
-from anneal_api.memory import Held, activation_bytes
+from anneal_api.memory import Held
+from anneal_api.memory import kept as estimated
 from anneal_trainer import shape_of
 from trainer.shapes import built, spec
 
@@ -95,5 +96,5 @@ def test_activations_are_those_that_a_real_model_keeps(
         pytest.skip("it has no q_proj; an adapter on experts is a part of its own")
     made = job(attention, adapter, precision=precision, again=again)
     real = kept(prepared(name, made), made, attention)
-    ours = activation_bytes(Held(made), shape_of.of_model(built(name)))[0]
+    ours = estimated(Held(made), shape_of.of_model(built(name))).forward
     assert ours == pytest.approx(real, rel=WITHIN)
