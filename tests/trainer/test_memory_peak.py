@@ -16,7 +16,7 @@ from trl.trainer import utils as trl_utils
 
 from anneal_api import activations
 from anneal_api.job import JobSpec
-from anneal_api.memory import Held, estimate
+from anneal_api.memory import estimate
 from anneal_trainer import shape_of
 from trainer import shapes
 from trainer.test_memory_kept import prepared
