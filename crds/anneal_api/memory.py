@@ -281,14 +281,16 @@ def _moments(held: Held, shape: ModelShape, trained: list[Trained]) -> list[Mome
     score = held.spec.method in SCORING
     forward, backward = (0, 0) if score else (head.forward(one), head.backward(one))
     saved = kept(held, shape)
-    made = 0 if score else head.gradient
+    merged = _merged_rows(held, shape)
+    made = 0 if score else head.gradient + merged
     copies = 0 if again else casts
+    first = 0 if held.spec.adapter else made
     step = 3 * FP32 * max((each.size for each in trained), default=0) if _is_adafactor(held.spec) else 0
     return [
-        Moment("the end of the forward pass", before, saved.forward, forward, casts + work),
+        Moment("the end of the forward pass", before, saved.forward, forward, casts + work + merged),
         Moment("the head's backward pass", before, saved.forward, backward, copies + made),
-        Moment("the last layer's backward pass", before or made, saved.last, 0, copies + work + gradient),
-        Moment("the first layer's backward pass", whole, saved.first, 0, work + gradient),
+        Moment("the last layer's backward pass", before or first, saved.last, 0, copies + work + gradient),
+        Moment("the first layer's backward pass", whole, saved.first, 0, work + gradient + merged),
         Moment("the optimizer's step", whole, 0, 0, step),
     ]
 
@@ -298,7 +300,15 @@ def _is_adafactor(spec: JobSpec) -> bool:
 
 
 def _head(held: Held, shape: ModelShape) -> Head:
-    return Head(shape.vocabulary, shape.hidden, trained=held.spec.adapter is None, width=held.frozen_width)
+    trained = held.spec.adapter is None or bool(held.spec.model.add_special_tokens)
+    return Head(shape.vocabulary, shape.hidden, trained=trained, width=held.frozen_width)
+
+
+def _merged_rows(held: Held, shape: ModelShape) -> int:
+    """PEFT puts the trained rows of added tokens into a copy of their whole table (`TrainableTokensLayer`)."""
+    if held.spec.adapter is None or not held.spec.model.add_special_tokens:
+        return 0
+    return shape.vocabulary * shape.hidden * held.frozen_width
 
 
 def _casts(held: Held, shape: ModelShape, trained: list[Trained]) -> int:

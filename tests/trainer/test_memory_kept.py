@@ -29,7 +29,7 @@ def job(attention: str, adapter: str, *, precision: str, again: bool) -> JobSpec
     return spec(model={"attention": kernel}, training=training, adapter=ADAPTERS[adapter])
 
 
-def prepared(name: str, made: JobSpec) -> Any:
+def prepared(name: str, made: JobSpec, **options: Any) -> Any:
     """The model as a trainer has it."""
     half = Held(made).frozen_width == 2
     model = built(name, attn_implementation=made.model.attention, dtype=torch.bfloat16 if half else torch.float32)
@@ -37,7 +37,7 @@ def prepared(name: str, made: JobSpec) -> Any:
     if made.adapter:
         targets = made.adapter.target_modules
         chosen = "all-linear" if targets == ["all-linear"] else targets
-        model = get_peft_model(model, LoraConfig(r=8, target_modules=chosen, task_type="CAUSAL_LM"))
+        model = get_peft_model(model, LoraConfig(r=8, target_modules=chosen, task_type="CAUSAL_LM", **options))
     if made.training.gradient_checkpointing:
         model.gradient_checkpointing_enable()
     model.enable_input_require_grads()
