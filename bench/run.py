@@ -1,6 +1,6 @@
 """`make bench`: every measurement, one after the other, each with its table and JSON.
 
-run.py [data] [trainer] [alignment] [chat] [operator]
+run.py [data] [trainer] [alignment] [chat] [estimate] [operator]
 """
 
 import sys
@@ -27,6 +27,10 @@ def main(chosen: list[str]) -> None:
         import chat_rows
 
         chat_rows.main()
+    if not chosen or "estimate" in chosen:
+        import estimate_start
+
+        estimate_start.main()
     if not chosen or "operator" in chosen:
         import operator_load
 

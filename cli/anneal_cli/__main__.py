@@ -6,7 +6,7 @@ models, the Kubernetes client and torch are imported inside the command that nee
 
 import typer
 
-from anneal_cli import logs, prepare, preview, run, status, validate, version
+from anneal_cli import estimate, logs, prepare, preview, run, status, validate, version
 
 app = typer.Typer(
     name="anneal",
@@ -20,6 +20,7 @@ app.command("run")(run.run)
 app.command("validate")(validate.validate)
 app.command("preview")(preview.preview)
 app.command("prepare")(prepare.prepare)
+app.command("estimate")(estimate.estimate)
 app.command("status")(status.status)
 app.command("logs")(logs.logs)
 app.command("version")(version.version)

@@ -100,7 +100,7 @@ def check_files(path: Path, named: ModelSource) -> None:
         held = ", ".join(sorted(entry.name for entry in path.iterdir())[:8]) or "nothing"
         raise InputError(f"{named}: config.json is missing; the directory holds {held}")
     _read_config(path / "config.json", named)
-    for file in _weight_files(path, named):
+    for file in weight_files(path, named):
         _check_weights(file, named)
 
 
@@ -134,7 +134,7 @@ def _read_config(file: Path, named: ModelSource) -> None:
         raise InputError(f"{named}: config.json names no model_type, so it is not a transformers model")
 
 
-def _weight_files(path: Path, named: ModelSource) -> list[Path]:
+def weight_files(path: Path, named: ModelSource) -> list[Path]:
     index = path / "model.safetensors.index.json"
     if index.is_file():
         try:
@@ -149,13 +149,19 @@ def _weight_files(path: Path, named: ModelSource) -> list[Path]:
     return [path / name for name in names]
 
 
+def weights_header(file: Path) -> tuple[int, dict[str, Any]]:
+    """The length of a safetensors file's header, and what it says of each tensor."""
+    with file.open("rb") as stream:
+        (length,) = struct.unpack("<Q", stream.read(8))
+        header: dict[str, Any] = json.loads(stream.read(min(length, file.stat().st_size)))
+    return length, {name: entry for name, entry in header.items() if name != "__metadata__"}
+
+
 def _check_weights(file: Path, named: ModelSource) -> None:
     """The header of a safetensors file names every tensor and where its bytes end; a cut download ends before."""
     try:
-        with file.open("rb") as stream:
-            (length,) = struct.unpack("<Q", stream.read(8))
-            header = json.loads(stream.read(min(length, file.stat().st_size)))
-        ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
+        length, tensors = weights_header(file)
+        ends = [entry["data_offsets"][1] for entry in tensors.values()]
     except (struct.error, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{named}: {file.name} is not a safetensors file: broken header") from error
     expected, found = 8 + length + max(ends, default=0), file.stat().st_size
@@ -235,7 +241,7 @@ def load_model(spec: JobSpec, path: Path, tokenizer: Any, *, found: Device) -> A
 
     check_files(path, spec.models[0])
     check_head(path, spec.models[0], spec.method)
-    kind, labels = _class_for(spec.method)
+    kind, labels = class_for(spec.method)
     quiet_libraries.hide_bars()
     half = precision(spec, found) == "bf16" and spec.adapter is not None
     options: dict[str, Any] = {
@@ -269,7 +275,7 @@ def cover(model: Any, tokenizer: Any) -> None:
         _start_from_mean(model, rows)
 
 
-def _class_for(method: str) -> tuple[Any, dict[str, int]]:
+def class_for(method: str) -> tuple[Any, dict[str, int]]:
     """The library's class for a method's model, and what it must be told about its outputs."""
     from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoModelForTokenClassification
 

@@ -44,9 +44,17 @@ class AnswersTrainer(Measured, LanguageTrainer):
         with torch.no_grad(), self.accelerator.autocast(), self._reference(self.model) as model:
             return self.log_probabilities(model, batch)
 
+    def drop_reference(self) -> None:
+        """Its log-probabilities are in the rows by now: a second model need not stay in memory."""
+        self._reference = _gone
+
     def reference_values(self, _model: Any, batch: dict[str, Any]) -> Any:
         """Those of both sequences of each row, `[rows, 2]`: what the column `reference` keeps."""
         raise NotImplementedError
+
+
+def _gone(_model: Any) -> Any:
+    raise AssertionError("the reference was dropped: its log-probabilities are in the rows")
 
 
 def base_of(model: Any) -> Any:

@@ -79,6 +79,7 @@ def with_reference(setup: "Setup", build: Callable[[Reference | None], Trainer])
             _write(file, found)
         trainer.wait_for_everyone()
     _attach(trainer, found)
+    trainer.drop_reference()
     return trainer
 
 

@@ -1,0 +1,84 @@
+"""`anneal estimate`: the memory that a job needs on each GPU, part by part, before one is asked for.
+
+Reads the model's config, no weights and no data. Not here: whether a pool has such GPUs.
+"""
+
+import json
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from anneal_cli import here
+
+if TYPE_CHECKING:
+    from anneal_trainer.estimate import Found
+
+GIB = 2**30
+
+
+def estimate(
+    file: here.File,
+    *,
+    volume: here.Volume = None,
+    name: here.Name = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, sizes in bytes.")] = False,
+) -> None:
+    """Estimate the peak memory of a job on each GPU."""
+    from anneal_api import exitcodes
+    from anneal_cli.output import failed, note
+    from anneal_cli.volumes import parse_mappings
+
+    job = here.chosen(file, name)
+    # Only the claims that models are on are needed: the trainer asks for those.
+    volumes, problems = parse_mappings(volume or [])
+    for problem in problems:
+        note(f"error: {problem}")
+    if problems:
+        raise typer.Exit(exitcodes.USAGE)
+    here.need_trainer(("torch", "transformers"))
+    from anneal_trainer import quiet_libraries
+    from anneal_trainer.errors import TrainerError
+    from anneal_trainer.estimate import of_job
+
+    quiet_libraries.apply()
+    try:
+        found = of_job(job, volumes)
+    except TrainerError as error:
+        raise failed(str(error), code=error.exit_code) from error
+    for warning in found.warnings:
+        note(f"{file}: spec.model.source: warning: {warning}")
+    typer.echo(json.dumps(document(found), indent=1) if as_json else "\n".join(lines(found)))
+
+
+def document(found: "Found") -> dict[str, Any]:
+    """The estimate for programs."""
+    made = found.estimate
+    return {
+        "architecture": found.shape.architecture,
+        "parameters": made.parameters,
+        "trainedParameters": made.trained,
+        "peakBytes": made.peak,
+        "allocatedBytes": made.allocated,
+        "moment": made.moment,
+        "parts": [{"name": part.name, "bytes": part.size, "note": part.note} for part in made.parts],
+        "missing": list(made.missing),
+        "warnings": list(found.warnings),
+    }
+
+
+def lines(found: "Found") -> list[str]:
+    """The estimate for people."""
+    from anneal_cli.columns import table
+
+    made, compute = found.estimate, found.spec.compute
+    where = f"GPU, of {compute.world_size}" if compute.gpus_per_node else "process, on CPUs"
+    rows = [(part.name, _gib(part.size), part.note) for part in made.parts]
+    total = ("peak", _gib(made.peak), f"a {where}; at {made.moment}")
+    parameters = f"{made.parameters:,} parameters, {made.trained:,} of them trained"
+    if found.spec.adapter:
+        parameters = f"{made.parameters:,} parameters; {made.trained:,} trained beside them"
+    return [f"{found.shape.architecture}: {parameters}", *table(("PART", "GIB", "WHAT"), [*rows, total])]
+
+
+def _gib(size: int) -> str:
+    return f"{size / GIB:8.3f}"

@@ -1,0 +1,100 @@
+"""`anneal estimate` as a process: a table for people, bytes for programs, and what is wrong in one line."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from anneal_cli.__main__ import app
+
+CONFIG = {
+    "model_type": "llama",
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "vocab_size": 320,
+}
+
+
+@pytest.fixture
+def storage(tmp_path: Path) -> Path:
+    """A claim with the config of a model, and no weights."""
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model/config.json").write_text(json.dumps(CONFIG))
+    return tmp_path
+
+
+def estimate(storage: Path, *options: str, kind: str = "FineTuneJob", **spec: Any) -> Any:
+    """Run the command on a job."""
+    blocks = {"model": {"source": "volume://runs/model"}, "datasets": [{"source": "volume://data/rows.jsonl"}], **spec}
+    job = {"apiVersion": "anneal.dev/v1alpha1", "kind": kind, "metadata": {"name": "a"}, "spec": blocks}
+    file = storage / "job.yaml"
+    file.write_text(yaml.safe_dump(job))
+    return CliRunner().invoke(app, ["estimate", str(file), "--volume", f"runs={storage}", *options])
+
+
+def test_the_table_names_every_part_and_the_peak(storage: Path) -> None:
+    """Only the model's claim is needed, not that of the data."""
+    done = estimate(storage, adapter={"r": 4})
+    assert done.exit_code == 0, done.output
+    named = [line.split("  ")[0] for line in done.stdout.splitlines()]
+    assert named[0].startswith("LlamaForCausalLM: 115,008 parameters; ")
+    assert named[1:5] == ["PART", "weights", "adapter", "gradients"]
+    assert named[-1] == "peak"
+
+
+def test_json_is_in_bytes_and_adds_up(storage: Path) -> None:
+    """The parts are the peak; without the context and what is lost between blocks they are what torch allocates."""
+    found = json.loads(estimate(storage, "--json").stdout)
+    sizes = {part["name"]: part["bytes"] for part in found["parts"]}
+    assert found["peakBytes"] == sum(sizes.values())
+    assert found["allocatedBytes"] == found["peakBytes"] - sizes["context"] - sizes["fragmentation"]
+    assert sizes["weights"] == 4 * found["parameters"] == 4 * found["trainedParameters"]
+
+
+def test_an_unknown_architecture_is_a_warning(storage: Path) -> None:
+    """It is told which parts are not in the estimate, and how to find the peak."""
+    (storage / "model/config.json").write_text('{"model_type": "of_tomorrow"}')
+    done = estimate(storage)
+    assert done.exit_code == 0
+    assert "job.yaml: spec.model.source: warning: of_tomorrow is not" in done.stderr
+    assert "weights and activations are not in it" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("spec", "told"),
+    [
+        pytest.param({"model": {"source": "volume://runs/gone"}}, "there is no config.json in it", id="no-model"),
+        pytest.param(
+            {"model": {"source": "volume://other/m"}}, "no directory is given for the claim 'other'", id="no-claim"
+        ),
+    ],
+)
+def test_a_model_that_is_not_there_is_one_line(storage: Path, spec: dict[str, Any], told: str) -> None:
+    """With the field and the source."""
+    done = estimate(storage, **spec)
+    assert done.exit_code == 66
+    assert done.stderr.startswith(f"error: model.source {spec['model']['source']}: ")
+    assert told in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_reference_of_its_own_is_a_second_model(storage: Path) -> None:
+    """Its config is read too: it may be another size."""
+    (storage / "large").mkdir()
+    (storage / "large/config.json").write_text(json.dumps({**CONFIG, "num_hidden_layers": 4}))
+    done = estimate(
+        storage,
+        "--json",
+        kind="RLHFJob",
+        method="dpo",
+        adapter={"r": 4},
+        reference={"source": "volume://runs/large"},
+    )
+    sizes = {part["name"]: part["bytes"] for part in json.loads(done.stdout)["parts"]}
+    assert sizes["reference model"] > sizes["weights"]

@@ -1,0 +1,54 @@
+"""The memory of a job before it is run: the shapes of its models, found where their configs are, and the formula.
+
+Reads configs only; of an hf:// model everything but the weights is fetched, to the hub library's own cache. Not here:
+the formula (`anneal_api.memory`).
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from anneal_api import Job, resolve
+from anneal_api.job import JobSpec
+from anneal_api.memory import Estimate, estimate
+from anneal_api.model import ModelSource
+from anneal_api.modelshape import ModelShape
+from anneal_api.sources import UnmappedVolumeError
+from anneal_trainer import earlier, model, shape_of
+from anneal_trainer.context import Context
+from anneal_trainer.errors import InputError
+
+
+@dataclass(frozen=True)
+class Found:
+    """The estimate of a job, the spec that it is of, and what to know about it."""
+
+    spec: JobSpec
+    shape: ModelShape
+    estimate: Estimate
+    warnings: tuple[str, ...]
+
+
+def of_job(job: Job, volumes: dict[str, Path]) -> Found:
+    """What a GPU needs for `job`, which need not be resolved; InputError if a model's config cannot be read."""
+    job = job.model_copy(update={"spec": resolve(job.spec)})
+    context = earlier.looking(job, volumes)
+    shape, *others = [_shape(named, context) for named in job.spec.models]
+    made = estimate(job.spec, shape, others[0] if others else None)
+    return Found(job.spec, shape, made, tuple(_warnings(made, shape)))
+
+
+def _shape(named: ModelSource, context: Context) -> ModelShape:
+    try:
+        path = model.tokenizer_directory(named, context)
+    except UnmappedVolumeError as error:
+        raise InputError(f"{named}: {error}") from error
+    return shape_of.shape_of(path, named, context.spec.method)
+
+
+def _warnings(made: Estimate, shape: ModelShape) -> list[str]:
+    if not made.missing:
+        return []
+    unknown = f"{shape.architecture} is not an architecture that can be estimated whole"
+    missing = f"{' and '.join(made.missing)} are not in it, so the peak will be higher"
+    remedy = "status.memory.peakGiB of a short run (training.maxSteps: 2) says how much"
+    return [f"{unknown}: {missing}; {remedy}"]
