@@ -10,7 +10,9 @@ from e2e.harness import JOB, Kube, Storage, condition, small_job
 
 pytestmark = pytest.mark.e2e
 
-LONG = {"maxSteps": 400}
+# Long enough that on a fast machine too it still trains when a test has seen its 15th step.
+STEPS = 1000
+LONG = {"maxSteps": STEPS}
 OFTEN = {"everySteps": 10, "keep": 2}
 
 
@@ -38,7 +40,7 @@ def test_suspending_saves_and_resuming_goes_on(kube: Kube) -> None:
     second = job["status"]["attempts"][1]
     assert second["resumedFromStep"] >= 5
     assert second["outcome"] == "Succeeded"
-    assert job["status"]["progress"]["step"] == 400
+    assert job["status"]["progress"]["step"] == STEPS
 
 
 def test_a_killed_pod_costs_one_retry_and_no_finished_work(
