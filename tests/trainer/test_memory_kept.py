@@ -83,17 +83,21 @@ def kept(model: Any, made: JobSpec, attention: str) -> int:
     return sum(collected.found.values())
 
 
+# Phi-3 has no q_proj to name; an adapter on experts is a part of its own.
+IMPOSSIBLE = {("phi3", "lora-named"), ("mixtral", "lora")}
+NAMES = ("llama", "qwen3", "gemma3", "phi3", "mixtral")
+
+
 @pytest.mark.parametrize("again", [False, True], ids=["kept", "again"])
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-@pytest.mark.parametrize("adapter", ADAPTERS)
+@pytest.mark.parametrize(
+    ("name", "adapter"), [(name, kind) for name in NAMES for kind in ADAPTERS if (name, kind) not in IMPOSSIBLE]
+)
 @pytest.mark.parametrize("attention", MICRO)
-@pytest.mark.parametrize("name", ["llama", "qwen3", "gemma3", "phi3", "mixtral"])
 def test_activations_are_those_that_a_real_model_keeps(
     name: str, attention: str, adapter: str, precision: str, *, again: bool
 ) -> None:
     """Within 15%, whatever is trained, in both precisions, with and without checkpointing."""
-    if (name, adapter) in {("phi3", "lora-named"), ("mixtral", "lora")}:
-        pytest.skip("it has no q_proj; an adapter on experts is a part of its own")
     made = job(attention, adapter, precision=precision, again=again)
     real = kept(prepared(name, made), made, attention)
     ours = estimated(Held(made), shape_of.of_model(built(name))).forward
