@@ -10,7 +10,7 @@ from anneal_cli import estimate, logs, prepare, preview, run, status, validate, 
 
 app = typer.Typer(
     name="anneal",
-    help="Fine-tune language models: here, or as FineTuneJobs on Kubernetes.",
+    help="Fine-tune and align language models: here, or as jobs on Kubernetes.",
     no_args_is_help=True,
     # A traceback with local variables would print tokens and rows of data into logs.
     pretty_exceptions_enable=False,

@@ -1,1 +1,1 @@
-"""The operator: watches FineTuneJobs and makes them true."""
+"""The operator: watches FineTuneJobs and RLHFJobs and makes them true."""
