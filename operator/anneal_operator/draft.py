@@ -11,6 +11,7 @@ from typing import Any, Literal
 from anneal_api.conditions import ConditionType, Reason
 from anneal_api.status import Attempt, Children, Condition, JobStatus
 from anneal_operator.kinds import Obj, format_time, meta
+from anneal_operator.placement import ANYWHERE, Placement
 from anneal_operator.plan import Plan
 from anneal_operator.world import Decision, Doomed, Note, World
 
@@ -36,6 +37,8 @@ class Draft:
     wake: datetime | None = None
     # A job that had failed before its first attempt was corrected: this pass starts it anew.
     reopened: bool = False
+    # Where the queue lets the pods go.
+    placement: Placement = ANYWHERE
     _plan: Plan | None = None
 
     @property

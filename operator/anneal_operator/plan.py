@@ -126,6 +126,11 @@ class Plan:
         """GPUs over all nodes."""
         return self.spec.compute.nodes * self.spec.compute.gpus_per_node
 
+    def share(self, nodes: int | None = None) -> int:
+        """Sequences of a step that each process has, on all nodes or fewer."""
+        compute = self.spec.compute
+        return self.spec.training.global_batch // ((nodes or compute.nodes) * max(1, compute.gpus_per_node))
+
     @cached_property
     def source_claims(self) -> tuple[str, ...]:
         """Claims that are only read from, sorted."""

@@ -10,6 +10,7 @@ from anneal_operator import summary
 from anneal_operator.draft import Draft
 from anneal_operator.kinds import is_deleting
 from anneal_operator.steps.accept import accept
+from anneal_operator.steps.admit import admit
 from anneal_operator.steps.finish import finish
 from anneal_operator.steps.origin import origin
 from anneal_operator.steps.prepare import prepare
@@ -18,7 +19,7 @@ from anneal_operator.steps.train import train
 from anneal_operator.world import Decision, World
 
 # Each returns whether the next one has anything to do.
-STEPS = (accept, origin, keep_preview, prepare, train, finish)
+STEPS = (accept, origin, keep_preview, prepare, admit, train, finish)
 
 
 def reconcile(world: World) -> Decision:

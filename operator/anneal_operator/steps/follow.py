@@ -33,6 +33,7 @@ class Scene:
     obj: Obj | None
     engine: EngineView
     pods: Sequence[PodView]
+    nodes: int
 
     @property
     def alive(self) -> list[PodView]:
@@ -52,7 +53,7 @@ def scene(draft: Draft, attempt: Attempt) -> Scene:
     obj = engine.find(children.pytorch_jobs, draft.plan.attempt_name(attempt.number))
     pods = [view(pod) for pod in children.pods] + [view(pod, gone=True) for pod in children.departed_pods]
     mine = sorted((pod for pod in pods if pod.role == "trainer" and pod.attempt == attempt.number), key=_order)
-    return Scene(obj, engine.observe(obj), mine)
+    return Scene(obj, engine.observe(obj), mine, attempt.nodes or draft.plan.nodes)
 
 
 def _order(pod: PodView) -> tuple[int, str]:
@@ -84,7 +85,7 @@ def _observed(draft: Draft, attempt: Attempt, now: Scene) -> Attempt:
     """What is learnt while it runs: when its pods ran, where, and what rank 0 reports."""
     update: Obj = {}
     started = [pod.started for pod in now.pods if pod.started]
-    if attempt.running_time is None and len(started) >= draft.plan.nodes:
+    if attempt.running_time is None and len(started) >= now.nodes:
         update["running_time"] = format_time(max(started))
     zero = now.rank_zero
     if zero and zero.node:
@@ -103,8 +104,10 @@ def _observed(draft: Draft, attempt: Attempt, now: Scene) -> Attempt:
 
 
 def _gpu_hours(draft: Draft, attempts: list[Attempt]) -> float:
-    seconds = policy.running_seconds(attempts, draft.world.now)
-    return round(draft.plan.gpus * seconds / 3600.0, 4)
+    """Each attempt with the nodes that it had."""
+    plan, now = draft.plan, draft.world.now
+    node_seconds = sum(policy.running_seconds([each], now) * (each.nodes or plan.nodes) for each in attempts)
+    return round(plan.spec.compute.gpus_per_node * node_seconds / 3600.0, 4)
 
 
 def _wanted_stop(draft: Draft, attempt: Attempt) -> policy.Evidence | None:
@@ -138,7 +141,7 @@ def _evidence(draft: Draft, attempt: Attempt, now: Scene, stop: policy.Evidence 
 def _succeeded(draft: Draft, now: Scene) -> bool:
     """All pods did their work. The engine may be ahead of the pods' watch, so its word alone waits for them."""
     done = [pod for pod in now.pods if pod.succeeded]
-    if len(done) >= draft.plan.nodes:
+    if len(done) >= now.nodes:
         return True
     return now.engine.succeeded and not pods_may_be_late(draft, now.pods, now.engine.concluded)
 
@@ -160,8 +163,8 @@ def _lost(draft: Draft, attempt: Attempt, now: Scene) -> policy.Evidence | None:
         if replaced or (pod.gone and not pod.succeeded) or (pod.deleting and not pod.disruption):
             return policy.Evidence(Outcome.INFRASTRUCTURE, "PodDeleted", f"pod {pod.name} was deleted while it ran")
     present = [pod for pod in now.pods if not pod.gone]
-    if len(present) < draft.plan.nodes:
-        message = f"{draft.plan.nodes - len(present)} of {counted(draft.plan.nodes, 'pod')} vanished while they ran"
+    if len(present) < now.nodes:
+        message = f"{now.nodes - len(present)} of {counted(now.nodes, 'pod')} vanished while they ran"
         return policy.Evidence(Outcome.INFRASTRUCTURE, "PodDeleted", message)
     return None
 
@@ -267,9 +270,7 @@ def _survivors_stay(draft: Draft, now: Scene) -> bool:
 
 def _make(draft: Draft, attempt: Attempt) -> None:
     """Make the attempt's object: it never existed, or was deleted before its pods ran."""
-    spec_size = draft.plan.spec.training.micro_batch_size
-    lowered = attempt.micro_batch_size if attempt.micro_batch_size != spec_size else None
-    surroundings(draft, engine.build(draft.plan, attempt=attempt.number, micro_batch_size=lowered))
+    surroundings(draft, engine.build(draft.plan, attempt, draft.placement))
     if refusal := next(iter(draft.world.refusals.values()), None):
         explain(draft, RUNNING, waiting.Waiting(refusal.reason, refusal.message))
     else:
@@ -279,7 +280,7 @@ def _make(draft: Draft, attempt: Attempt) -> None:
 def _say(draft: Draft, attempt: Attempt, now: Scene) -> None:
     """Running, or why not yet."""
     stuck = next((pod for pod in now.pods if not pod.running and not pod.ended), None)
-    if len(now.pods) < draft.plan.nodes and stuck is None:
+    if len(now.pods) < now.nodes and stuck is None:
         assert now.obj is not None
         name = draft.plan.attempt_name(attempt.number)
         warning = draft.world.warnings.get(uid_of(now.obj), "")

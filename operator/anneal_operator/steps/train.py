@@ -6,6 +6,7 @@ pod of the one before can still write to its checkpoints.
 """
 
 from anneal_api.conditions import ConditionType, Outcome, Reason
+from anneal_api.resolve import largest_divisor
 from anneal_api.status import Attempt
 from anneal_operator import attempts as policy
 from anneal_operator import engine
@@ -46,13 +47,11 @@ def _between(draft: Draft) -> bool:
     """No attempt is under way: whether, when and how the next one begins."""
     again: policy.Again | None = None
     if draft.attempts:
-        training = draft.plan.spec.training
-        share = int(training.global_batch_size or 1) // draft.plan.spec.compute.world_size
         verdict = policy.next_step(
             draft.attempts,
             max_retries=draft.plan.spec.run_policy.max_retries,
-            share=share,
-            micro_batch_size=int(training.micro_batch_size or 1),
+            share=draft.plan.share(draft.placement.nodes),
+            micro_batch_size=draft.plan.spec.training.micro_batch,
         )
         if isinstance(verdict, policy.Over):
             return _failed(draft, verdict)
@@ -118,14 +117,25 @@ def _begin(draft: Draft, again: policy.Again | None) -> None:
         if draft.delete:  # which shows in the store at once
             draft.wake_at(draft.world.now)
         return
-    spec_size = draft.plan.spec.training.micro_batch_size
-    size = again.micro_batch_size if again else spec_size
-    draft.attempts.append(Attempt(number=number, start_time=draft.now, micro_batch_size=size))
+    draft.attempts.append(_attempt(draft, number, again))
     draft.set(RUNNING, "False", reason, f"{because}attempt {number} begins")
     draft.own(pytorch_job=draft.plan.attempt_name(number))
     draft.tell("AttemptStarted", f"attempt {number} of training begins")
     # The object is made by the next pass, when the record is safe.
     draft.wake_at(draft.world.now)
+
+
+def _attempt(draft: Draft, number: int, again: policy.Again | None) -> Attempt:
+    """The record of the next attempt, with all that it does in its own way."""
+    plan, nodes = draft.plan, draft.placement.nodes
+    wanted = again.micro_batch_size if again and again.micro_batch_size else plan.spec.training.micro_batch
+    return Attempt(
+        number=number,
+        start_time=draft.now,
+        micro_batch_size=largest_divisor(plan.share(nodes), wanted),
+        nodes=None if nodes in (None, plan.nodes) else nodes,
+        pool=plan.pool_name,
+    )
 
 
 def _lingering(draft: Draft) -> list[PodView]:
