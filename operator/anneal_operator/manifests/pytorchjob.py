@@ -23,6 +23,9 @@ from anneal_operator.placement import Placement
 from anneal_operator.plan import Plan
 from anneal_operator.pods import REPLICA_INDEX_LABEL
 
+# Seconds from having a place to training: pulling a large image, mounting volumes. torchrun's own limit is 600.
+_LATEST_START = 900
+
 
 def build(plan: Plan, attempt: Attempt, placement: Placement) -> Obj:
     """The PyTorchJob; what the attempt has of its own, and where a queue has placed it, beside what the job says."""
@@ -78,9 +81,14 @@ def _environment(plan: Plan, attempt: Attempt, name: str, nodes: int) -> list[Ob
         return pods.plain(values | {"PET_NODE_RANK": "0", "PET_MASTER_ADDR": "127.0.0.1"})
     rank = {"fieldRef": {"fieldPath": f"metadata.labels['{REPLICA_INDEX_LABEL}']"}}
     return [
-        *pods.plain(values | {"PET_MASTER_ADDR": f"{name}-worker-0"}),
+        *pods.plain(values | {"PET_MASTER_ADDR": f"{name}-worker-0", "PET_RDZV_CONF": f"timeout={_patience(plan)}"}),
         {"name": "PET_NODE_RANK", "valueFrom": rank},
     ]
+
+
+def _patience(plan: Plan) -> int:
+    """Seconds that a pod waits for the others: a lack of places is the operator's to end, and images take their time."""
+    return plan.spec.run_policy.scheduling_timeout_seconds + _LATEST_START
 
 
 def _given(plan: Plan, attempt: Attempt) -> dict[str, str]:

@@ -31,7 +31,7 @@ def accept(draft: Draft) -> bool:
         draft.set(ConditionType.ACCEPTED, "False", Reason.INVALID_SPEC, problems)
         return False
     plan = draft.plan
-    draft.fields |= {"pool": plan.pool_name, "gpus": plan.gpus, "suspended_seconds": _suspended_seconds(draft)}
+    draft.fields |= {"pool": plan.pool_name, "gpus": _gpus(draft), "suspended_seconds": _suspended_seconds(draft)}
     if _attempt_is_under_way(draft):
         return True
     objection = next(_objections(plan, world), None)
@@ -47,6 +47,12 @@ def accept(draft: Draft) -> bool:
 
 def _attempt_is_under_way(draft: Draft) -> bool:
     return bool(draft.attempts) and draft.attempts[-1].end_time is None
+
+
+def _gpus(draft: Draft) -> int:
+    """Those of the attempt that is under way, which may have fewer nodes than the job asks for."""
+    nodes = draft.attempts[-1].nodes if _attempt_is_under_way(draft) else None
+    return nodes * draft.plan.spec.compute.gpus_per_node if nodes else draft.plan.gpus
 
 
 def _objections(plan: Plan, world: World) -> Iterator[Objection]:
