@@ -89,6 +89,13 @@ def test_workers_find_each_other_by_name_and_index() -> None:
     assert "preferredDuringSchedulingIgnoredDuringExecution" in spec["affinity"]["podAntiAffinity"]
 
 
+def test_workers_wait_for_each_other_longer_than_a_lack_of_places_may_last() -> None:
+    """Torchrun would fail after ten minutes, which would count as a failure of the attempt."""
+    plan = make_plan(compute={"nodes": 2}, runPolicy={"schedulingTimeoutSeconds": 7200})
+    assert env(trainer(plan)[1])["PET_RDZV_CONF"] == "timeout=8100"
+    assert "PET_RDZV_CONF" not in env(trainer(make_plan())[1])
+
+
 def test_trainers_never_download_and_preparers_may() -> None:
     """A GPU does not wait for a hub."""
     assert env(trainer(make_plan())[1])["HF_HUB_OFFLINE"] == "1"
