@@ -14,7 +14,7 @@ from anneal_api.words import counted
 from anneal_operator import kueue
 from anneal_operator.attempts import Again, Evidence
 from anneal_operator.draft import Draft
-from anneal_operator.kinds import WORKLOAD, format_time, is_deleting, name_of, parse_time
+from anneal_operator.kinds import WORKLOAD, Obj, format_time, is_deleting, name_of, parse_time
 from anneal_operator.kueue import WorkloadView
 from anneal_operator.manifests import workload as manifest
 from anneal_operator.pods import view as pod_view
@@ -24,7 +24,10 @@ from anneal_operator.world import Amendment, Doomed
 ADMITTED = ConditionType.ADMITTED
 # A wait that is longer than this holds no quota.
 LONG_WAIT = timedelta(seconds=60)
-MISSING = "this cluster has no Kueue (kueue.x-k8s.io/v1beta2): install it, or leave spec.queue out; the job goes on by itself then"
+MISSING = (
+    "this cluster has no Kueue (kueue.x-k8s.io/v1beta2): install it, or leave spec.queue out; "
+    "the job goes on by itself then"
+)
 _NAMES_SHOWN = 3
 
 
@@ -225,7 +228,7 @@ def _waits(draft: Draft, workload: WorkloadView) -> None:
 
 def _report(workload: WorkloadView) -> QueueReport:
     assignments = ((workload.obj.get("status") or {}).get("admission") or {}).get("podSetAssignments") or []
-    trainer = next((each for each in assignments if each.get("name") == kueue.PODSET), {})
+    trainer: Obj = next((each for each in assignments if each.get("name") == kueue.PODSET), {})
     return QueueReport(
         name=workload.queue,
         cluster_queue=workload.cluster_queue,
