@@ -119,7 +119,9 @@ QUEUE_STORIES = (
     _queued("alone", DONE, _straight),
     _queued("before-another", DONE, _behind_another),
     _queued("preempted", AGAIN, _preempted),
-    _queued("workload-deleted", AGAIN, _workload_deleted),
+    _queued(
+        "workload-deleted", AGAIN, _workload_deleted, training=[[Run(60, words=TRAINED.words)], [TRAINED]]
+    ),
     _queued("deactivated", AGAIN, _deactivated),
     _queued("suspended", ("Suspended", "Succeeded"), _suspended),
     _queued(

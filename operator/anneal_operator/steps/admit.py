@@ -24,6 +24,8 @@ from anneal_operator.world import Amendment, Doomed
 ADMITTED = ConditionType.ADMITTED
 # A wait that is longer than this holds no quota.
 LONG_WAIT = timedelta(seconds=60)
+# With Kueue's types go its objects, one after the other.
+KUEUE_MAY_BE_LEAVING = timedelta(seconds=15)
 MISSING = (
     "this cluster has no Kueue (kueue.x-k8s.io/v1beta2): install it, or leave spec.queue out; "
     "the job goes on by itself then"
@@ -117,9 +119,7 @@ def _without_workload(draft: Draft, leaving: WorkloadView | None) -> None:
     """None was made yet, or somebody deleted it, and its quota with it."""
     draft.fields["queue"] = QueueReport(name=str(draft.plan.spec.queue))
     if _holds(draft):
-        words = f"Workload {draft.plan.base} was deleted, and its quota with it"
-        draft.eviction = Evidence(Outcome.EVICTED, "WorkloadDeleted", words)
-        _hold(draft, Reason.EVICTED, f"{words}; the job queues again when its pods have ended")
+        _lost(draft)
     elif draft.pause is not None:
         _pauses(draft, draft.pause)
     elif draft.plan.spec.run_policy.suspend:
@@ -128,6 +128,18 @@ def _without_workload(draft: Draft, leaving: WorkloadView | None) -> None:
         _hold(draft, Reason.WAITING_FOR_QUOTA, "its former Workload is being removed")
     else:
         _enqueue(draft)
+
+
+def _lost(draft: Draft) -> None:
+    """Its Workload was deleted: by a person, or since Kueue is being removed, which is known only a little later."""
+    words = f"Workload {draft.plan.base} was deleted, and its quota with it"
+    _hold(draft, Reason.EVICTED, f"{words}; the job queues again when its pods have ended")
+    since = parse_time(draft.conditions[ADMITTED].last_transition_time)
+    assert since is not None, "set just now"
+    if draft.world.now < since + KUEUE_MAY_BE_LEAVING:
+        draft.wake_at(since + KUEUE_MAY_BE_LEAVING)
+    else:
+        draft.eviction = Evidence(Outcome.EVICTED, "WorkloadDeleted", words)
 
 
 def _enqueue(draft: Draft) -> None:
