@@ -155,7 +155,9 @@ def _build(program: Program, target: Path) -> None:
                 (work / part).symlink_to("node")
         if program.kept:
             # Files of the module cache are read-only; copies without their modes can be removed again.
-            shutil.copytree(_module_directory(program) / program.kept, work / program.kept, copy_function=shutil.copyfile)
+            shutil.copytree(
+                _module_directory(program) / program.kept, work / program.kept, copy_function=shutil.copyfile
+            )
         _remove_older(program, target.parent)
         work.rename(target)
     finally:

@@ -39,9 +39,19 @@ def install(cluster: Cluster, **changes: Any) -> None:
         image = kueue_image(directory / "kueue")
         if image.reference not in cluster.node.run(["ctr", "--namespace=k8s.io", "images", "ls", "-q"]).split():
             import_images(cluster.node, (image,))
-        _kubectl(cluster, "apply", "--server-side", "-f", "-", stdin=json.dumps(_reader()))
+        _kubectl(cluster, "apply", "--server-side", "-f", "-", stdin=json.dumps(reader()))
         values = json.dumps(chart_values(image.reference, {**configuration(), **changes}))
-        _helm(cluster, "upgrade", "--install", _RELEASE, directory / KUEUE.kept, "--create-namespace", "-f", "-", stdin=values)
+        _helm(
+            cluster,
+            "upgrade",
+            "--install",
+            _RELEASE,
+            directory / KUEUE.kept,
+            "--create-namespace",
+            "-f",
+            "-",
+            stdin=values,
+        )
         _wait_ready(cluster)
 
 
@@ -97,7 +107,7 @@ def chart_values(reference: str, config: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _reader() -> dict[str, Any]:
+def reader() -> dict[str, Any]:
     """The permission that Kueue needs to look at the owner of a Job or pod; without it such children are refused."""
     named = {"name": _READER}
     group = "rbac.authorization.k8s.io"
