@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 NAMESPACE = "kueue-system"
 VISIBILITY = "v1beta2.visibility.kueue.x-k8s.io"
 KINDS = ("FineTuneJob.v1alpha1.anneal.dev", "RLHFJob.v1alpha1.anneal.dev")
+# Namespaces that no administrator puts under quota: the cluster's own parts and the operators.
+UNMANAGED = ("kube-system", NAMESPACE, "kubeflow", "anneal-system")
 _RELEASE = "kueue"
 _DEPLOYMENT = "kueue-controller-manager"
 _SECRET = "kueue-webhook-server-cert"
@@ -41,17 +43,8 @@ def install(cluster: Cluster, **changes: Any) -> None:
             import_images(cluster.node, (image,))
         _kubectl(cluster, "apply", "--server-side", "-f", "-", stdin=json.dumps(reader()))
         values = json.dumps(chart_values(image.reference, {**configuration(), **changes}))
-        _helm(
-            cluster,
-            "upgrade",
-            "--install",
-            _RELEASE,
-            directory / KUEUE.kept,
-            "--create-namespace",
-            "-f",
-            "-",
-            stdin=values,
-        )
+        command = ("upgrade", "--install", _RELEASE, directory / KUEUE.kept, "--create-namespace", "--values=-")
+        _helm(cluster, *command, stdin=values)
         _wait_ready(cluster)
 
 
@@ -77,18 +70,14 @@ def configuration() -> dict[str, Any]:
         "leaderElection": {"leaderElect": False},
         "clientConnection": {"qps": 300, "burst": 500},
         "manageJobsWithoutQueueName": True,
-        "managedJobsNamespaceSelector": {
-            "matchExpressions": [
-                {"key": "kubernetes.io/metadata.name", "operator": "NotIn", "values": _unmanaged()},
-            ]
-        },
+        "managedJobsNamespaceSelector": all_namespaces_but(*UNMANAGED),
         "integrations": {"frameworks": ["batch/job", "pod", "deployment"], "externalFrameworks": list(KINDS)},
     }
 
 
-def _unmanaged() -> list[str]:
-    """Namespaces that no cluster puts under quota: its own parts, and the operators."""
-    return ["kube-system", "kubeflow", NAMESPACE, "anneal-system"]
+def all_namespaces_but(*names: str) -> dict[str, Any]:
+    """A selector of namespaces, by the label that each has from the API server."""
+    return {"matchExpressions": [{"key": "kubernetes.io/metadata.name", "operator": "NotIn", "values": list(names)}]}
 
 
 def chart_values(reference: str, config: dict[str, Any]) -> dict[str, Any]:

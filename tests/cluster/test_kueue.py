@@ -42,6 +42,7 @@ def test_the_page_shows_the_settings_that_are_tested() -> None:
     page = (REPOSITORY / "docs" / "kueue.md").read_text()
     for kind in kueue.configuration()["integrations"]["externalFrameworks"]:
         assert f"- {kind}" in page
+    assert f"[{', '.join(kueue.UNMANAGED)}]" in page
     (rule,) = kueue.reader()["items"][0]["rules"]
     for values in rule.values():
         assert f"[{', '.join(values)}]" in page

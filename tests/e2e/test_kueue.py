@@ -4,6 +4,8 @@ from typing import Any
 
 import pytest
 
+from cluster import kueue as real_kueue
+from cluster import lifecycle
 from e2e import queues
 from e2e.harness import Kube, small_job
 
@@ -43,6 +45,32 @@ def test_what_waits_in_a_queue_can_be_asked_of_kueue(kueue: Kube, kube: Kube) ->
         kube.run("delete", "workloads.kueue.x-k8s.io", "first")
         kube.until("the second is admitted", lambda: admitted(kube, "second"), seconds=30)
         kube.run("delete", "workloads.kueue.x-k8s.io", "second")
+
+
+def test_in_a_namespace_that_is_left_out_only_workloads_are_kueues(
+    kueue: Kube, kube: Kube, cluster: lifecycle.Cluster
+) -> None:
+    """The other setting of the page: no kind is named, Jobs run as if there were no Kueue, and queues still work."""
+    name = kube.namespace
+    made = (
+        queues.flavor(name),
+        queues.cluster_queue(name, {name: 2}),
+        queues.local_queue("team", name, namespace=name),
+    )
+    selector = real_kueue.all_namespaces_but(*real_kueue.UNMANAGED, name)
+    frameworks = {"frameworks": ["batch/job", "pod", "deployment"]}
+    real_kueue.install(cluster, managedJobsNamespaceSelector=selector, integrations=frameworks)
+    try:
+        with queues.applied(kueue, *made):
+            kube.apply(workload("ours"), bystander())
+            kube.until("it is admitted", lambda: admitted(kube, "ours"), seconds=30)
+            job = kube.get("jobs.batch", "bystander")
+            assert job is not None
+            assert job["spec"]["suspend"] is False
+            assert [each["metadata"]["name"] for each in kube.objects("workloads.kueue.x-k8s.io")] == ["ours"]
+            kube.run("delete", "workloads.kueue.x-k8s.io", "ours")
+    finally:
+        real_kueue.install(cluster)
 
 
 def admitted(kube: Kube, name: str) -> bool:
