@@ -47,10 +47,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def kueue(system: Kube, cluster: lifecycle.Cluster) -> Iterator[Kube]:
+def kueue(system: Kube, cluster: lifecycle.Cluster) -> Iterator[None]:
     """The real Kueue, which manages every Job and pod of the tests' namespaces that it is not told to leave alone."""
+    del system  # it is there first, as on a cluster that gets Kueue later
     real_kueue.install(cluster)
-    yield system
+    yield
     real_kueue.uninstall(cluster)
 
 

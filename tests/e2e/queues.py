@@ -49,9 +49,9 @@ def cluster_queue(
     return _object("ClusterQueue", name, spec | {key: value for key, value in optional.items() if value})
 
 
-def local_queue(name: str, cluster_queue: str, *, namespace: str) -> dict[str, Any]:
-    """What jobs of a namespace name."""
-    return _object("LocalQueue", name, {"clusterQueue": cluster_queue}, namespace=namespace)
+def local_queue(name: str, cluster_queue: str) -> dict[str, Any]:
+    """What jobs name, in the namespace that it is applied in."""
+    return _object("LocalQueue", name, {"clusterQueue": cluster_queue})
 
 
 def priority_class(name: str, value: int) -> dict[str, Any]:
@@ -77,6 +77,5 @@ def pending(kube: Kube, cluster_queue: str) -> list[dict[str, Any]]:
     return found
 
 
-def _object(kind: str, name: str, spec: dict[str, Any], *, namespace: str = "") -> dict[str, Any]:
-    place = {"namespace": namespace} if namespace else {}
-    return {"apiVersion": API_VERSION, "kind": kind, "metadata": {"name": name, **place}, "spec": spec}
+def _object(kind: str, name: str, spec: dict[str, Any]) -> dict[str, Any]:
+    return {"apiVersion": API_VERSION, "kind": kind, "metadata": {"name": name}, "spec": spec}

@@ -12,7 +12,7 @@ from e2e.harness import Kube, small_job
 pytestmark = pytest.mark.e2e
 
 
-def test_children_run_beside_a_kueue_that_holds_every_other_job(kueue: Kube, kube: Kube) -> None:
+def test_children_run_beside_a_kueue_that_holds_every_other_job(kueue: None, kube: Kube) -> None:
     """A Job of nobody is suspended; the prepare Job and the training pods of the same namespace are not."""
     del kueue
     kube.apply(bystander(), small_job("beside"))
@@ -27,15 +27,16 @@ def test_children_run_beside_a_kueue_that_holds_every_other_job(kueue: Kube, kub
         assert "kueue.x-k8s.io/managed" not in pod["metadata"]["labels"]
 
 
-def test_what_waits_in_a_queue_can_be_asked_of_kueue(kueue: Kube, kube: Kube) -> None:
+def test_what_waits_in_a_queue_can_be_asked_of_kueue(kueue: None, kube: Kube) -> None:
     """The second Workload does not fit beside the first: the visibility API says that it is next."""
+    del kueue
     name = kube.namespace
     made = (
         queues.flavor(name),
         queues.cluster_queue(name, {name: 2}),
-        queues.local_queue("team", name, namespace=name),
+        queues.local_queue("team", name),
     )
-    with queues.applied(kueue, *made):
+    with queues.applied(kube, *made):
         kube.apply(workload("first"))
         kube.until("the first is admitted", lambda: admitted(kube, "first"), seconds=30)
         kube.apply(workload("second"))
@@ -48,20 +49,21 @@ def test_what_waits_in_a_queue_can_be_asked_of_kueue(kueue: Kube, kube: Kube) ->
 
 
 def test_in_a_namespace_that_is_left_out_only_workloads_are_kueues(
-    kueue: Kube, kube: Kube, cluster: lifecycle.Cluster
+    kueue: None, kube: Kube, cluster: lifecycle.Cluster
 ) -> None:
     """The other setting of the page: no kind is named, Jobs run as if there were no Kueue, and queues still work."""
+    del kueue
     name = kube.namespace
     made = (
         queues.flavor(name),
         queues.cluster_queue(name, {name: 2}),
-        queues.local_queue("team", name, namespace=name),
+        queues.local_queue("team", name),
     )
     selector = real_kueue.all_namespaces_but(*real_kueue.UNMANAGED, name)
     frameworks = {"frameworks": ["batch/job", "pod", "deployment"]}
     real_kueue.install(cluster, managedJobsNamespaceSelector=selector, integrations=frameworks)
     try:
-        with queues.applied(kueue, *made):
+        with queues.applied(kube, *made):
             kube.apply(workload("ours"), bystander())
             kube.until("it is admitted", lambda: admitted(kube, "ours"), seconds=30)
             job = kube.get("jobs.batch", "bystander")
