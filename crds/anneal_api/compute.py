@@ -8,7 +8,17 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, StringConstraints
 
-from anneal_api.base import Block, LabelName, ObjectName, Quantity, Rule, ShortText, bounded, exactly_one
+from anneal_api.base import (
+    Block,
+    LabelName,
+    ObjectName,
+    Quantity,
+    Rule,
+    ShortText,
+    at_most_one,
+    bounded,
+    exactly_one,
+)
 
 LABEL_KEY = r"^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$"
 LABEL_VALUE = r"^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$"
@@ -16,6 +26,7 @@ LabelKey = Annotated[str, StringConstraints(pattern=LABEL_KEY, max_length=317)]
 LabelValue = Annotated[str, StringConstraints(pattern=LABEL_VALUE, max_length=63)]
 AnnotationValue = Annotated[str, StringConstraints(max_length=4096)]
 EnvName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=128)]
+GpuType = Annotated[str, StringConstraints(pattern=LABEL_VALUE, min_length=1, max_length=63)]
 MountPath = Annotated[str, StringConstraints(pattern=r"^/[A-Za-z0-9._/-]+$", max_length=512)]
 
 # Set by the operator; a pod that overrides them would not train as the status says.
@@ -155,9 +166,19 @@ class ComputeSpec(Block):
 
     pool: LabelName | None = Field(
         default=None,
-        description="A GPU pool that the operator's Helm values name. Default: the pool called default, if there is one, else no constraint.",
+        description="A GPU pool by name: one that the operator's Helm values name, or one that was found from the labels of nodes. Default, if gpuType is absent: the pool called default, if there is one, else no constraint.",
+    )
+    gpu_type: GpuType | None = Field(
+        default=None,
+        description="A kind of GPU instead of a pool: the whole product name (NVIDIA-H100-80GB-HBM3) or some of its words (h100, a100-80gb).",
     )
     nodes: int = Field(default=1, ge=1, le=1024, description="Pods of the trainer, one a node.")
+    min_nodes: int | None = Field(
+        default=None,
+        ge=1,
+        le=1024,
+        description="With a queue: start with fewer nodes than nodes, down to this many, if there is no quota for more. The global batch stays what it is. Default: all nodes or none.",
+    )
     gpus_per_node: int = Field(
         default=1,
         ge=0,
@@ -168,6 +189,10 @@ class ComputeSpec(Block):
     memory: Quantity | None = Field(
         default=None,
         description="Memory request and limit a pod, without sharedMemory. Default: 64Gi a GPU, or 4Gi without.",
+    )
+    memory_fit: Literal["fail", "warn", "autotune"] = Field(
+        default="fail",
+        description="What happens if the memory that the job is estimated to need is more than a GPU has: fail refuses the job before it is queued, warn says so and goes on, autotune lowers the micro batch and then turns on gradientCheckpointing until it fits. The global batch stays what it is.",
     )
     shared_memory: Quantity | None = Field(
         default=None,
@@ -182,7 +207,33 @@ class ComputeSpec(Block):
         default=None, description="Labels, environment, tolerations and volumes added to the pods."
     )
 
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            cel="!(has(self.pool) && has(self.gpuType))",
+            message="pool and gpuType both say where the job runs: write one of them",
+            holds=lambda c: at_most_one(c.pool, c.gpu_type),
+            field="gpuType",
+        ),
+        Rule(
+            cel="!has(self.gpuType) || self.gpusPerNode > 0",
+            message="gpuType needs gpusPerNode of 1 or more: leave it out to train on CPUs",
+            holds=lambda c: c.gpu_type is None or c.gpus_per_node > 0,
+            field="gpuType",
+        ),
+        Rule(
+            cel="!has(self.minNodes) || self.minNodes <= self.nodes",
+            message="minNodes is at most nodes: nodes is how many the job would like, minNodes how few it takes",
+            holds=lambda c: c.min_nodes is None or c.min_nodes <= c.nodes,
+            field="minNodes",
+        ),
+    )
+
     @property
     def world_size(self) -> int:
         """Number of training processes over all pods."""
         return self.nodes * max(1, self.gpus_per_node)
+
+    @property
+    def fewest_processes(self) -> int:
+        """The same with as few nodes as the job takes."""
+        return (self.min_nodes or self.nodes) * max(1, self.gpus_per_node)

@@ -30,11 +30,17 @@ def _batch_fits_world(spec: "JobSpec") -> bool:
 
 def _share_fits_micro_batch(spec: "JobSpec") -> bool:
     training, world = spec.training, spec.compute.world_size
-    if training.global_batch_size is None or training.micro_batch_size is None:
+    if training.global_batch_size is None or training.given_micro_batch is None:
         return True
-    return training.global_batch_size % (training.micro_batch_size * world) == 0
+    return training.global_batch_size % (training.given_micro_batch * world) == 0
 
 
+def _batch_fits_fewest(spec: "JobSpec") -> bool:
+    batch, compute = spec.training.global_batch_size, spec.compute
+    return batch is None or compute.min_nodes is None or batch % compute.fewest_processes == 0
+
+
+_GPUS = "(self.compute.gpusPerNode == 0 ? 1 : self.compute.gpusPerNode)"
 _WORLD = "(self.compute.nodes * (self.compute.gpusPerNode == 0 ? 1 : self.compute.gpusPerNode))"
 
 WEIGHTS = Rule(
@@ -58,7 +64,14 @@ class JobSpec(Block):
     )
     training: TrainingSpec = Field(default_factory=TrainingSpec, description="Optimizer, schedule, batch and length.")
     compute: ComputeSpec = Field(default_factory=ComputeSpec, description="Nodes, GPUs and pod options.")
-    priority_class: ObjectName | None = Field(default=None, description="The PriorityClass of the pods.")
+    queue: ObjectName | None = Field(
+        default=None,
+        description="A Kueue LocalQueue of the job's namespace: the job starts when the queue admits all of it. May change until quota is reserved. Absent: the job does not queue.",
+    )
+    priority_class: ObjectName | None = Field(
+        default=None,
+        description="With a queue: a WorkloadPriorityClass of Kueue. Without: the PriorityClass of the pods.",
+    )
     storage: StorageSpec | None = Field(
         default=None,
         description="Where everything is kept. Default: a claim of the chart's default storage class, made once and never deleted with the job.",
@@ -86,10 +99,22 @@ class JobSpec(Block):
             field="training.globalBatchSize",
         ),
         Rule(
-            cel=f"!(has(self.training.globalBatchSize) && has(self.training.microBatchSize)) || self.training.globalBatchSize % (self.training.microBatchSize * {_WORLD}) == 0",
+            cel=f"!(has(self.training.globalBatchSize) && has(self.training.microBatchSize)) || type(self.training.microBatchSize) != int || self.training.globalBatchSize % (int(self.training.microBatchSize) * {_WORLD}) == 0",
             message="microBatchSize must divide each GPU's share of the batch: globalBatchSize / (nodes x gpusPerNode), on CPUs globalBatchSize / nodes",
             holds=_share_fits_micro_batch,
             field="training.microBatchSize",
+        ),
+        Rule(
+            cel="!has(self.compute.minNodes) || has(self.queue)",
+            message="minNodes needs a queue, which decides how many nodes there are quota for: add queue, or leave minNodes out",
+            holds=lambda spec: spec.compute.min_nodes is None or spec.queue is not None,
+            field="compute.minNodes",
+        ),
+        Rule(
+            cel=f"!(has(self.training.globalBatchSize) && has(self.compute.minNodes)) || self.training.globalBatchSize % (self.compute.minNodes * {_GPUS}) == 0",
+            message="globalBatchSize must be a multiple of minNodes x gpusPerNode too, so that the batch is the same with fewer nodes",
+            holds=_batch_fits_fewest,
+            field="compute.minNodes",
         ),
     )
 
@@ -123,15 +148,33 @@ class Job(Block):
 
 
 def immutable(spec: type[JobSpec]) -> tuple[Rule, ...]:
-    """Transition rules at the root: no field of the spec but runPolicy may change once an attempt has begun."""
-    return tuple(_immutable(str(info.alias)) for name, info in spec.model_fields.items() if name != "run_policy")
+    """Transition rules at the root: no field of the spec but runPolicy may change once an attempt has begun.
+
+    The queue may, whenever no quota is reserved: a job that was preempted waits again, and may wait elsewhere.
+    """
+    free = ("run_policy", "queue")
+    fixed = (_immutable(str(info.alias)) for name, info in spec.model_fields.items() if name not in free)
+    return (*fixed, _QUEUE_IS_FIXED)
+
+
+def _unchanged(field: str) -> str:
+    new, old = f"self.spec.{field}", f"oldSelf.spec.{field}"
+    return f"has({new}) == has({old}) && (!has({new}) || {new} == {old})"
+
+
+_STARTED_WITHOUT = "has(oldSelf.status.attempts) && oldSelf.status.attempts.size() > 0 && !has(oldSelf.status.queue)"
+_RESERVED = "has(oldSelf.status.queue) && has(oldSelf.status.queue.quotaReserved) && oldSelf.status.queue.quotaReserved"
+_QUEUE_IS_FIXED = Rule(
+    cel=f"!has(oldSelf.status) || !(({_RESERVED}) || ({_STARTED_WITHOUT})) || ({_unchanged('queue')})",
+    message="spec.queue cannot change while quota is reserved for the job, or once it has started without a queue: set runPolicy.suspend to true first, which gives the quota back, or delete the job and apply it again",
+    field="spec.queue",
+    transition=True,
+)
 
 
 def _immutable(field: str) -> Rule:
-    new, old = f"self.spec.{field}", f"oldSelf.spec.{field}"
-    same = f"has({new}) == has({old}) && (!has({new}) || {new} == {old})"
     return Rule(
-        cel=f"!has(oldSelf.status) || !has(oldSelf.status.attempts) || oldSelf.status.attempts.size() == 0 || ({same})",
+        cel=f"!has(oldSelf.status) || !has(oldSelf.status.attempts) || oldSelf.status.attempts.size() == 0 || ({_unchanged(field)})",
         message=f"spec.{field} cannot change after the first attempt has begun: delete the job and apply it again, or use another name",
         field=f"spec.{field}",
         transition=True,
@@ -147,6 +190,7 @@ PRINTER_COLUMNS: tuple[dict[str, Any], ...] = (
     {"name": "GPUs", "type": "integer", "jsonPath": ".status.gpus"},
     {"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"},
     {"name": "Tokens/s", "type": "string", "jsonPath": ".status.progress.tokensPerSecond", "priority": 1},
+    {"name": "Queue", "type": "string", "jsonPath": ".spec.queue", "priority": 1},
     {"name": "Attempt", "type": "integer", "jsonPath": ".status.attempt", "priority": 1},
     {"name": "Message", "type": "string", "jsonPath": ".status.message", "priority": 1},
 )

@@ -120,16 +120,13 @@ class Held:
     def accumulates(self) -> bool:
         """Whether gradients are there while a later micro batch is computed."""
         training = self.spec.training
-        assert training.global_batch_size is not None, "resolve() fills globalBatchSize"
-        assert training.micro_batch_size is not None, "resolve() fills microBatchSize"
-        return training.global_batch_size > training.micro_batch_size * self.spec.compute.world_size
+        return training.global_batch > training.micro_batch * self.spec.compute.world_size
 
     @property
     def one_pass(self) -> Pass:
         """The pass over one micro batch, every sequence as long as it may be."""
         training, adapter = self.spec.training, self.spec.adapter
-        assert training.micro_batch_size is not None, "resolve() fills microBatchSize"
-        sequences = training.micro_batch_size * (2 if self.spec.method in _PAIRED else 1)
+        sequences = training.micro_batch * (2 if self.spec.method in _PAIRED else 1)
         flash = self.spec.model.attention == "flash_attention_2"
         packed = self.spec.method not in (*REFERRING, *_PAIRED, *SCORING) and training.packing is not False
         width = BF16 if self.half else FP32

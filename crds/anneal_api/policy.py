@@ -24,6 +24,12 @@ class RunPolicy(Block):
         le=31_536_000,
         description="The most seconds of training over all attempts; time in suspension does not count.",
     )
+    scheduling_timeout_seconds: int = Field(
+        default=900,
+        ge=10,
+        le=31_536_000,
+        description="How long some of the job's pods may hold GPUs while others find no place. Then all of them are given back and the job tries again later, each time after a longer wait.",
+    )
     ttl_seconds_after_finished: int | None = Field(
         default=None,
         ge=0,

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Any, TypeVar
 
 from anneal_api.base import Block
+from anneal_api.compute import ComputeSpec
 from anneal_api.job import JobSpec
 from anneal_api.model import AdapterSpec
 from anneal_api.practice import ADAPTER_FACTOR, PRACTICE
@@ -60,25 +61,28 @@ def _adapter(adapter: AdapterSpec) -> AdapterSpec:
 
 def _training(spec: JobSpec) -> TrainingSpec:
     training, world, usual = spec.training, spec.compute.world_size, PRACTICE[spec.method]
-    batch = training.global_batch_size or _default_batch(usual.batch, world, training.micro_batch_size)
+    micro = training.given_micro_batch
+    batch = training.global_batch_size or _default_batch(usual.batch, spec.compute, micro)
     filled: TrainingSpec = _with(
         training,
         epochs=training.epochs if training.epochs or training.max_steps else 1.0,
         global_batch_size=batch,
-        micro_batch_size=training.micro_batch_size or _largest_divisor(batch // world, LARGEST_DEFAULT_MICRO_BATCH),
+        # For `auto` this is what is taken where the memory is not known.
+        micro_batch_size=micro or largest_divisor(batch // world, LARGEST_DEFAULT_MICRO_BATCH),
         learning_rate=training.learning_rate or usual.learning_rate * (ADAPTER_FACTOR if spec.adapter else 1),
         warmup_ratio=_warmup_ratio(training, usual.warmup_ratio),
     )
     return filled
 
 
-def _default_batch(usual: int, world: int, micro: int | None) -> int:
-    """What is usual, or the next multiple of what one pass over all devices holds."""
-    unit = world * (micro or 1)
+def _default_batch(usual: int, compute: ComputeSpec, micro: int | None) -> int:
+    """What is usual, or the next multiple of what one pass holds over all devices, and over the fewest."""
+    unit = math.lcm(compute.world_size * (micro or 1), compute.fewest_processes)
     return unit * math.ceil(usual / unit)
 
 
-def _largest_divisor(number: int, most: int) -> int:
+def largest_divisor(number: int, most: int) -> int:
+    """The largest divisor of `number` that is at most `most`."""
     return next(size for size in range(min(number, most), 0, -1) if number % size == 0)
 
 

@@ -21,7 +21,7 @@ class Condition(Record):
 
     type: str = Field(
         max_length=64,
-        description="What is asserted: Accepted, DataReady, Running, Succeeded, Failed, Ready, Reconciling or Stalled.",
+        description="What is asserted: Accepted, DataReady, Admitted, Running, Succeeded, Failed, Ready, Reconciling or Stalled.",
     )
     status: Literal["True", "False", "Unknown"] = Field(description="Whether it is so.")
     reason: str = Field(max_length=64, description="Why, in one word; the words are API (docs/status.md).")
@@ -99,6 +99,18 @@ class Attempt(Record):
     resumed_from_step: int | None = Field(default=None, description="The checkpoint that it went on from.")
     last_step: int | None = Field(default=None, description="The last step that was reported.")
     micro_batch_size: int | None = Field(default=None, description="Sequences per forward pass per GPU.")
+    gradient_checkpointing: bool | None = Field(
+        default=None, description="Set where memoryFit turned it on, against the spec."
+    )
+    nodes: int | None = Field(default=None, description="Training pods. Absent: as many as the spec asks for.")
+    pool: str | None = Field(default=None, max_length=253, description="The pool, or the queue's flavor of nodes.")
+    unplaced: int | None = Field(
+        default=None,
+        description="How often its pods were given back because not all of them found a place in time.",
+    )
+    retry_time: str | None = Field(
+        default=None, max_length=64, description="When its pods are made again after they were given back."
+    )
     log: str | None = Field(default=None, max_length=1024, description="Where on the job's storage its log is.")
 
 
@@ -181,10 +193,53 @@ class DatasetReport(Record):
     prepared_time: str | None = Field(default=None, max_length=64, description="When it was prepared.")
 
 
-class MemoryReport(Record):
-    """Memory of the busiest device."""
+class MemoryPart(Record):
+    """What one thing takes at the moment of the estimated peak."""
 
-    peak_gib: Annotated[float | None, Field(alias="peakGiB", description="The most that was allocated.")] = None
+    name: str = Field(max_length=32, description="weights, gradients, optimizer, activations, logits, ….")
+    gib: Annotated[float, Field(alias="GiB", description="How much.")]
+    note: str = Field(default="", max_length=160, description="What it is of.")
+
+
+class MemoryReport(Record):
+    """Memory of the busiest device: what it was estimated to need before the queue, and what it needed."""
+
+    estimated_gib: Annotated[
+        float | None,
+        Field(alias="estimatedGiB", description="The estimated peak of a GPU, with what is beside tensors."),
+    ] = None
+    gpu_gib: Annotated[
+        float | None,
+        Field(alias="gpuGiB", description="What a GPU has, by its pool or its node's labels; absent if unknown."),
+    ] = None
+    fits: bool | None = Field(default=None, description="Whether the estimate fits; absent if either is unknown.")
+    micro_batch_size: int | None = Field(default=None, description="The micro batch that it is an estimate of.")
+    gradient_checkpointing: bool | None = Field(default=None, description="The same, of gradientCheckpointing.")
+    tuned: bool | None = Field(default=None, description="True where memoryFit or microBatchSize auto chose them.")
+    moment: str | None = Field(default=None, max_length=64, description="When in a step the peak is.")
+    parts: list[MemoryPart] = Field(default_factory=list, max_length=24, description="What each part takes then.")
+    missing: list[str] = Field(default_factory=list, max_length=8, description="What could not be estimated.")
+    peak_gib: Annotated[
+        float | None, Field(alias="peakGiB", description="The most that was allocated while training.")
+    ] = None
+
+
+class QueueReport(Record):
+    """Where the job stands in its queue."""
+
+    name: str = Field(max_length=253, description="The LocalQueue.")
+    cluster_queue: str | None = Field(default=None, max_length=253, description="The ClusterQueue behind it.")
+    quota_reserved: bool | None = Field(
+        default=None, description="Whether quota is reserved for the job; the queue cannot change then."
+    )
+    since: str | None = Field(default=None, max_length=64, description="Since when it waits, or has been admitted.")
+    position: int | None = Field(default=None, description="Its place among those that wait; 1 is next.")
+    ahead: list[str] = Field(
+        default_factory=list, max_length=8, description="Who waits before it, the next one first: eight at most."
+    )
+    flavors: dict[str, str] = Field(
+        default_factory=dict, max_length=16, description="The flavor that each resource was admitted in."
+    )
 
 
 class Output(Record):
@@ -230,6 +285,7 @@ class Children(Record):
         Field(alias="pytorchJob", max_length=253, description="The PyTorchJob of the current or last attempt."),
     ] = None
     network_policy: str | None = Field(default=None, max_length=253, description="Who may reach the pods.")
+    workload: str | None = Field(default=None, max_length=253, description="The Workload that queues for the job.")
     preview: str | None = Field(
         default=None,
         max_length=253,
@@ -262,6 +318,7 @@ class JobStatus(Record):
     )
     pool: str | None = Field(default=None, max_length=63, description="The GPU pool that the job runs in.")
     gpus: int | None = Field(default=None, description="GPUs that the job trains on, over all nodes.")
+    queue: QueueReport | None = None
     gpu_hours: float | None = Field(default=None, description="GPUs x hours of running attempts.")
     outputs: list[Output] = Field(default_factory=list, max_length=16, description="What came of it, and where it is.")
     sources: list[SourceReport] = Field(

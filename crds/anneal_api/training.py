@@ -4,11 +4,37 @@
 micro batch and with it the number of accumulated passes.
 """
 
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, PlainValidator
+from pydantic.json_schema import WithJsonSchema
 
 from anneal_api.base import Block, Rule, at_most_one
+
+LARGEST_MICRO_BATCH = 1024
+
+
+def _micro_batch_size(value: object) -> int | str:
+    whole = isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= LARGEST_MICRO_BATCH
+    if not whole and value != "auto":
+        raise ValueError(f"{value!r} is no micro batch: write a whole number from 1 to {LARGEST_MICRO_BATCH}, or auto")
+    assert isinstance(value, (int, str)), "checked above"
+    return value
+
+
+MicroBatchSize = Annotated[
+    int | str,
+    PlainValidator(_micro_batch_size),
+    WithJsonSchema(
+        {
+            "x-kubernetes-int-or-string": True,
+            "minimum": 1,
+            "maximum": LARGEST_MICRO_BATCH,
+            "pattern": "^auto$",
+            "maxLength": 4,
+        }
+    ),
+]
 
 
 class TrainingSpec(Block):
@@ -24,11 +50,9 @@ class TrainingSpec(Block):
         le=65536,
         description="Sequences per optimizer step over all GPUs: a multiple of nodes x gpusPerNode. For pairs of answers: pairs. Default: 16 for sft and pretrain, 64 for reward, 32 for the others, rounded up to such a multiple.",
     )
-    micro_batch_size: int | None = Field(
+    micro_batch_size: MicroBatchSize | None = Field(
         default=None,
-        ge=1,
-        le=1024,
-        description="Sequences per forward pass per GPU; must divide the GPU's share of the global batch. Default: the largest divisor of that share up to 8.",
+        description="Sequences per forward pass per GPU, at most 1024; must divide the GPU's share of the global batch. auto: the largest that is estimated to fit the GPU's memory, up to 64. Default: the largest divisor of that share up to 8.",
     )
     sequence_length: int = Field(
         default=2048,
@@ -90,11 +114,28 @@ class TrainingSpec(Block):
             holds=lambda t: at_most_one(t.warmup_ratio, t.warmup_steps),
         ),
         Rule(
-            cel="!(has(self.globalBatchSize) && has(self.microBatchSize)) || self.globalBatchSize % self.microBatchSize == 0",
+            cel="!(has(self.globalBatchSize) && has(self.microBatchSize)) || type(self.microBatchSize) != int || self.globalBatchSize % int(self.microBatchSize) == 0",
             message="microBatchSize must divide globalBatchSize",
             holds=lambda t: (
-                not (t.global_batch_size and t.micro_batch_size) or t.global_batch_size % t.micro_batch_size == 0
+                not (t.global_batch_size and t.given_micro_batch) or t.global_batch_size % t.given_micro_batch == 0
             ),
             field="microBatchSize",
         ),
     )
+
+    @property
+    def given_micro_batch(self) -> int | None:
+        """The micro batch, where the manifest gives a number."""
+        return self.micro_batch_size if isinstance(self.micro_batch_size, int) else None
+
+    @property
+    def micro_batch(self) -> int:
+        """The micro batch of a resolved spec, which always has a number."""
+        assert isinstance(self.micro_batch_size, int), "resolve() fills microBatchSize"
+        return self.micro_batch_size
+
+    @property
+    def global_batch(self) -> int:
+        """The global batch of a resolved spec."""
+        assert self.global_batch_size is not None, "resolve() fills globalBatchSize"
+        return self.global_batch_size

@@ -7,8 +7,10 @@ and whether the engine itself has called it over; another engine is another file
 from dataclasses import dataclass
 from datetime import datetime
 
+from anneal_api.status import Attempt
 from anneal_operator.kinds import PYTORCH_JOB, Obj, is_deleting, meta, name_of, parse_time, true_condition
 from anneal_operator.manifests import pytorchjob
+from anneal_operator.placement import ANYWHERE, Placement
 from anneal_operator.plan import Plan
 
 KIND = PYTORCH_JOB
@@ -31,9 +33,9 @@ class EngineView:
     concluded: datetime | None = None
 
 
-def build(plan: Plan, *, attempt: int, micro_batch_size: int | None) -> Obj:
+def build(plan: Plan, attempt: Attempt, placement: Placement = ANYWHERE) -> Obj:
     """The object whose creation starts an attempt."""
-    return pytorchjob.build(plan, attempt=attempt, micro_batch_size=micro_batch_size)
+    return pytorchjob.build(plan, attempt, placement)
 
 
 def find(objects: tuple[Obj, ...], name: str) -> Obj | None:

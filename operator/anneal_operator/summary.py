@@ -6,12 +6,14 @@
 from anneal_api.conditions import ConditionType, Phase, Reason
 from anneal_operator.draft import Draft
 
-ACCEPTED, DATA_READY, RUNNING = ConditionType.ACCEPTED, ConditionType.DATA_READY, ConditionType.RUNNING
+ACCEPTED, DATA_READY = ConditionType.ACCEPTED, ConditionType.DATA_READY
+ADMITTED, RUNNING = ConditionType.ADMITTED, ConditionType.RUNNING
 SUCCEEDED, FAILED = ConditionType.SUCCEEDED, ConditionType.FAILED
 
 _UNSET = {
     ACCEPTED: Reason.IN_PROGRESS,
     DATA_READY: Reason.NOT_STARTED,
+    ADMITTED: Reason.NOT_STARTED,
     RUNNING: Reason.NOT_STARTED,
     SUCCEEDED: Reason.IN_PROGRESS,
     FAILED: Reason.IN_PROGRESS,
@@ -53,7 +55,14 @@ def _telling(draft: Draft) -> ConditionType:
         return ACCEPTED
     if draft.reason(RUNNING) in {Reason.SUSPENDED, Reason.SUSPENDING}:
         return RUNNING
-    return RUNNING if draft.is_true(DATA_READY) else DATA_READY
+    if not draft.is_true(DATA_READY):
+        return DATA_READY
+    return ADMITTED if _queues(draft) else RUNNING
+
+
+def _queues(draft: Draft) -> bool:
+    """Whether the job waits for its quota and nothing of it is left to end."""
+    return not draft.is_true(ADMITTED) and draft.reason(RUNNING) in {Reason.NOT_STARTED, Reason.QUEUED}
 
 
 def _phase(draft: Draft) -> Phase:
@@ -63,8 +72,15 @@ def _phase(draft: Draft) -> Phase:
         return Phase.FAILED
     if not draft.is_true(ACCEPTED):
         return Phase.PENDING
+    return _phase_of_work(draft)
+
+
+def _phase_of_work(draft: Draft) -> Phase:
+    """Of a job that is neither over nor in want of a person."""
     if draft.reason(RUNNING) == Reason.SUSPENDED:
         return Phase.SUSPENDED
     if not draft.is_true(DATA_READY):
         return Phase.PREPARING
+    if _queues(draft):
+        return Phase.QUEUED
     return Phase.RUNNING if draft.is_true(RUNNING) else Phase.STARTING

@@ -10,13 +10,14 @@ from simulated.process import Simulation, conditions
 
 
 async def test_a_job_prepares_trains_and_succeeds() -> None:
-    """The end state holds the result, all eight conditions, and one child of each kind."""
+    """The end state holds the result, all nine conditions, and one child of each kind."""
     simulation = Simulation()
     simulation.add(make_job())
     status = await simulation.until("Succeeded")
     assert conditions(status) == {
         "Accepted": ("True", "Valid"),
         "DataReady": ("True", "Prepared"),
+        "Admitted": ("True", "NotQueued"),
         "Running": ("False", "Ended"),
         "Succeeded": ("True", "Completed"),
         "Failed": ("False", "InProgress"),

@@ -8,11 +8,15 @@ import pytest
 from anneal_api.exitcodes import USER_ERRORS
 from anneal_api.jobfile import JobFile
 from anneal_api.meta import GRACE_SECONDS, PROGRESS_PORT
+from anneal_api.status import Attempt
 from anneal_operator.kinds import Obj
 from anneal_operator.manifests import claim, configmap, networkpolicy, prepare, pytorchjob
+from anneal_operator.placement import ANYWHERE
 from anneal_operator.plan import Plan, plan_of
 from anneal_operator.settings import LabelSelector, Monitoring
-from simulated.builders import make_job, make_settings
+from simulated.builders import make_job, make_settings, stamp
+
+FIRST = Attempt(number=1, start_time=stamp(0))
 
 
 def make_plan(*, name: str = "bot", settings: dict[str, Any] | None = None, **spec: Any) -> Plan:
@@ -22,7 +26,8 @@ def make_plan(*, name: str = "bot", settings: dict[str, Any] | None = None, **sp
 
 def trainer(plan: Plan, *, micro: int | None = None) -> tuple[Obj, Obj]:
     """The training pod's spec and container."""
-    job = pytorchjob.build(plan, attempt=2, micro_batch_size=micro)
+    attempt = Attempt(number=2, start_time=stamp(0), micro_batch_size=micro)
+    job = pytorchjob.build(plan, attempt, ANYWHERE)
     (replicas,) = job["spec"]["pytorchReplicaSpecs"].values()
     spec = replicas["template"]["spec"]
     return spec, spec["containers"][0]
@@ -60,9 +65,7 @@ def test_pods_are_what_restricted_namespaces_admit(pod: Any) -> None:
 def test_one_node_is_a_master_and_several_are_workers_alone() -> None:
     """With both, the engine would inject an init container that restricted namespaces refuse."""
     one, three = (
-        pytorchjob.build(
-            make_plan(compute={"nodes": n}, training={"globalBatchSize": 24}), attempt=1, micro_batch_size=None
-        )
+        pytorchjob.build(make_plan(compute={"nodes": n}, training={"globalBatchSize": 24}), FIRST, ANYWHERE)
         for n in (1, 3)
     )
     assert list(one["spec"]["pytorchReplicaSpecs"]) == ["Master"]
@@ -147,7 +150,7 @@ def test_a_jobs_own_options_are_added_and_replace_nothing() -> None:
     plan = make_plan(
         compute={"pod": options, "serviceAccountName": "cloud"}, secrets=[{"name": "hf"}], priorityClass="high"
     )
-    job = pytorchjob.build(plan, attempt=1, micro_batch_size=None)
+    job = pytorchjob.build(plan, FIRST, ANYWHERE)
     labels = job["spec"]["pytorchReplicaSpecs"]["Master"]["template"]["metadata"]["labels"]
     spec, container = trainer(plan)
     assert (labels["team"], labels["app.kubernetes.io/managed-by"]) == ("nlp", "anneal")
@@ -213,7 +216,7 @@ def test_children_of_any_name_have_legal_names(name: str) -> None:
     """The engine appends `-worker-10` and makes DNS labels of it."""
     plan = make_plan(name=name)
     children = [
-        pytorchjob.build(plan, attempt=100, micro_batch_size=None), prepare.build(plan), configmap.build(plan),
+        pytorchjob.build(plan, FIRST.model_copy(update={"number": 100}), ANYWHERE), prepare.build(plan), configmap.build(plan),
         networkpolicy.build(plan), claim.build(plan),
     ]  # fmt: skip
     for child in children:

@@ -6,6 +6,8 @@ from typing import Any
 import pytest
 
 from anneal_api import resolve
+from anneal_api.jobfile import JobFile
+from anneal_trainer.context import Context
 from anneal_trainer.errors import ConfigError
 from anneal_trainer.order import RunOrder, total_steps
 from anneal_trainer.plan import Plan, make_plan
@@ -14,7 +16,10 @@ from trainer.training import job
 
 def plan(*, sequences: int = 100, world: int = 1, micro_batch: int | None = None, **changes: Any) -> Plan:
     """The plan of a job with these changes."""
-    return make_plan(resolve(job(**changes).spec), sequences=sequences, world=world, micro_batch=micro_batch)
+    made = job(**changes)
+    resolved = made.model_copy(update={"spec": resolve(made.spec)})
+    context = Context(JobFile(job=resolved, storage_claim="runs"), {}, micro_batch_size=micro_batch)
+    return make_plan(context.spec, sequences=sequences, world=world)
 
 
 def test_an_epoch_holds_every_row_once() -> None:
@@ -70,9 +75,17 @@ def test_steps_cover_the_epochs(training: dict[str, Any], sequences: int, steps:
         (4, 8, None, 4, 1),
         (1, 8, 4, 4, 4),
         (1, 8, 3, 2, 8),
-        (1, 2, 8, 2, 8),
+        (1, 2, 8, 8, 2),
     ],
-    ids=["default", "given", "two processes", "share bounds it", "lowered", "lowered to a divisor", "never raised"],
+    ids=[
+        "default",
+        "given",
+        "two processes",
+        "share bounds it",
+        "lowered",
+        "lowered to a divisor",
+        "raised to fit the memory",
+    ],
 )
 def test_the_global_batch_is_kept(
     world: int, given: int | None, lowered: int | None, micro: int, accumulation: int
@@ -102,5 +115,5 @@ def test_warmup_is_a_share_or_a_number_of_steps() -> None:
     without = {key: value for key, value in job().spec.training.dump().items() if key != "warmupSteps"}
     spec = job().spec
     training = type(spec.training).model_validate({**without, "maxSteps": 110, "warmupRatio": 0.05})
-    made = make_plan(resolve(spec.model_copy(update={"training": training})), sequences=10, world=1, micro_batch=None)
+    made = make_plan(resolve(spec.model_copy(update={"training": training})), sequences=10, world=1)
     assert made.warmup_steps == 6

@@ -163,7 +163,7 @@ def trainer_of(storage: Path, made: Any, rows: list[dict[str, Any]]) -> Any:
 
     here = alignment_context(storage, made)
     ready = made_ready(here, rows)
-    plan = make_plan(here.spec, sequences=len(rows), world=1, micro_batch=None)
+    plan = make_plan(here.spec, sequences=len(rows), world=1)
     stop = Stop()
     stop.restore()
     return preference._trainer(loop.Setup(here, ready, plan, device(), stop))
@@ -398,7 +398,7 @@ def test_models_that_carry_a_state_are_given_padded_lines(storage: Path, layers:
     (storage / "model/config.json").write_text(json.dumps({**config, "layer_types": [layers] * 2}))
     here = alignment_context(storage, alignment_job("dpo"))
     ready = made_ready(here, rows_for(storage, "dpo"))
-    plan = make_plan(here.spec, sequences=24, world=1, micro_batch=None)
+    plan = make_plan(here.spec, sequences=24, world=1)
     base = SimpleNamespace(config=SimpleNamespace(_attn_implementation="flash_attention_2"))
     stop = Stop()
     stop.restore()

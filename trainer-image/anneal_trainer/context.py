@@ -17,6 +17,7 @@ from anneal_api.jobfile import JobFile
 from anneal_api.meta import (
     ENV_ATTEMPT,
     ENV_GRACE_SECONDS,
+    ENV_GRADIENT_CHECKPOINTING,
     ENV_MICRO_BATCH_SIZE,
     GRACE_SECONDS,
     JOB_FILE,
@@ -34,7 +35,9 @@ class Context:
     file: JobFile
     volumes: dict[str, Path]
     attempt: int = 1
+    # What this attempt was given instead of the spec's: after a shortage of memory, or to fit the GPU.
     micro_batch_size: int | None = None
+    gradient_checkpointing: bool | None = None
     grace_seconds: int = GRACE_SECONDS
     records: Path | None = None
     nodes: int = 1
@@ -46,10 +49,13 @@ class Context:
         """The resolved job."""
         return self.file.job
 
-    @property
+    @cached_property
     def spec(self) -> JobSpec:
-        """Its resolved spec."""
-        return self.file.job.spec
+        """Its resolved spec, as this attempt carries it out."""
+        names = ("micro_batch_size", "gradient_checkpointing")
+        given = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        spec = self.file.job.spec
+        return spec.model_copy(update={"training": spec.training.model_copy(update=given)}) if given else spec
 
     @cached_property
     def layout(self) -> Layout:
@@ -89,17 +95,26 @@ class Context:
         )
 
 
-_PLAIN = ("attempt", "micro_batch_size", "grace_seconds", "nodes", "processes", "node_rank")
+_PLAIN = (
+    "attempt",
+    "micro_batch_size",
+    "gradient_checkpointing",
+    "grace_seconds",
+    "nodes",
+    "processes",
+    "node_rank",
+)
 
 
 def context_of_pod(env: Mapping[str, str], *, config_dir: Path, volumes_dir: Path) -> Context:
     """The context that the operator's mounts and environment give a pod."""
-    micro_batch = env.get(ENV_MICRO_BATCH_SIZE)
+    micro_batch, checkpointing = env.get(ENV_MICRO_BATCH_SIZE), env.get(ENV_GRADIENT_CHECKPOINTING)
     return Context(
         file=JobFile.decode((config_dir / JOB_FILE).read_text(encoding="utf-8")),
         volumes={path.name: path for path in sorted(volumes_dir.iterdir())},
         attempt=int(env.get(ENV_ATTEMPT, "1")),
         micro_batch_size=int(micro_batch) if micro_batch else None,
+        gradient_checkpointing=checkpointing == "true" if checkpointing else None,
         grace_seconds=int(env.get(ENV_GRACE_SECONDS, GRACE_SECONDS)),
         nodes=int(env.get("PET_NNODES", "1")),
         processes=int(env.get("PET_NPROC_PER_NODE", "1")),

@@ -17,12 +17,11 @@ from typing import Any
 from anneal_api import Job, Outcome, ProgressReport, TerminationMessage, resolve
 from anneal_api.exitcodes import OK
 from anneal_api.jobfile import JobFile
-from anneal_api.resolve import digest
+from anneal_api.resolve import digest, largest_divisor
 from anneal_trainer import console, earlier, lastwords, quiet_libraries
 from anneal_trainer.context import Context
 from anneal_trainer.errors import ConfigError, UserError
 from anneal_trainer.files import read_json, write_json
-from anneal_trainer.plan import largest_divisor
 from anneal_trainer.reporter import Reporter
 from anneal_trainer.stop import Stop
 
@@ -177,5 +176,4 @@ def _processes(context: Context) -> int:
         return 1
     import torch
 
-    assert context.spec.training.global_batch_size is not None, "resolve() fills globalBatchSize"
-    return largest_divisor(context.spec.training.global_batch_size, max(1, min(wanted, torch.cuda.device_count())))
+    return largest_divisor(context.spec.training.global_batch, max(1, min(wanted, torch.cuda.device_count())))

@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 
 from anneal_api.job import JobSpec
+from anneal_api.resolve import largest_divisor
 from anneal_trainer.errors import ConfigError
 from anneal_trainer.order import RunOrder, total_steps
 
@@ -28,32 +29,25 @@ class Plan:
         return self.order.steps
 
 
-def make_plan(spec: JobSpec, *, sequences: int, world: int, micro_batch: int | None) -> Plan:
-    """The plan for a resolved spec; `micro_batch` is what an earlier shortage of memory left of it."""
+def make_plan(spec: JobSpec, *, sequences: int, world: int) -> Plan:
+    """The plan for a resolved spec. With another number of processes than it speaks of, the micro batch may be less."""
     training = spec.training
-    assert training.global_batch_size is not None, "resolve() fills globalBatchSize"
-    assert training.micro_batch_size is not None, "resolve() fills microBatchSize"
-    share, rest = divmod(training.global_batch_size, world)
+    share, rest = divmod(training.global_batch, world)
     if rest:
         raise ConfigError(
-            f"training.globalBatchSize {training.global_batch_size} is not a multiple of the {world} processes"
+            f"training.globalBatchSize {training.global_batch} is not a multiple of the {world} processes"
         )
-    micro = largest_divisor(share, min(training.micro_batch_size, micro_batch or share))
+    micro = largest_divisor(share, training.micro_batch)
     steps = total_steps(training, sequences)
     evaluation = spec.evaluation
     return Plan(
-        order=RunOrder(sequences, steps, training.global_batch_size, training.seed),
+        order=RunOrder(sequences, steps, training.global_batch, training.seed),
         micro_batch=micro,
         accumulation=share // micro,
         warmup_steps=_warmup(training.warmup_steps, training.warmup_ratio, steps),
         save_every=spec.checkpoint.every_steps or min(_MOST_STEPS_BETWEEN_CHECKPOINTS, _part(steps)),
         evaluate_every=(evaluation and evaluation.every_steps) or _part(steps),
     )
-
-
-def largest_divisor(number: int, most: int) -> int:
-    """The largest divisor of `number` that is at most `most`."""
-    return next(size for size in range(min(number, most), 0, -1) if number % size == 0)
 
 
 def _part(steps: int) -> int:

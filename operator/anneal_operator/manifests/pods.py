@@ -3,7 +3,7 @@
 The job's own options (`compute.pod`) can add but never replace what is set here. Not here: which node (the callers).
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from anneal_api.base import quantity_value
@@ -64,7 +64,8 @@ class Role:
     labels: dict[str, str]
     env: tuple[Obj, ...] = ()
     affinity: Obj | None = None
-    node_selector: dict[str, str] | None = None
+    node_selector: Mapping[str, str] | None = None
+    annotations: Mapping[str, str] | None = None
     tolerations: tuple[Obj, ...] = ()
 
 
@@ -74,9 +75,21 @@ def template(plan: Plan, role: Role) -> Obj:
     return {
         "metadata": {
             "labels": {**options.labels, **labels(plan, **{ROLE_LABEL: role.name, **role.labels})},
-            "annotations": {**options.annotations, OWNER_NAME_ANNOTATION: plan.name},
+            "annotations": {**options.annotations, **(role.annotations or {}), OWNER_NAME_ANNOTATION: plan.name},
         },
         "spec": _pod_spec(plan, role, options),
+    }
+
+
+def request(plan: Plan, role: Role) -> Obj:
+    """Of the template, what decides where a pod can go and what it takes there."""
+    whole = template(plan, role)
+    spec = {key: whole["spec"][key] for key in ("affinity", "nodeSelector", "tolerations") if key in whole["spec"]}
+    (container,) = whole["spec"]["containers"]
+    asked = {key: container[key] for key in ("name", "image", "resources")}
+    return {
+        "metadata": {"labels": whole["metadata"]["labels"]},
+        "spec": {**spec, "containers": [asked], "restartPolicy": "Never"},
     }
 
 
@@ -89,7 +102,8 @@ def _pod_spec(plan: Plan, role: Role, options: PodOptions) -> Obj:
         "nodeSelector": {**(role.node_selector or {}), **options.node_selector},
         "tolerations": tolerations,
         "serviceAccountName": compute.service_account_name,
-        "priorityClassName": plan.spec.priority_class,
+        # With a queue it is a WorkloadPriorityClass, which pods do not know.
+        "priorityClassName": None if plan.spec.queue else plan.spec.priority_class,
         "imagePullSecrets": [{"name": name} for name in dict.fromkeys(pull_secrets)],
     }
     return {

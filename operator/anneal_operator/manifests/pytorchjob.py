@@ -5,45 +5,64 @@ container into every worker that *restricted* namespaces refuse and air-gapped o
 retries of Kubeflow v1 are not reliable: an attempt runs once, and `attempts` decides what comes next.
 """
 
+from dataclasses import replace
+
 from anneal_api.meta import (
     ATTEMPT_LABEL,
     ENV_ATTEMPT,
+    ENV_GRADIENT_CHECKPOINTING,
     ENV_MICRO_BATCH_SIZE,
     OWNER_UID_LABEL,
     RENDEZVOUS_PORT,
     ROLE_LABEL,
     ROLE_TRAINER,
 )
+from anneal_api.status import Attempt
 from anneal_operator.kinds import PYTORCH_JOB, Obj
 from anneal_operator.manifests import pods
 from anneal_operator.manifests.common import child
+from anneal_operator.placement import ANYWHERE, Placement
 from anneal_operator.plan import Plan
 from anneal_operator.pods import REPLICA_INDEX_LABEL
 
 
-def build(plan: Plan, *, attempt: int, micro_batch_size: int | None) -> Obj:
-    """The PyTorchJob; `micro_batch_size` only if it is smaller than the spec's."""
-    name = plan.attempt_name(attempt)
-    role = pods.Role(
-        name=ROLE_TRAINER,
-        command="train",
-        resources=_resources(plan),
-        shared_memory=_shared_memory(plan),
-        labels={ATTEMPT_LABEL: str(attempt)},
-        env=tuple(_environment(plan, name, attempt, micro_batch_size)),
-        affinity=_affinity(plan),
-        node_selector=dict(plan.pool.node_selector),
-        tolerations=tuple(plan.pool.tolerations),
+def build(plan: Plan, attempt: Attempt, placement: Placement) -> Obj:
+    """The PyTorchJob; what the attempt has of its own, and where a queue has placed it, beside what the job says."""
+    name, nodes = plan.attempt_name(attempt.number), attempt.nodes or plan.nodes
+    numbered = {ATTEMPT_LABEL: str(attempt.number)}
+    role = replace(
+        _role(plan, nodes, placement),
+        labels={**placement.labels, **numbered},
+        annotations=placement.annotations,
+        env=tuple(_environment(plan, attempt, name, nodes)),
     )
-    replica = "Master" if plan.nodes == 1 else "Worker"
+    replica = "Master" if nodes == 1 else "Worker"
     spec = {
         "nprocPerNode": str(max(1, plan.spec.compute.gpus_per_node)),
         "runPolicy": {"cleanPodPolicy": "Running"},
         "pytorchReplicaSpecs": {
-            replica: {"replicas": plan.nodes, "restartPolicy": "Never", "template": pods.template(plan, role)}
+            replica: {"replicas": nodes, "restartPolicy": "Never", "template": pods.template(plan, role)}
         },
     }
-    return child(PYTORCH_JOB, plan, name, {ROLE_LABEL: ROLE_TRAINER, ATTEMPT_LABEL: str(attempt)}, spec=spec)
+    return child(PYTORCH_JOB, plan, name, {ROLE_LABEL: ROLE_TRAINER, **numbered}, spec=spec)
+
+
+def request(plan: Plan) -> Obj:
+    """What one pod asks for, as a queue needs to know it: resources, and the nodes that it may go to."""
+    return pods.request(plan, _role(plan, plan.nodes, ANYWHERE))
+
+
+def _role(plan: Plan, nodes: int, placement: Placement) -> pods.Role:
+    return pods.Role(
+        name=ROLE_TRAINER,
+        command="train",
+        resources=_resources(plan),
+        shared_memory=_shared_memory(plan),
+        labels={},
+        affinity=_affinity(plan, nodes),
+        node_selector={**plan.pool.node_selector, **placement.node_selector},
+        tolerations=(*plan.pool.tolerations, *placement.tolerations),
+    )
 
 
 def _resources(plan: Plan) -> Obj:
@@ -59,18 +78,17 @@ def _shared_memory(plan: Plan) -> str:
     return str(plan.spec.compute.shared_memory)
 
 
-def _environment(plan: Plan, name: str, attempt: int, micro_batch_size: int | None) -> list[Obj]:
+def _environment(plan: Plan, attempt: Attempt, name: str, nodes: int) -> list[Obj]:
     values = {
-        ENV_ATTEMPT: str(attempt),
+        ENV_ATTEMPT: str(attempt.number),
         # The prepare pod has fetched everything: a GPU never waits for a download.
         "HF_HUB_OFFLINE": "1",
-        "PET_NNODES": str(plan.nodes),
+        "PET_NNODES": str(nodes),
         "PET_NPROC_PER_NODE": str(max(1, plan.spec.compute.gpus_per_node)),
         "PET_MASTER_PORT": str(RENDEZVOUS_PORT),
+        **_given(plan, attempt),
     }
-    if micro_batch_size is not None:
-        values[ENV_MICRO_BATCH_SIZE] = str(micro_batch_size)
-    if plan.nodes == 1:
+    if nodes == 1:
         return pods.plain(values | {"PET_NODE_RANK": "0", "PET_MASTER_ADDR": "127.0.0.1"})
     rank = {"fieldRef": {"fieldPath": f"metadata.labels['{REPLICA_INDEX_LABEL}']"}}
     return [
@@ -79,10 +97,20 @@ def _environment(plan: Plan, name: str, attempt: int, micro_batch_size: int | No
     ]
 
 
-def _affinity(plan: Plan) -> Obj | None:
+def _given(plan: Plan, attempt: Attempt) -> dict[str, str]:
+    """What this attempt does in another way than the spec says."""
+    given = {}
+    if attempt.micro_batch_size not in (None, plan.spec.training.micro_batch_size):
+        given[ENV_MICRO_BATCH_SIZE] = str(attempt.micro_batch_size)
+    if attempt.gradient_checkpointing is not None:
+        given[ENV_GRADIENT_CHECKPOINTING] = str(attempt.gradient_checkpointing).lower()
+    return given
+
+
+def _affinity(plan: Plan, nodes: int) -> Obj | None:
     """The pool's zones; several pods prefer different nodes, but a small cluster may put them on one."""
     affinity = dict(pods.in_zones(plan.pool.zones) or {})
-    if plan.nodes > 1:
+    if nodes > 1:
         same_job = {"labelSelector": {"matchLabels": {OWNER_UID_LABEL: plan.uid}}}
         term = {**same_job, "topologyKey": "kubernetes.io/hostname"}
         affinity["podAntiAffinity"] = {

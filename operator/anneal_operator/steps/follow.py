@@ -9,6 +9,7 @@ from datetime import timedelta
 
 from anneal_api.conditions import ConditionType, Outcome, Reason
 from anneal_api.progress import TerminationMessage
+from anneal_api.resolve import largest_divisor
 from anneal_api.status import Attempt, Progress
 from anneal_api.words import counted
 from anneal_operator import attempts as policy
@@ -33,6 +34,7 @@ class Scene:
     obj: Obj | None
     engine: EngineView
     pods: Sequence[PodView]
+    nodes: int
 
     @property
     def alive(self) -> list[PodView]:
@@ -52,7 +54,7 @@ def scene(draft: Draft, attempt: Attempt) -> Scene:
     obj = engine.find(children.pytorch_jobs, draft.plan.attempt_name(attempt.number))
     pods = [view(pod) for pod in children.pods] + [view(pod, gone=True) for pod in children.departed_pods]
     mine = sorted((pod for pod in pods if pod.role == "trainer" and pod.attempt == attempt.number), key=_order)
-    return Scene(obj, engine.observe(obj), mine)
+    return Scene(obj, engine.observe(obj), mine, attempt.nodes or draft.plan.nodes)
 
 
 def _order(pod: PodView) -> tuple[int, str]:
@@ -84,7 +86,7 @@ def _observed(draft: Draft, attempt: Attempt, now: Scene) -> Attempt:
     """What is learnt while it runs: when its pods ran, where, and what rank 0 reports."""
     update: Obj = {}
     started = [pod.started for pod in now.pods if pod.started]
-    if attempt.running_time is None and len(started) >= draft.plan.nodes:
+    if attempt.running_time is None and len(started) >= now.nodes:
         update["running_time"] = format_time(max(started))
     zero = now.rank_zero
     if zero and zero.node:
@@ -103,8 +105,10 @@ def _observed(draft: Draft, attempt: Attempt, now: Scene) -> Attempt:
 
 
 def _gpu_hours(draft: Draft, attempts: list[Attempt]) -> float:
-    seconds = policy.running_seconds(attempts, draft.world.now)
-    return round(draft.plan.gpus * seconds / 3600.0, 4)
+    """Each attempt with the nodes that it had."""
+    plan, now = draft.plan, draft.world.now
+    node_seconds = sum(policy.running_seconds([each], now) * (each.nodes or plan.nodes) for each in attempts)
+    return round(plan.spec.compute.gpus_per_node * node_seconds / 3600.0, 4)
 
 
 def _wanted_stop(draft: Draft, attempt: Attempt) -> policy.Evidence | None:
@@ -112,6 +116,8 @@ def _wanted_stop(draft: Draft, attempt: Attempt) -> policy.Evidence | None:
     run_policy = draft.plan.spec.run_policy
     if run_policy.suspend:
         return policy.Evidence(Outcome.SUSPENDED, "Suspended", "runPolicy.suspend is true")
+    if draft.eviction:
+        return draft.eviction
     limit = run_policy.active_deadline_seconds
     if limit is None or attempt.running_time is None:
         return None
@@ -138,7 +144,7 @@ def _evidence(draft: Draft, attempt: Attempt, now: Scene, stop: policy.Evidence 
 def _succeeded(draft: Draft, now: Scene) -> bool:
     """All pods did their work. The engine may be ahead of the pods' watch, so its word alone waits for them."""
     done = [pod for pod in now.pods if pod.succeeded]
-    if len(done) >= draft.plan.nodes:
+    if len(done) >= now.nodes:
         return True
     return now.engine.succeeded and not pods_may_be_late(draft, now.pods, now.engine.concluded)
 
@@ -160,8 +166,8 @@ def _lost(draft: Draft, attempt: Attempt, now: Scene) -> policy.Evidence | None:
         if replaced or (pod.gone and not pod.succeeded) or (pod.deleting and not pod.disruption):
             return policy.Evidence(Outcome.INFRASTRUCTURE, "PodDeleted", f"pod {pod.name} was deleted while it ran")
     present = [pod for pod in now.pods if not pod.gone]
-    if len(present) < draft.plan.nodes:
-        message = f"{draft.plan.nodes - len(present)} of {counted(draft.plan.nodes, 'pod')} vanished while they ran"
+    if len(present) < now.nodes:
+        message = f"{now.nodes - len(present)} of {counted(now.nodes, 'pod')} vanished while they ran"
         return policy.Evidence(Outcome.INFRASTRUCTURE, "PodDeleted", message)
     return None
 
@@ -267,19 +273,40 @@ def _survivors_stay(draft: Draft, now: Scene) -> bool:
 
 def _make(draft: Draft, attempt: Attempt) -> None:
     """Make the attempt's object: it never existed, or was deleted before its pods ran."""
-    spec_size = draft.plan.spec.training.micro_batch_size
-    lowered = attempt.micro_batch_size if attempt.micro_batch_size != spec_size else None
-    surroundings(draft, engine.build(draft.plan, attempt=attempt.number, micro_batch_size=lowered))
+    if not draft.may_start:
+        words = f"attempt {attempt.number} begins when the queue admits the job"
+        draft.set(RUNNING, "False", Reason.QUEUED, words)
+        return
+    nodes = draft.placement.nodes
+    if nodes is not None and nodes != (attempt.nodes or draft.plan.nodes):
+        # Admitted anew since it was recorded, with another number of nodes.
+        draft.attempts[-1] = fitted(draft, attempt)
+        draft.wake_at(draft.world.now)
+        return
+    surroundings(draft, engine.build(draft.plan, attempt, draft.placement))
     if refusal := next(iter(draft.world.refusals.values()), None):
         explain(draft, RUNNING, waiting.Waiting(refusal.reason, refusal.message))
     else:
         draft.set(RUNNING, "False", Reason.STARTING, f"attempt {attempt.number} is being started")
 
 
+def fitted(draft: Draft, attempt: Attempt) -> Attempt:
+    """The attempt on the nodes that there are for it; each process's share of the batch depends on their number."""
+    plan, nodes = draft.plan, draft.placement.nodes
+    wanted = attempt.micro_batch_size or plan.spec.training.micro_batch
+    return attempt.model_copy(
+        update={
+            "micro_batch_size": largest_divisor(plan.share(nodes), wanted),
+            "nodes": None if nodes in (None, plan.nodes) else nodes,
+            "pool": next(iter(draft.placement.flavors.values()), None) or plan.pool_name,
+        }
+    )
+
+
 def _say(draft: Draft, attempt: Attempt, now: Scene) -> None:
     """Running, or why not yet."""
     stuck = next((pod for pod in now.pods if not pod.running and not pod.ended), None)
-    if len(now.pods) < draft.plan.nodes and stuck is None:
+    if len(now.pods) < now.nodes and stuck is None:
         assert now.obj is not None
         name = draft.plan.attempt_name(attempt.number)
         warning = draft.world.warnings.get(uid_of(now.obj), "")

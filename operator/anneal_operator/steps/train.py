@@ -12,7 +12,8 @@ from anneal_operator import engine
 from anneal_operator.draft import Draft
 from anneal_operator.kinds import format_time, is_deleting, name_of
 from anneal_operator.pods import PodView, view
-from anneal_operator.steps.follow import follow
+from anneal_operator.steps.common import upcoming
+from anneal_operator.steps.follow import fitted, follow
 from anneal_operator.world import Doomed
 
 RUNNING = ConditionType.RUNNING
@@ -20,8 +21,11 @@ RUNNING = ConditionType.RUNNING
 
 def train(draft: Draft) -> bool:
     """True once the job has ended, well or not."""
-    if draft.attempts and draft.attempts[-1].end_time is None and not follow(draft):
-        return False
+    if draft.attempts and draft.attempts[-1].end_time is None:
+        if not follow(draft):
+            return False
+        # What was decided about the quota before this end is decided again.
+        draft.wake_at(draft.world.now)
     if draft.attempts and draft.attempts[-1].outcome is Outcome.SUCCEEDED:
         return _succeeded(draft)
     return _between(draft)
@@ -44,19 +48,9 @@ def _failed(draft: Draft, over: policy.Over) -> bool:
 
 def _between(draft: Draft) -> bool:
     """No attempt is under way: whether, when and how the next one begins."""
-    again: policy.Again | None = None
-    if draft.attempts:
-        training = draft.plan.spec.training
-        share = int(training.global_batch_size or 1) // draft.plan.spec.compute.world_size
-        verdict = policy.next_step(
-            draft.attempts,
-            max_retries=draft.plan.spec.run_policy.max_retries,
-            share=share,
-            micro_batch_size=int(training.micro_batch_size or 1),
-        )
-        if isinstance(verdict, policy.Over):
-            return _failed(draft, verdict)
-        again = verdict
+    again = upcoming(draft)
+    if isinstance(again, policy.Over):
+        return _failed(draft, again)
     if draft.plan.spec.run_policy.suspend:
         _suspended(draft)
     elif _out_of_time(draft):
@@ -110,6 +104,9 @@ def _begin(draft: Draft, again: policy.Again | None) -> None:
         draft.set(RUNNING, "False", reason, f"{because}attempt {number} begins at {at}")
         draft.wake_at(again.after)
         return
+    if not draft.may_start:
+        draft.set(RUNNING, "False", Reason.QUEUED, f"{because}attempt {number} begins when the queue admits the job")
+        return
     for obj in draft.world.children.pytorch_jobs:
         if name_of(obj) != draft.plan.attempt_name(number) and not is_deleting(obj):
             draft.delete.append(Doomed(engine.KIND, obj))
@@ -118,14 +115,18 @@ def _begin(draft: Draft, again: policy.Again | None) -> None:
         if draft.delete:  # which shows in the store at once
             draft.wake_at(draft.world.now)
         return
-    spec_size = draft.plan.spec.training.micro_batch_size
-    size = again.micro_batch_size if again else spec_size
-    draft.attempts.append(Attempt(number=number, start_time=draft.now, micro_batch_size=size))
+    draft.attempts.append(_attempt(draft, number, again))
     draft.set(RUNNING, "False", reason, f"{because}attempt {number} begins")
     draft.own(pytorch_job=draft.plan.attempt_name(number))
     draft.tell("AttemptStarted", f"attempt {number} of training begins")
     # The object is made by the next pass, when the record is safe.
     draft.wake_at(draft.world.now)
+
+
+def _attempt(draft: Draft, number: int, again: policy.Again | None) -> Attempt:
+    """The record of the next attempt, with all that it does in its own way."""
+    wanted = again.micro_batch_size if again and again.micro_batch_size else draft.plan.spec.training.micro_batch
+    return fitted(draft, Attempt(number=number, start_time=draft.now, micro_batch_size=wanted))
 
 
 def _lingering(draft: Draft) -> list[PodView]:

@@ -99,9 +99,7 @@ class Setup:
 def run(context: Context, ready: Ready, *, make: Callable[[Setup], Any], reporter: Reporter, stop: Stop) -> Result:
     """Train, and say what came of it; StoppedError if it was asked to end before it was done."""
     spec, layout = context.spec, context.layout
-    plan = make_plan(
-        spec, sequences=ready.report.sequences, world=context.world_size, micro_batch=context.micro_batch_size
-    )
+    plan = make_plan(spec, sequences=ready.report.sequences, world=context.world_size)
     start = checkpoints.to_resume(layout, spec.checkpoint.resume_from)
     found = model.device()
     reporter.update(
