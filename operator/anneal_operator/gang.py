@@ -1,8 +1,8 @@
 """All pods of an attempt at once, or none: when the ones that have a place give it back. Pure.
 
-The scheduler places pod by pod. Two jobs that each got half of the GPUs would hold them for ever, so a job of which only
-a part has found places gives everything back after a while, and tries again later: later each time, and not in step with
-the other. A job of which no pod has a place holds nothing and just waits: what makes nodes looks for such pods.
+The scheduler places pod by pod. Two jobs that each got half of the GPUs would hold them for ever, so a job of which
+only a part has found places gives everything back after a while, and tries again later: later each time, and not in
+step with the other. A job of which no pod has a place holds nothing and just waits: an autoscaler looks for such pods.
 Not here: deleting and making (`steps.regroup`).
 """
 

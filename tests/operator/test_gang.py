@@ -58,12 +58,12 @@ def test_waits_grow_to_a_limit_and_differ_between_jobs() -> None:
         assert waits == [gang.retry_after(f"uid-{number}", times).total_seconds() for number in range(50)]
 
 
-async def half_placed(*, timeout: int = 20, places: int = 1) -> Simulation:
+async def half_placed(*, limit: int = 20, places: int = 1) -> Simulation:
     """A job of two nodes in a cluster with room for one, at the moment when one of its pods runs."""
     simulation = Simulation()
     simulation.machinery.training = [[TRAINED, Run(20, 0)]]
     simulation.machinery.places = places
-    simulation.add(make_job(compute={"nodes": 2}, runPolicy={"schedulingTimeoutSeconds": timeout}))
+    simulation.add(make_job(compute={"nodes": 2}, runPolicy={"schedulingTimeoutSeconds": limit}))
     while not [pod for pod in trainers(simulation) if pod["status"].get("conditions")]:
         await simulation.run(1)
     await simulation.run(3)
@@ -138,7 +138,7 @@ async def test_a_job_of_which_no_pod_has_a_place_keeps_waiting() -> None:
 
 async def test_a_place_that_is_found_before_anything_is_deleted_is_kept() -> None:
     """The operator dies with its intention on record; when it is back all pods run."""
-    simulation = await half_placed(timeout=900)
+    simulation = await half_placed(limit=900)
     status, (obj,) = simulation.status(), simulation.api.of(PYTORCH_JOB)
     (attempt,) = status["attempts"]
     intended = {**status, "attempts": [{**attempt, "unplaced": 1, "retryTime": stamp(300)}]}

@@ -28,8 +28,7 @@ class Served:
     """Start it, give its `url` to an operator, stop it."""
 
     api: ApiServer
-    # Types that no object in `api.objects` is made of through `create`, and pages that are no objects.
-    more_kinds: tuple[Kind, ...] = ()
+    # What is no object.
     pages: dict[str, Callable[[], Obj]] = field(default_factory=dict)
     # Told of every event just before it goes out.
     sending: Callable[[Kind, Obj], None] = lambda _kind, _obj: None
@@ -51,7 +50,7 @@ class Served:
     @property
     def kinds(self) -> list[Kind]:
         """Every type that is served."""
-        return [*KINDS.values(), *self.more_kinds, _NAMESPACE]
+        return [*KINDS.values(), _NAMESPACE]
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
         if (page := self._page(request.path)) is not None:

@@ -44,7 +44,7 @@ async def _straight(simulation: Simulation) -> None:
     await simulation.run(120)
 
 
-def _story(
+def _story(  # noqa: PLR0913  a life can be many things
     name: str, phase: str, reason: str, outcomes: tuple[str, ...], *, training: list[list[Run]] | None = None,
     preparing: list[Run] | None = None, then: Callable[[Simulation], Awaitable[None]] = _straight,
     places: int | None = None, long: bool = False, **spec: object,

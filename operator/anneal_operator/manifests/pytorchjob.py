@@ -101,7 +101,7 @@ def _environment(plan: Plan, attempt: Attempt, name: str, nodes: int) -> list[Ob
 
 
 def _patience(plan: Plan) -> int:
-    """Seconds that a pod waits for the others: a lack of places is the operator's to end, and images take their time."""
+    """Seconds that a pod waits for the others: a lack of places is the operator's to end, and images take time."""
     return plan.spec.run_policy.scheduling_timeout_seconds + _LATEST_START
 
 

@@ -75,10 +75,14 @@ def regroup(draft: Draft, attempt: Attempt, now: Scene) -> None:
     left = [pod.name for pod in now.pods if not pod.gone]
     if draft.world.now < again:
         draft.wake_at(again)
-        _explain(draft, f"the pods were given back, as not all found a place; they are made again at {format_time(again)}")
+        _explain(
+            draft, f"the pods were given back, as not all found a place; they are made again at {format_time(again)}"
+        )
     elif now.engine.exists or left:
         what = ", ".join(left) or "their PyTorchJob"
-        _explain(draft, f"the pods were given back, as not all found a place; they are made again when {what} has ended")
+        _explain(
+            draft, f"the pods were given back, as not all found a place; they are made again when {what} has ended"
+        )
     else:
         draft.attempts[-1] = attempt.model_copy(update={"retry_time": None})
         draft.set(RUNNING, "False", Reason.STARTING, f"attempt {attempt.number} is being started again")
