@@ -13,6 +13,7 @@ from anneal_api.progress import KeptPreview, ProgressReport
 from anneal_operator.errors import Refusal
 from anneal_operator.kinds import Kind, Obj
 from anneal_operator.neighbours import Neighbour
+from anneal_operator.pools import NodeGroup
 from anneal_operator.settings import Settings
 
 
@@ -60,6 +61,8 @@ class World:
     children: Children = field(default_factory=Children)
     neighbours: tuple[Neighbour, ...] = ()
     storage: StorageFacts = field(default_factory=StorageFacts)
+    # Nodes with GPUs, for jobs that ask for some.
+    node_groups: tuple[NodeGroup, ...] = ()
     report: Report | None = None
     # Children that could not be made in this very pass, by name.
     refusals: Mapping[str, Refusal] = field(default_factory=dict)
