@@ -27,7 +27,7 @@ from anneal_operator.errors import (
     Refusal,
     RefusedError,
 )
-from anneal_operator.gather import gather, newest_warning
+from anneal_operator.gather import NodeCache, gather, newest_warning
 from anneal_operator.kinds import (
     CLAIM,
     CONFIG_MAP,
@@ -67,8 +67,10 @@ class Controller:
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)
     reports: dict[str, Report] = field(default_factory=dict)
     recorder: Recorder = field(init=False)
+    nodes: NodeCache = field(init=False)
 
     def __post_init__(self) -> None:
+        self.nodes = NodeCache(self.cluster, self.settings)
         self.recorder = Recorder(self.cluster, self.clock)
 
     async def work(self, workers: int = WORKERS) -> None:
@@ -112,7 +114,13 @@ class Controller:
         now = self.clock()
         report = self.reports.get(uid_of(job))
         world = await gather(
-            job, store=self.store, cluster=self.cluster, settings=self.settings, now=now, report=report
+            job,
+            store=self.store,
+            cluster=self.cluster,
+            settings=self.settings,
+            now=now,
+            report=report,
+            nodes=self.nodes,
         )
         decision = await self._decide(world)
         self.store.seen_departed(uid_of(job), world.children.departed_pods)

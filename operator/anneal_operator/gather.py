@@ -2,16 +2,23 @@
 
 On demand are read: the storage claim where its access modes matter, storage classes where a claim must be made, the
 newest warning Events of what does not start, and a finished job's unwatched children when their time has come. Each is
-rare, so that reading it costs less than watching it, and less privilege.
+rare, so that reading it costs less than watching it, and less privilege. Nodes change every few seconds and matter to
+jobs with GPUs alone: they are listed once for all jobs, now and then.
 """
 
+import asyncio
+import logging
 from collections.abc import AsyncIterator, Iterable
 from contextlib import suppress
-from datetime import datetime
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from http import HTTPStatus
+
+import aiohttp
 
 from anneal_api.problems import ManifestError
 from anneal_operator.cluster import Cluster
-from anneal_operator.errors import NotFoundError
+from anneal_operator.errors import ApiError, NotFoundError
 from anneal_operator.kinds import (
     CLAIM,
     CONFIG_MAP,
@@ -29,17 +36,62 @@ from anneal_operator.kinds import (
     uid_of,
 )
 from anneal_operator.plan import Plan, plan_of
+from anneal_operator.pools import NodeGroup, discover
 from anneal_operator.settings import Settings
 from anneal_operator.store import Store, owner_uid
 from anneal_operator.world import Children, Report, StorageFacts, World
 
+log = logging.getLogger(__name__)
+
+# How old what is known of nodes may be.
+NODES_AGE = timedelta(seconds=60)
 # Where status.children has their names.
 _UNWATCHED = {CONFIG_MAP: ("configMap", "preview"), NETWORK_POLICY: ("networkPolicy",)}
 _DEFAULT_CLASS = "storageclass.kubernetes.io/is-default-class"
 
 
+@dataclass
+class NodeCache:
+    """The cluster's nodes with GPUs, read once for all jobs."""
+
+    cluster: Cluster
+    settings: Settings
+    _groups: tuple[NodeGroup, ...] = ()
+    _read: datetime | None = None
+    _refused: bool = False
+    _lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    async def groups(self, now: datetime) -> tuple[NodeGroup, ...]:
+        """What is known of them, as of a minute ago at the latest. Without an answer it is what was known before."""
+        async with self._lock:
+            if self._read is None or now - self._read >= NODES_AGE:
+                await self._read_again(now)
+            return self._groups
+
+    async def _read_again(self, now: datetime) -> None:
+        try:
+            self._groups = discover(await self.cluster.list_nodes(), self.settings.pools)
+            self._refused = False
+        except (ApiError, aiohttp.ClientError, TimeoutError) as error:
+            if not isinstance(error, ApiError) or error.status != HTTPStatus.FORBIDDEN:
+                if self._read is None:
+                    raise
+                log.warning("nodes cannot be listed: %s", error)
+            elif not self._refused:
+                self._refused = True
+                log.warning("nodes may not be listed, so no pools are found from their labels: %s", error)
+        self._read = now
+
+
 async def gather(
-    job: Obj, *, store: Store, cluster: Cluster, settings: Settings, now: datetime, report: Report | None
+    job: Obj,
+    *,
+    store: Store,
+    cluster: Cluster,
+    settings: Settings,
+    now: datetime,
+    report: Report | None,
+    nodes: NodeCache,
 ) -> World:
     """The world around one job."""
     return World(
@@ -49,6 +101,7 @@ async def gather(
         children=await _children(job, store, cluster),
         neighbours=store.neighbours(meta(job)["namespace"]),
         storage=await _storage(job, cluster, settings),
+        node_groups=await nodes.groups(now) if _wants_gpus(job) else (),
         report=report,
     )
 
@@ -66,6 +119,12 @@ async def _children(job: Obj, store: Store, cluster: Cluster) -> Children:
         config_maps=tuple(found.get(CONFIG_MAP, ())),
         network_policies=tuple(found.get(NETWORK_POLICY, ())),
     )
+
+
+def _wants_gpus(job: Obj) -> bool:
+    """Whether nodes with GPUs matter to it; they are not asked for by a job that has ended, or computes on CPUs."""
+    compute = (job.get("spec") or {}).get("compute") or {}
+    return compute.get("gpusPerNode") != 0 and not true_condition(job, "Succeeded", "Failed")
 
 
 def _has_ttl(job: Obj) -> bool:

@@ -44,6 +44,7 @@ CLAIM: Final = Kind("", "v1", "persistentvolumeclaims", "PersistentVolumeClaim")
 CONFIG_MAP: Final = Kind("", "v1", "configmaps", "ConfigMap")
 NETWORK_POLICY: Final = Kind("networking.k8s.io", "v1", "networkpolicies", "NetworkPolicy")
 STORAGE_CLASS: Final = Kind("storage.k8s.io", "v1", "storageclasses", "StorageClass")
+NODE: Final = Kind("", "v1", "nodes", "Node")
 EVENT: Final = Kind("events.k8s.io", "v1", "events", "Event")
 CUSTOM_RESOURCE: Final = Kind("apiextensions.k8s.io", "v1", "customresourcedefinitions", "CustomResourceDefinition")
 
@@ -54,7 +55,7 @@ JOB_KINDS: Final = (FINE_TUNE_JOB, RLHF_JOB)
 WATCHED: Final = (*JOB_KINDS, *WATCHED_CHILDREN)
 KINDS: Final = {
     (kind.api_version, kind.name): kind
-    for kind in (*WATCHED, CLAIM, CONFIG_MAP, NETWORK_POLICY, STORAGE_CLASS, EVENT, CUSTOM_RESOURCE)
+    for kind in (*WATCHED, CLAIM, CONFIG_MAP, NETWORK_POLICY, STORAGE_CLASS, NODE, EVENT, CUSTOM_RESOURCE)
 }
 
 

@@ -132,7 +132,7 @@ def make_node(  # noqa: PLR0913  a node can be many things
         "spec": {"taints": taints or [], **({"unschedulable": True} if cordoned else {})},
         "status": {
             "allocatable": {
-                "cpu": "95690m", "memory": "1056270Ki", "nvidia.com/gpu": str(gpus), **(allocatable or {}),
+                "cpu": "95690m", "memory": "1056270000Ki", "nvidia.com/gpu": str(gpus), **(allocatable or {}),
             },
             "conditions": [{"type": "Ready", "status": str(ready)}],
         },
