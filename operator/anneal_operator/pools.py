@@ -29,13 +29,13 @@ PRODUCT_LABELS = (
     "k8s.amazonaws.com/accelerator",
 )
 # Only of nodes that are known to have GPUs.
-_INSTANCE_TYPE = "node.kubernetes.io/instance-type"
-_MIB_LABELS = (
+INSTANCE_TYPE = "node.kubernetes.io/instance-type"
+MIB_LABELS = (
     "nvidia.com/gpu.memory",
     "karpenter.k8s.aws/instance-gpu-memory",
     "eks.amazonaws.com/instance-gpu-memory",
 )
-_AMD_MEMORY = "amd.com/gpu.vram"
+AMD_MEMORY = "amd.com/gpu.vram"
 _COUNT_LABELS = (
     "nvidia.com/gpu.count",
     "cloud.google.com/gke-accelerator-count",
@@ -137,7 +137,7 @@ def _group_of(node: Obj, pools: Mapping[str, Pool]) -> NodeGroup | None:
     gpus = free or max(_whole(labels.get(label)) for label in _COUNT_LABELS)
     if not gpus:
         return None
-    label = next((each for each in (*PRODUCT_LABELS, _INSTANCE_TYPE) if labels.get(each)), "")
+    label = next((each for each in (*PRODUCT_LABELS, INSTANCE_TYPE) if labels.get(each)), "")
     product = labels.get(label, "")
     return NodeGroup(
         product=product,
@@ -167,10 +167,10 @@ def _resource(labels: Mapping[str, str], allocatable: Mapping[str, str]) -> str 
 
 def _memory(labels: Mapping[str, str], product: str) -> float | None:
     """GiB of one GPU: as labelled, else as the product's name tells."""
-    mib = next((_whole(labels[label]) for label in _MIB_LABELS if label in labels), 0)
+    mib = next((_whole(labels[label]) for label in MIB_LABELS if label in labels), 0)
     if mib:
         return mib / 1024
-    if vram := re.fullmatch(r"(\d+)G", labels.get(_AMD_MEMORY, "")):
+    if vram := re.fullmatch(r"(\d+)G", labels.get(AMD_MEMORY, "")):
         return float(vram[1])
     named = [int(word[:-2]) for word in words(product) if re.fullmatch(r"\d+gb", word)]
     return float(named[0]) if len(named) == 1 and not words(product) & _PARTIAL else None
