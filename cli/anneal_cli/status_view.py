@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
-from anneal_api.status import Attempt, Condition, JobStatus
+from anneal_api.status import Attempt, Condition, JobStatus, QueueReport
 from anneal_cli.columns import age, count, duration, pairs, table, timestamp
 from anneal_cli.data_view import data_lines
 
@@ -76,11 +76,25 @@ def _summary(job: dict[str, Any], status: JobStatus, now: datetime) -> list[str]
         *_origins(status),
         ("Method", job["spec"].get("method")),
         ("GPUs", gpus),
+        ("Queue", status.queue and _queue(status.queue, now)),
         ("GPU-hours", count(status.gpu_hours) if status.gpus else None),
         ("Device", status.device),
         ("Peak memory", status.memory and status.memory.peak_gib and f"{status.memory.peak_gib:.1f} GiB"),
     ])  # fmt: skip
     return [*head, "", *facts]
+
+
+def _queue(queue: QueueReport, now: datetime) -> str:
+    """Where the job stands in its queue, and for how long."""
+    if queue.since is None:
+        return queue.name
+    long = age(queue.since, now)
+    if queue.quota_reserved:
+        flavors = ", ".join(dict.fromkeys(queue.flavors.values()))
+        return f"{queue.name} ({queue.cluster_queue}{f', {flavors}' if flavors else ''}), with quota for {long}"
+    place = f", place {queue.position}" if queue.position else ""
+    behind = f", behind {', '.join(queue.ahead)}" if queue.ahead else ""
+    return f"{queue.name}, waiting for {long}{place}{behind}"
 
 
 def _progress(status: JobStatus, now: datetime) -> list[str]:

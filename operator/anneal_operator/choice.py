@@ -25,6 +25,8 @@ class Choice:
     groups: tuple[NodeGroup, ...] = ()
     # False: what the job names is neither declared nor found.
     known: bool = True
+    # Where storage that binds late must bind, so that the GPUs are there too.
+    zones: tuple[str, ...] = ()
     # Whether the job or the pool says which GPUs, so that it cannot get any others.
     narrow: bool = False
 
@@ -55,7 +57,8 @@ def _named(name: str, pools: Mapping[str, Pool], groups: Iterable[NodeGroup]) ->
 def _declared(name: str, pools: Mapping[str, Pool], groups: Iterable[NodeGroup]) -> Choice:
     pool = pools[name]
     here = tuple(each for each in groups if name in each.pools)
-    return Choice(name, pool, here, narrow=bool(pool.node_selector or pool.gpu_type))
+    narrow = bool(pool.node_selector or pool.gpu_type)
+    return Choice(name, pool, here, zones=tuple(pool.zones), narrow=narrow)
 
 
 def _of_type(
@@ -71,19 +74,18 @@ def _of_type(
 
 
 def _found(name: str, groups: Sequence[NodeGroup]) -> Choice:
-    """Nodes as a pool. A pod asks for one resource: of two vendors' GPUs the first one's are taken."""
+    """Nodes as a pool. A pod asks for one resource: of two vendors' GPUs the first one's are taken.
+
+    It says nothing that changes with single nodes, such as taints and zones: a job that queues for it would ask for
+    something else with every such change, and lose its place.
+    """
     mine = tuple(each for each in groups if each.resource == groups[0].resource)
-    names = {each.name for each in mine}
-    tolerations = {str(each): each for group in mine for each in group.tolerations}
-    zones = sorted({zone for each in mine for zone in each.zones})
-    document = {
-        **_selection(mine),
-        "resourceName": mine[0].resource,
-        "tolerations": list(tolerations.values()),
-        # Storage that binds late must bind where the GPUs are; of nodes without zones nothing is known.
-        "zones": zones if all(each.zones for each in mine) else [],
-    }
-    return Choice(names.pop() if len(names) == 1 else name, Pool.model_validate(document), mine, narrow=True)
+    resource, names = mine[0].resource, {each.name for each in mine}
+    tolerations = [{"key": resource, "operator": "Exists"}]
+    pool = Pool.model_validate({**_selection(mine), "resourceName": resource, "tolerations": tolerations})
+    # Of nodes without a zone nobody knows where they are.
+    zones = sorted({zone for each in mine for zone in each.zones}) if all(each.zones for each in mine) else ()
+    return Choice(names.pop() if len(names) == 1 else name, pool, mine, zones=tuple(zones), narrow=True)
 
 
 def _selection(groups: Iterable[NodeGroup]) -> Obj:

@@ -6,19 +6,14 @@ rare, so that reading it costs less than watching it, and less privilege. Nodes 
 jobs with GPUs alone: they are listed once for all jobs, now and then.
 """
 
-import asyncio
-import logging
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
-from datetime import datetime, timedelta
-from http import HTTPStatus
+from datetime import datetime
 
-import aiohttp
-
+from anneal_api.names import base_name
 from anneal_api.problems import ManifestError
 from anneal_operator.cluster import Cluster
-from anneal_operator.errors import ApiError, NotFoundError
+from anneal_operator.errors import NotFoundError
 from anneal_operator.kinds import (
     CLAIM,
     CONFIG_MAP,
@@ -28,6 +23,7 @@ from anneal_operator.kinds import (
     POD,
     PYTORCH_JOB,
     STORAGE_CLASS,
+    WORKLOAD,
     Kind,
     Obj,
     meta,
@@ -35,75 +31,65 @@ from anneal_operator.kinds import (
     true_condition,
     uid_of,
 )
+from anneal_operator.kueue import QueueFacts
+from anneal_operator.lookups import Lookups
+from anneal_operator.nodes import NodeCache
 from anneal_operator.plan import Plan, plan_of
-from anneal_operator.pools import NodeGroup, discover
+from anneal_operator.queue_facts import priority_classes, queue_facts
 from anneal_operator.settings import Settings
 from anneal_operator.store import Store, owner_uid
 from anneal_operator.world import Children, Report, StorageFacts, World
 
-log = logging.getLogger(__name__)
-
-# How old what is known of nodes may be.
-NODES_AGE = timedelta(seconds=60)
 # Where status.children has their names.
 _UNWATCHED = {CONFIG_MAP: ("configMap", "preview"), NETWORK_POLICY: ("networkPolicy",)}
 _DEFAULT_CLASS = "storageclass.kubernetes.io/is-default-class"
-
-
-@dataclass
-class NodeCache:
-    """The cluster's nodes with GPUs, read once for all jobs."""
-
-    cluster: Cluster
-    settings: Settings
-    _groups: tuple[NodeGroup, ...] = ()
-    _read: datetime | None = None
-    _refused: bool = False
-    _lock: asyncio.Lock = field(default_factory=asyncio.Lock)
-
-    async def groups(self, now: datetime) -> tuple[NodeGroup, ...]:
-        """What is known of them, as of a minute ago at the latest. Without an answer it is what was known before."""
-        async with self._lock:
-            if self._read is None or now - self._read >= NODES_AGE:
-                await self._read_again(now)
-            return self._groups
-
-    async def _read_again(self, now: datetime) -> None:
-        try:
-            self._groups = discover(await self.cluster.list_nodes(), self.settings.pools)
-            self._refused = False
-        except (ApiError, aiohttp.ClientError, TimeoutError) as error:
-            if not isinstance(error, ApiError) or error.status != HTTPStatus.FORBIDDEN:
-                if self._read is None:
-                    raise
-                log.warning("nodes cannot be listed: %s", error)
-            elif not self._refused:
-                self._refused = True
-                log.warning("nodes may not be listed, so no pools are found from their labels: %s", error)
-        self._read = now
 
 
 async def gather(
     job: Obj,
     *,
     store: Store,
-    cluster: Cluster,
+    lookups: Lookups,
+    nodes: NodeCache,
     settings: Settings,
     now: datetime,
     report: Report | None,
-    nodes: NodeCache,
 ) -> World:
     """The world around one job."""
+    cluster, neighbours = lookups.cluster, store.neighbours(meta(job)["namespace"])
+    queue, classes = await _queue(job, store, lookups)
     return World(
         job=job,
         settings=settings,
         now=now,
         children=await _children(job, store, cluster),
-        neighbours=store.neighbours(meta(job)["namespace"]),
+        neighbours=neighbours,
         storage=await _storage(job, cluster, settings),
         node_groups=await nodes.groups(now) if _wants_gpus(job) else (),
+        queue=queue,
+        priority_classes=classes,
+        workload_names={base_name(each.name, each.uid): each.name for each in neighbours} if queue else {},
         report=report,
     )
+
+
+async def _queue(job: Obj, store: Store, lookups: Lookups) -> tuple[QueueFacts | None, Mapping[str, int] | None]:
+    """What the spec names of queues and priorities, while that matters."""
+    spec = job.get("spec") or {}
+    name, priority = spec.get("queue"), spec.get("priorityClass")
+    if _is_over(job):
+        return None, None
+    classes = await priority_classes(lookups, queued=bool(name)) if priority else None
+    if not name:
+        return None, classes
+    workload = next(iter(store.children(uid_of(job), WORKLOAD)), None)
+    return await queue_facts(meta(job)["namespace"], name, workload, lookups), classes
+
+
+def _is_corrected(job: Obj) -> bool:
+    """A job that failed may start anew with another manifest."""
+    observed = int((job.get("status") or {}).get("observedGeneration", 0))
+    return observed < int(meta(job).get("generation", 0))
 
 
 async def _children(job: Obj, store: Store, cluster: Cluster) -> Children:
@@ -115,6 +101,7 @@ async def _children(job: Obj, store: Store, cluster: Cluster) -> Children:
         prepare_jobs=tuple(store.children(uid, JOB)),
         pytorch_jobs=tuple(store.children(uid, PYTORCH_JOB)),
         pods=tuple(store.children(uid, POD)),
+        workloads=tuple(store.children(uid, WORKLOAD)),
         departed_pods=tuple(store.departed_pods(uid)),
         config_maps=tuple(found.get(CONFIG_MAP, ())),
         network_policies=tuple(found.get(NETWORK_POLICY, ())),
@@ -124,7 +111,11 @@ async def _children(job: Obj, store: Store, cluster: Cluster) -> Children:
 def _wants_gpus(job: Obj) -> bool:
     """Whether nodes with GPUs matter to it; they are not asked for by a job that has ended, or computes on CPUs."""
     compute = (job.get("spec") or {}).get("compute") or {}
-    return compute.get("gpusPerNode") != 0 and not true_condition(job, "Succeeded", "Failed")
+    return compute.get("gpusPerNode") != 0 and not _is_over(job)
+
+
+def _is_over(job: Obj) -> bool:
+    return true_condition(job, "Succeeded", "Failed") is not None and not _is_corrected(job)
 
 
 def _has_ttl(job: Obj) -> bool:

@@ -154,6 +154,13 @@ class Plan:
         compute = self.spec.compute
         return self.spec.training.global_batch // ((nodes or compute.nodes) * max(1, compute.gpus_per_node))
 
+    @property
+    def node_counts(self) -> tuple[int, ...]:
+        """The numbers of nodes that the job can train on with the same global batch, the least first."""
+        compute = self.spec.compute
+        counts = range(compute.min_nodes or compute.nodes, compute.nodes + 1)
+        return tuple(n for n in counts if self.spec.training.global_batch % (n * max(1, compute.gpus_per_node)) == 0)
+
     @cached_property
     def source_claims(self) -> tuple[str, ...]:
         """Claims that are only read from, sorted."""
@@ -182,10 +189,10 @@ def plan_of(job: Obj, settings: Settings, node_groups: tuple[NodeGroup, ...] = (
 
 
 def _kept_pool(job: Obj) -> str | None:
-    """Where the attempt is that is under way."""
-    attempts = (job.get("status") or {}).get("attempts") or []
-    under_way = attempts and not attempts[-1].get("endTime")
-    return attempts[-1].get("pool") if under_way else None
+    """Of the attempt that is under way. What the attempt itself has may be a queue's word for where it is."""
+    status = job.get("status") or {}
+    attempts = status.get("attempts") or []
+    return status.get("pool") if attempts and not attempts[-1].get("endTime") else None
 
 
 def job_sources(spec: JobSpec) -> list[ModelSource]:

@@ -2,8 +2,8 @@
 
 Nodes are told apart by their product, the memory of a GPU and how many a node has; a pool is named for its product, so
 that a job can name it. A node that is cordoned or not ready has no room, yet its kind is known: a job for it waits
-instead of being refused. Taints other than that of the GPUs themselves are not looked at: a job may tolerate them, so
-what is said of nodes here is the most that a job could get.
+instead of being refused. Taints are not looked at: that of the GPUs is tolerated anyway, and a job may tolerate others,
+so what is said of nodes here is the most that a job could get.
 
 Not here: nodes that are to be made on demand (the chart's pools declare those), parts of GPUs that have a resource of
 their own (nvidia.com/mig-…), and which of the pools a job gets (`choice`).
@@ -46,6 +46,9 @@ _COUNT_LABELS = (
 _PARTIAL = frozenset({"mig", "shared"})
 
 
+GroupKind = tuple[str, str, str, int, float, tuple[str, ...]]
+
+
 @dataclass(frozen=True)
 class NodeGroup:
     """Nodes with the same GPUs."""
@@ -60,8 +63,6 @@ class NodeGroup:
     memory: float | None = None
     # The chart's pools whose selector and zones these nodes match.
     pools: frozenset[str] = frozenset()
-    # Effects of the taint that keeps other pods from the GPUs.
-    taints: frozenset[str] = frozenset()
     zones: frozenset[str] = frozenset()
     # Ready and open to pods.
     nodes: int = 0
@@ -75,9 +76,9 @@ class NodeGroup:
         return slug(self.product)
 
     @property
-    def tolerations(self) -> list[Obj]:
-        """What a pod needs to be let on these nodes."""
-        return [{"key": self.resource, "operator": "Exists", "effect": effect} for effect in sorted(self.taints)]
+    def kind(self) -> GroupKind:
+        """What tells it from other groups; the roomier ones of a product are the first."""
+        return self.product, self.label, self.resource, -self.gpus, -(self.memory or 0), tuple(sorted(self.pools))
 
 
 def slug(product: str) -> str:
@@ -108,18 +109,16 @@ def matches(wanted: str, product: str) -> bool:
 
 def discover(nodes: Iterable[Obj], pools: Mapping[str, Pool]) -> tuple[NodeGroup, ...]:
     """The groups of a cluster's nodes that have GPUs, by product, the larger nodes first."""
-    groups: dict[tuple[object, ...], NodeGroup] = {}
+    groups: dict[GroupKind, NodeGroup] = {}
     for node in nodes:
         if (one := _group_of(node, pools)) is not None:
-            key = (one.product, one.label, one.resource, one.gpus, one.memory, one.pools)
-            groups[key] = _together(groups[key], one) if key in groups else one
-    return tuple(sorted(groups.values(), key=lambda each: (each.product, -each.gpus, -(each.memory or 0))))
+            groups[one.kind] = _together(groups[one.kind], one) if one.kind in groups else one
+    return tuple(groups[kind] for kind in sorted(groups))
 
 
 def _together(one: NodeGroup, other: NodeGroup) -> NodeGroup:
     return replace(
         one,
-        taints=one.taints | other.taints,
         zones=one.zones | other.zones,
         nodes=one.nodes + other.nodes,
         cpu=max(one.cpu, other.cpu),
@@ -146,7 +145,6 @@ def _group_of(node: Obj, pools: Mapping[str, Pool]) -> NodeGroup | None:
         gpus=gpus,
         memory=_memory(labels, product),
         pools=frozenset(name for name, pool in pools.items() if _is_of(pool, resource, labels)),
-        taints=_taints(node, resource),
         zones=frozenset(filter(None, [labels.get(ZONE_LABEL)])),
         nodes=1 if free and _is_open(node) else 0,
         cpu=_amount(allocatable.get("cpu")),
@@ -180,14 +178,6 @@ def _is_of(pool: Pool, resource: str, labels: Mapping[str, str]) -> bool:
     if pool.resource_name != resource or not pool.node_selector.items() <= labels.items():
         return False
     return not pool.zones or labels.get(ZONE_LABEL) in pool.zones
-
-
-def _taints(node: Obj, resource: str) -> frozenset[str]:
-    taints = (node.get("spec") or {}).get("taints") or []
-    return frozenset(each["effect"] for each in taints if each["key"] == resource and each["effect"] in _KEEPING_OFF)
-
-
-_KEEPING_OFF = ("NoSchedule", "NoExecute")
 
 
 def _is_open(node: Obj) -> bool:

@@ -172,16 +172,17 @@ def test_a_pools_other_devices_go_to_pods_with_gpus_alone() -> None:
 
 
 def test_a_pool_that_was_found_places_the_trainer_like_a_declared_one() -> None:
-    """Its product, its taint and its zones."""
-    taint = {"key": "nvidia.com/gpu", "effect": "NoSchedule"}
+    """By its product; the prepare pod goes where its nodes are."""
     labels = {"nvidia.com/gpu.product": "NVIDIA-L4", "topology.kubernetes.io/zone": "b"}
-    groups = discover([make_node(labels=labels, taints=[taint])], {})
+    groups = discover([make_node(labels=labels)], {})
     plan = plan_of(make_job(compute={"gpuType": "l4", "gpusPerNode": 2}), make_settings(pools={}), groups)
     spec, container = trainer(plan)
     assert spec["nodeSelector"] == {"nvidia.com/gpu.product": "NVIDIA-L4"}
-    assert spec["tolerations"] == [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}]
+    assert spec["tolerations"] == [{"key": "nvidia.com/gpu", "operator": "Exists"}]
     assert container["resources"]["limits"]["nvidia.com/gpu"] == "2"
-    assert spec["affinity"] == preparer(plan)[0]["affinity"]
+    assert "affinity" not in spec
+    required = preparer(plan)[0]["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
+    assert required["nodeSelectorTerms"][0]["matchExpressions"][0]["values"] == ["b"]
 
 
 def test_claims_are_mounted_where_the_trainer_looks_and_sources_read_only() -> None:

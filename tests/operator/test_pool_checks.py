@@ -198,7 +198,7 @@ async def test_an_operator_that_may_not_list_nodes_goes_on_without(caplog: pytes
 async def test_nodes_stay_known_while_the_api_server_does_not_answer() -> None:
     """A passing error refuses no job; without any answer yet the pass is tried again."""
     simulation = Simulation()
-    node = simulation.api.insert(make_node(product=L4, gpus=4))
+    simulation.api.insert(make_node(product=L4, gpus=4))
     simulation.api.nodes_error = ApiError(500, "InternalError", "etcd is away")
     simulation.add(make_job(compute={"gpuType": "l4", "gpusPerNode": 2}))
     await simulation.run(5)
@@ -206,7 +206,21 @@ async def test_nodes_stay_known_while_the_api_server_does_not_answer() -> None:
     simulation.api.nodes_error = None
     await simulation.run(5)
     assert conditions(simulation.status())["Accepted"] == ("True", "Valid")
-    simulation.api.vanish(NODE, node)
     simulation.api.nodes_error = TimeoutError()
     await simulation.run(70)
     assert conditions(simulation.status())["Accepted"] == ("True", "Valid")
+
+
+async def test_a_kind_of_gpu_stays_known_after_its_last_node_went() -> None:
+    """Nodes are scaled down while a job prepares or queues: it waits for them, and its pool stays the same."""
+    simulation = Simulation()
+    node = simulation.api.insert(make_node(product=L4, gpus=4))
+    simulation.machinery.preparing = [Run(300)]
+    simulation.add(make_job(compute={"gpuType": "l4", "gpusPerNode": 2}))
+    await simulation.run(5)
+    simulation.api.vanish(NODE, node)
+    await simulation.run(70)
+    simulation.edit(runPolicy={"maxRetries": 1})
+    await simulation.run(5)
+    assert (condition(simulation)["status"], simulation.status()["pool"]) == ("True", "nvidia-l4")
+    assert "pool nvidia-l4 has 0 nodes now" in condition(simulation)["message"]

@@ -12,7 +12,6 @@ from anneal_operator.pools import NodeGroup, discover, matches, slug
 from anneal_operator.settings import Pool
 from simulated.builders import make_job, make_node, make_settings, stamp
 
-TAINT = {"key": "nvidia.com/gpu", "value": "present", "effect": "NoSchedule"}
 ONLY_CPU = {"nvidia.com/gpu": "0"}
 
 
@@ -95,7 +94,7 @@ def test_a_node_without_gpus_is_no_pool(node: dict[str, Any]) -> None:
 def test_nodes_with_the_same_gpus_are_one_group_and_others_are_apart() -> None:
     """The number of GPUs, their memory and being a part of one each make another group."""
     nodes = [
-        make_node("a", taints=[TAINT]), make_node("b", allocatable={"cpu": "128"}),
+        make_node("a"), make_node("b", allocatable={"cpu": "128"}),
         make_node("c", gpus=4), make_node("d", product="NVIDIA-H100-80GB-HBM3-SHARED", gpus=32),
     ]  # fmt: skip
     found = discover(nodes, {})
@@ -103,7 +102,6 @@ def test_nodes_with_the_same_gpus_are_one_group_and_others_are_apart() -> None:
         ("nvidia-h100-80gb-hbm3", 8, 2), ("nvidia-h100-80gb-hbm3", 4, 1), ("nvidia-h100-80gb-hbm3-shared", 32, 1),
     ]  # fmt: skip
     assert found[0].cpu == 128
-    assert found[0].tolerations == [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}]
 
 
 @pytest.mark.parametrize(
@@ -114,12 +112,6 @@ def test_nodes_with_the_same_gpus_are_one_group_and_others_are_apart() -> None:
 def test_a_node_without_room_is_known_but_not_counted(node: dict[str, Any]) -> None:
     """A job for such GPUs waits; it is not told that there are none of the kind."""
     assert [(each.gpus, each.nodes) for each in discover([make_node(**node), make_node("other")], {})] == [(8, 1)]
-
-
-def test_only_the_taint_of_the_gpus_is_tolerated() -> None:
-    """What else keeps pods off is for a job or a declared pool to tolerate."""
-    taints = [TAINT, {"key": "team", "value": "b", "effect": "NoSchedule"}, {**TAINT, "effect": "PreferNoSchedule"}]
-    assert [each["effect"] for each in seen(make_node(taints=taints)).tolerations] == ["NoSchedule"]
 
 
 def test_a_declared_pool_has_the_nodes_that_its_selector_and_zones_match() -> None:
@@ -162,7 +154,7 @@ def test_a_product_makes_a_name_that_a_job_can_write() -> None:
 
 H100, NVL, A100, L4 = "NVIDIA-H100-80GB-HBM3", "NVIDIA-H100-NVL", "NVIDIA-A100-SXM4-40GB", "NVIDIA-L4"
 NODES = (
-    make_node("h1", product=H100, taints=[TAINT]), make_node("h2", product=H100),
+    make_node("h1", product=H100), make_node("h2", product=H100),
     make_node("n1", product=NVL, gpus=4, mib=95830), make_node("a1", product=A100, mib=40960),
 )  # fmt: skip
 DECLARED = {
@@ -204,10 +196,10 @@ def test_a_found_pool_selects_its_product_and_tolerates_its_taint() -> None:
     """One product by the node selector, several by an affinity in which one of them must match."""
     one = found_pool(pool="nvidia-a100-sxm4-40gb")
     assert (one.node_selector, one.affinity) == ({"nvidia.com/gpu.product": A100}, None)
-    assert (one.tolerations, one.resource_name) == ([], "nvidia.com/gpu")
+    assert (one.tolerations, one.resource_name) == ([{"key": "nvidia.com/gpu", "operator": "Exists"}], "nvidia.com/gpu")
     several = found_pool(gpuType="h100")
     assert several.node_selector == {}
-    assert several.tolerations[0]["key"] == "nvidia.com/gpu"
+    assert several.tolerations == one.tolerations
     assert several.affinity is not None
     (term,) = several.affinity.as_manifest()["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"][
         "nodeSelectorTerms"
@@ -228,12 +220,22 @@ def test_products_that_other_labels_name_are_alternatives() -> None:
     }  # fmt: skip
 
 
-def test_a_found_pool_has_the_zones_of_its_nodes() -> None:
+def test_the_zones_of_found_nodes_are_known_but_constrain_no_trainer() -> None:
     """A volume that the prepare pod binds must land where the GPUs are; if any node has no zone, nobody knows."""
     zoned = make_node(labels={"nvidia.com/gpu.product": L4, "topology.kubernetes.io/zone": "b"})
-    assert choose(compute(gpuType="l4"), {}, discover([zoned], {})).pool.zones == ["b"]
+    found = choose(compute(gpuType="l4"), {}, discover([zoned], {}))
+    assert (found.zones, found.pool.zones) == (("b",), [])
     mixed = discover([zoned, make_node("plain", product=L4, gpus=4)], {})
-    assert choose(compute(gpuType="l4"), {}, mixed).pool.zones == []
+    assert choose(compute(gpuType="l4"), {}, mixed).zones == ()
+
+
+def test_what_a_found_pool_asks_for_does_not_change_with_single_nodes() -> None:
+    """A job that queues for it would lose its place."""
+    taint = {"key": "nvidia.com/gpu", "effect": "NoSchedule"}
+    labels = {"nvidia.com/gpu.product": L4, "topology.kubernetes.io/zone": "c"}
+    before, after = [make_node(product=L4)], [make_node(labels=labels, gpus=4, taints=[taint], cordoned=True)]
+    asked = [choose(compute(gpuType="l4"), {}, discover(nodes, {})).pool for nodes in (before, after)]
+    assert asked[0] == asked[1]
 
 
 MEMORY: dict[str, tuple[dict[str, Any], dict[str, Pool], tuple[float | None, str, bool]]] = {
@@ -286,10 +288,11 @@ def test_an_attempt_that_is_under_way_keeps_its_pool() -> None:
     job = make_job(compute={"gpuType": "h100", "gpusPerNode": 2})
     groups = discover(NODES, {})
     settings = make_settings(pools={})
-    running = {"number": 1, "startTime": stamp(0), "pool": "nvidia-h100-nvl"}
+    running = {"number": 1, "startTime": stamp(0), "pool": "a-flavor-of-the-queue"}
     for attempt, expected in ((running, "nvidia-h100-nvl"), ({**running, "endTime": stamp(9)}, "h100")):
-        assert plan_of({**job, "status": {"attempts": [attempt]}}, settings, groups).pool_name == expected
-    gone = {**job, "status": {"attempts": [{**running, "pool": "was-declared"}]}}
+        status = {"pool": "nvidia-h100-nvl", "attempts": [attempt]}
+        assert plan_of({**job, "status": status}, settings, groups).pool_name == expected
+    gone = {**job, "status": {"pool": "was-declared", "attempts": [running]}}
     assert plan_of(gone, settings, groups).pool_name == "h100"
 
 

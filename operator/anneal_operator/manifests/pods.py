@@ -3,7 +3,7 @@
 The job's own options (`compute.pod`) can add but never replace what is set here. Not here: which node (the callers).
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from anneal_api.base import quantity_value
@@ -82,6 +82,18 @@ def template(plan: Plan, role: Role) -> Obj:
             "annotations": {**options.annotations, **(role.annotations or {}), OWNER_NAME_ANNOTATION: plan.name},
         },
         "spec": _pod_spec(plan, role, options),
+    }
+
+
+def request(plan: Plan, role: Role) -> Obj:
+    """Of the template, what decides where a pod can go and what it takes there."""
+    whole = template(plan, role)
+    spec = {key: whole["spec"][key] for key in ("affinity", "nodeSelector", "tolerations") if key in whole["spec"]}
+    (container,) = whole["spec"]["containers"]
+    asked = {key: container[key] for key in ("name", "image", "resources")}
+    return {
+        "metadata": {"labels": whole["metadata"]["labels"]},
+        "spec": {**spec, "containers": [asked], "restartPolicy": "Never"},
     }
 
 
@@ -190,7 +202,7 @@ def resources(*, cpu: str, memory: str, shared_memory: str, devices: dict[str, s
     }
 
 
-def in_zones(zones: list[str], affinity: Obj | None = None) -> Obj:
+def in_zones(zones: Sequence[str], affinity: Obj | None = None) -> Obj:
     """The affinity with the pool's zones in it; empty where nothing is asked for."""
     within = [{"key": ZONE_LABEL, "operator": "In", "values": list(zones)}] if zones else []
     return require(affinity or {}, *within)
