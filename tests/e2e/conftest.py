@@ -42,8 +42,11 @@ def system(cluster: lifecycle.Cluster) -> Kube:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that ask for Kueue come last, so that all others run in a cluster that never had it."""
+    """One process has all tests of the cluster; those that ask for Kueue come last, so that others never met it."""
     items.sort(key=lambda item: "kueue" in getattr(item, "fixturenames", ()))
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.xdist_group("e2e"))
 
 
 @pytest.fixture(scope="session")
