@@ -8,6 +8,7 @@ import asyncio
 import json
 from collections import defaultdict
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,9 +19,21 @@ from anneal_operator.kinds import KINDS, Kind, Obj, meta
 from simulated.api_server import ApiServer
 
 _VERBS = ["list", "watch", "get", "create", "patch", "update", "delete"]
-_LOOK_AGAIN = 0.002
+# How soon a watch notices that nobody reads it any more.
+_LOOK_AGAIN = 1.0
 # Kopf does not begin before it has seen the type.
 _NAMESPACE = Kind("", "v1", "namespaces", "Namespace")
+
+
+class _Events(list[tuple[str, Kind, Obj]]):
+    """The server's events; `news` is set when another one comes, and is another object from then on."""
+
+    news = asyncio.Event()
+
+    def append(self, event: tuple[str, Kind, Obj]) -> None:
+        super().append(event)
+        news, self.news = self.news, asyncio.Event()
+        news.set()
 
 
 @dataclass
@@ -36,6 +49,7 @@ class Served:
 
     async def start(self) -> None:
         """Serve on a free port of loopback."""
+        self._events = self.api.watch = _Events(self.api.watch)
         app = web.Application(client_max_size=2**24)
         app.router.add_route("*", "/{path:.*}", self._answer)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
@@ -129,14 +143,15 @@ class Served:
         known = {"apiVersion": kind.api_version, "kind": kind.name, "metadata": {"resourceVersion": str(after)}}
         await response.write(json.dumps({"type": "BOOKMARK", "object": known}).encode() + b"\n")
         while not self._stopped(request):
-            end = len(self.api.watch)
-            for event, of, obj in self.api.watch[place:end]:
+            news, end = self._events.news, len(self._events)
+            for event, of, obj in self._events[place:end]:
                 if of == kind and int(meta(obj)["resourceVersion"]) > after:
                     line = json.dumps({"type": event, "object": obj}).encode() + b"\n"
                     self.sending(kind, obj)
                     await response.write(line)
             place = end
-            await asyncio.sleep(_LOOK_AGAIN)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(news.wait(), _LOOK_AGAIN)
         return response
 
     @staticmethod

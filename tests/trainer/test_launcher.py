@@ -158,6 +158,7 @@ def test_two_processes_train_as_one(storage: Path, pod: Callable[..., Pod]) -> N
 def trained_on_two_nodes(made: FineTuneJob, pod: Callable[..., Pod]) -> TerminationMessage:
     """Two pods of one process each, that find each other as those of two nodes do."""
     common = {"PET_NNODES": "2", "PET_MASTER_ADDR": "127.0.0.1", "PET_MASTER_PORT": str(free_port())}
+    common["PET_RDZV_CONF"] = "timeout=1800"  # as the operator gives it
     both = [pod(made, **common, PET_NODE_RANK=str(rank)).start("train") for rank in (0, 1)]
     (code, words, output), (other, _, _) = [each.end() for each in both]
     assert (code, other) == (0, 0), output
