@@ -182,7 +182,7 @@ def trained_tensors(spec: JobSpec, shape: ModelShape) -> list[Trained]:
 
 
 def _is_score(weight: Weight, spec: JobSpec) -> bool:
-    return spec.method in SCORING and weight.name.startswith(("score.", "classifier."))
+    return spec.method in SCORING and weight.is_score
 
 
 def _lora(linear: Linear, rank: int) -> list[Trained]:

@@ -1,9 +1,10 @@
 """The memory of a job before it is run: the shapes of its models, found where their configs are, and the formula.
 
-Reads configs only; of an hf:// model everything but the weights is fetched, to the hub library's own cache. Not here:
-the formula (`anneal_api.memory`).
+Reads configs only; of an hf:// model that no job has fetched, everything but the weights is, to the hub library's own
+cache. Not here: the formula (`anneal_api.memory`), and what follows from it (`anneal_api.fit`).
 """
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from anneal_api import Job, resolve
 from anneal_api.job import JobSpec
 from anneal_api.memory import Estimate, estimate
 from anneal_api.model import ModelSource
+from anneal_api.modelrecord import ModelRecord, record_of
 from anneal_api.modelshape import ModelShape
 from anneal_api.sources import UnmappedVolumeError
 from anneal_trainer import earlier, model, shape_of
@@ -35,6 +37,24 @@ def of_job(job: Job, volumes: dict[str, Path]) -> Found:
     shape, *others = [_shape(named, context) for named in job.spec.models]
     made = estimate(job.spec, shape, others[0] if others else None)
     return Found(job.spec, shape, made, tuple(_warnings(made, shape)))
+
+
+def records(context: Context) -> list[ModelRecord]:
+    """The shapes of the models that `prepare` has put in their place; none where one is not known in short.
+
+    An estimate is an aid: whatever keeps it from being made is told, and keeps nothing else from being done.
+    """
+    try:
+        found = [
+            record_of(
+                shape_of.shape_of(model.directory(named, context), named, context.spec.method), is_reference=index > 0
+            )
+            for index, named in enumerate(context.spec.models)
+        ]
+    except Exception as error:  # noqa: BLE001 - configs can be wrong in every way
+        print(f"warning: the memory cannot be estimated: {error}", file=sys.stderr, flush=True)  # noqa: T201
+        return []
+    return [each for each in found if each] if all(found) else []
 
 
 def _shape(named: ModelSource, context: Context) -> ModelShape:
