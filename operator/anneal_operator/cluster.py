@@ -25,15 +25,22 @@ from anneal_operator import metrics
 from anneal_operator.errors import NotPermittedError, api_error
 from anneal_operator.kinds import (
     CLAIM,
+    CLUSTER_QUEUE,
     CONFIG_MAP,
     CUSTOM_RESOURCE,
     EVENT,
     JOB,
     JOB_KINDS,
+    LOCAL_QUEUE,
     NETWORK_POLICY,
+    PENDING_WORKLOADS,
     POD,
+    PRIORITY_CLASS,
     PYTORCH_JOB,
+    RESOURCE_FLAVOR,
     STORAGE_CLASS,
+    WORKLOAD,
+    WORKLOAD_PRIORITY_CLASS,
     Kind,
     Obj,
     kind_of,
@@ -49,6 +56,14 @@ _VERBS: Final[Mapping[tuple[Kind, str], tuple[str, ...]]] = {
     (JOB, ""): ("list", "watch", "get", "create", "delete"),
     (PYTORCH_JOB, ""): ("list", "watch", "get", "create", "delete"),
     (POD, ""): ("list", "watch"),
+    (WORKLOAD, ""): ("list", "watch", "get", "create", "patch", "delete"),
+    (WORKLOAD, STATUS): ("update",),
+    (LOCAL_QUEUE, ""): ("get", "list"),
+    (CLUSTER_QUEUE, ""): ("get",),
+    (RESOURCE_FLAVOR, ""): ("get",),
+    (WORKLOAD_PRIORITY_CLASS, ""): ("list",),
+    (PENDING_WORKLOADS, PENDING_WORKLOADS.subresource): ("get",),
+    (PRIORITY_CLASS, ""): ("list",),
     (CONFIG_MAP, ""): ("get", "create", "delete"),
     (NETWORK_POLICY, ""): ("get", "create", "patch", "delete"),
     (CLAIM, ""): ("get", "create"),
@@ -116,7 +131,7 @@ class Cluster:
 
     async def get(self, kind: Kind, namespace: str, name: str) -> Obj:
         """Read an object; NotFoundError if there is none."""
-        return await self._request("get", kind, kind.path(namespace, name))
+        return await self._request("get", kind, kind.path(namespace, name), subresource=kind.subresource)
 
     async def list_all(self, kind: Kind, namespace: str = "", *, fields: str = "") -> list[Obj]:
         """Read a collection."""

@@ -1,6 +1,6 @@
 """Passes and their effects: what a decision says is carried out here, in its order, and nothing else is.
 
-    apply -> delete -> status -> events
+    apply -> delete -> amend -> status -> events
 
 Every effect is safe to repeat, and the process may die between any two of them: the next pass, in this process or the
 next, sees what exists and goes on. A pass that fails is logged, counted and tried again with back-off.
@@ -32,6 +32,7 @@ from anneal_operator.kinds import (
     CLAIM,
     CONFIG_MAP,
     NETWORK_POLICY,
+    WORKLOAD,
     Obj,
     is_deleting,
     kind_of,
@@ -39,13 +40,15 @@ from anneal_operator.kinds import (
     name_of,
     uid_of,
 )
+from anneal_operator.lookups import Lookups
 from anneal_operator.neighbours import Neighbour
 from anneal_operator.queue import KeyedQueue
 from anneal_operator.reconcile import reconcile
 from anneal_operator.recorder import Recorder
 from anneal_operator.settings import Settings
+from anneal_operator.steps import admit
 from anneal_operator.store import Key, Store, key_of, owner_uid
-from anneal_operator.world import Decision, Doomed, Report, World
+from anneal_operator.world import Amendment, Decision, Doomed, Report, World
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +57,11 @@ WORKERS = 16
 MOST_DECISIONS = 3
 # A create that the API server turns down for what it says, not for a passing state of its own.
 _REFUSING = frozenset({400, 403, 422})
+
+_INSTALLED_BY_OTHERS = {
+    engine.KIND: Refusal(Reason.WAITING_FOR_ENGINE, engine.MISSING),
+    WORKLOAD: Refusal(Reason.WAITING_FOR_KUEUE, admit.MISSING),
+}
 
 
 @dataclass
@@ -67,8 +75,10 @@ class Controller:
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)
     reports: dict[str, Report] = field(default_factory=dict)
     recorder: Recorder = field(init=False)
+    lookups: Lookups = field(init=False)
 
     def __post_init__(self) -> None:
+        self.lookups = Lookups(self.cluster)
         self.recorder = Recorder(self.cluster, self.clock)
 
     async def work(self, workers: int = WORKERS) -> None:
@@ -112,7 +122,7 @@ class Controller:
         now = self.clock()
         report = self.reports.get(uid_of(job))
         world = await gather(
-            job, store=self.store, cluster=self.cluster, settings=self.settings, now=now, report=report
+            job, store=self.store, lookups=self.lookups, settings=self.settings, now=now, report=report
         )
         decision = await self._decide(world)
         self.store.seen_departed(uid_of(job), world.children.departed_pods)
@@ -142,6 +152,8 @@ class Controller:
             await self._make(obj, job, verify=name_of(obj) in decision.verify)
         for doomed in decision.delete:
             await self._delete(doomed)
+        for amendment in decision.amend:
+            await self._amend(amendment)
         if decision.status is not None:
             await self._write_status(job, decision.status)
         for note in decision.events:
@@ -159,8 +171,8 @@ class Controller:
         except AlreadyExistsError:
             made = await self._existing(obj, job)
         except NotFoundError as error:
-            if kind == engine.KIND and error.unknown_type:
-                raise RefusedError(name, Refusal(Reason.WAITING_FOR_ENGINE, engine.MISSING)) from error
+            if kind in _INSTALLED_BY_OTHERS and error.unknown_type:
+                raise RefusedError(name, _INSTALLED_BY_OTHERS[kind]) from error
             raise
         except ApiError as error:
             if error.status in _REFUSING:
@@ -195,6 +207,14 @@ class Controller:
             self.store.put(kind, left)
         else:
             self.store.deleted(kind, meta(obj)["namespace"], name_of(obj))
+
+    async def _amend(self, amendment: Amendment) -> None:
+        obj = amendment.obj
+        if amendment.status:
+            written = await self.cluster.replace_status(kind_of(obj), obj)
+        else:
+            written = await self.cluster.apply(obj, uid=amendment.uid)
+        self.store.put(kind_of(obj), written)
 
     async def _write_status(self, job: Obj, status: Obj) -> None:
         before = self.store.neighbour(uid_of(job))

@@ -10,10 +10,11 @@ from typing import Any, Literal
 
 from anneal_api.conditions import ConditionType, Reason
 from anneal_api.status import Attempt, Children, Condition, JobStatus
+from anneal_operator.attempts import Evidence
 from anneal_operator.kinds import Obj, format_time, meta
 from anneal_operator.placement import ANYWHERE, Placement
 from anneal_operator.plan import Plan
-from anneal_operator.world import Decision, Doomed, Note, World
+from anneal_operator.world import Amendment, Decision, Doomed, Note, World
 
 Truth = Literal["True", "False", "Unknown"]
 MESSAGE_LIMIT = 4096
@@ -31,6 +32,7 @@ class Draft:
     fields: dict[str, Any] = field(default_factory=dict)
     apply: list[Obj] = field(default_factory=list)
     delete: list[Doomed] = field(default_factory=list)
+    amend: list[Amendment] = field(default_factory=list)
     events: list[Note] = field(default_factory=list)
     verify: set[str] = field(default_factory=set)
     puzzling: list[Obj] = field(default_factory=list)
@@ -39,6 +41,12 @@ class Draft:
     reopened: bool = False
     # Where the queue lets the pods go.
     placement: Placement = ANYWHERE
+    # Whether pods of the trainer may be made: not while the queue has not admitted the job.
+    may_start: bool = True
+    # Why the queue wants the pods gone.
+    eviction: Evidence | None = None
+    # When the next pods are due, if that is so far away that the job holds no quota until then.
+    pause: datetime | None = None
     _plan: Plan | None = None
 
     @property
@@ -84,6 +92,14 @@ class Draft:
         found = self.conditions.get(kind)
         return found.reason if found else ""
 
+    def was_true(self, kind: ConditionType) -> bool:
+        """Whether a condition held before this pass."""
+        return any(each.type == kind and each.status == "True" for each in self.old.conditions)
+
+    def old_reason(self, kind: ConditionType) -> str:
+        """The reason that a condition had before this pass."""
+        return next((each.reason for each in self.old.conditions if each.type == kind), "")
+
     def message(self, kind: ConditionType) -> str:
         """A condition's message."""
         found = self.conditions.get(kind)
@@ -125,6 +141,7 @@ class Draft:
         return Decision(
             apply=tuple(self.apply),
             delete=tuple(self.delete),
+            amend=tuple(self.amend),
             status=None if unchanged else status,
             events=() if unchanged else tuple(self.events),
             wake=self.wake,

@@ -5,10 +5,11 @@ newest warning Events of what does not start, and a finished job's unwatched chi
 rare, so that reading it costs less than watching it, and less privilege.
 """
 
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import suppress
 from datetime import datetime
 
+from anneal_api.names import base_name
 from anneal_api.problems import ManifestError
 from anneal_operator.cluster import Cluster
 from anneal_operator.errors import NotFoundError
@@ -21,6 +22,7 @@ from anneal_operator.kinds import (
     POD,
     PYTORCH_JOB,
     STORAGE_CLASS,
+    WORKLOAD,
     Kind,
     Obj,
     meta,
@@ -28,7 +30,10 @@ from anneal_operator.kinds import (
     true_condition,
     uid_of,
 )
+from anneal_operator.kueue import QueueFacts
+from anneal_operator.lookups import Lookups
 from anneal_operator.plan import Plan, plan_of
+from anneal_operator.queue_facts import priority_classes, queue_facts
 from anneal_operator.settings import Settings
 from anneal_operator.store import Store, owner_uid
 from anneal_operator.world import Children, Report, StorageFacts, World
@@ -39,18 +44,41 @@ _DEFAULT_CLASS = "storageclass.kubernetes.io/is-default-class"
 
 
 async def gather(
-    job: Obj, *, store: Store, cluster: Cluster, settings: Settings, now: datetime, report: Report | None
+    job: Obj, *, store: Store, lookups: Lookups, settings: Settings, now: datetime, report: Report | None
 ) -> World:
     """The world around one job."""
+    cluster, neighbours = lookups.cluster, store.neighbours(meta(job)["namespace"])
+    queue, classes = await _queue(job, store, lookups)
     return World(
         job=job,
         settings=settings,
         now=now,
         children=await _children(job, store, cluster),
-        neighbours=store.neighbours(meta(job)["namespace"]),
+        neighbours=neighbours,
         storage=await _storage(job, cluster, settings),
+        queue=queue,
+        priority_classes=classes,
+        workload_names={base_name(each.name, each.uid): each.name for each in neighbours} if queue else {},
         report=report,
     )
+
+
+async def _queue(job: Obj, store: Store, lookups: Lookups) -> tuple[QueueFacts | None, Mapping[str, int] | None]:
+    """What the spec names of queues and priorities, while that matters."""
+    spec = job.get("spec") or {}
+    name, priority = spec.get("queue"), spec.get("priorityClass")
+    if true_condition(job, "Succeeded", "Failed") and not _is_corrected(job):
+        return None, None
+    classes = await priority_classes(lookups, queued=bool(name)) if priority else None
+    if not name:
+        return None, classes
+    workload = next(iter(store.children(uid_of(job), WORKLOAD)), None)
+    return await queue_facts(meta(job)["namespace"], name, workload, lookups), classes
+
+
+def _is_corrected(job: Obj) -> bool:
+    """A job that failed may start anew with another manifest."""
+    return (job.get("status") or {}).get("observedGeneration", 0) < meta(job).get("generation", 0)
 
 
 async def _children(job: Obj, store: Store, cluster: Cluster) -> Children:
@@ -62,6 +90,7 @@ async def _children(job: Obj, store: Store, cluster: Cluster) -> Children:
         prepare_jobs=tuple(store.children(uid, JOB)),
         pytorch_jobs=tuple(store.children(uid, PYTORCH_JOB)),
         pods=tuple(store.children(uid, POD)),
+        workloads=tuple(store.children(uid, WORKLOAD)),
         departed_pods=tuple(store.departed_pods(uid)),
         config_maps=tuple(found.get(CONFIG_MAP, ())),
         network_policies=tuple(found.get(NETWORK_POLICY, ())),

@@ -22,6 +22,8 @@ class Kind:
     version: str
     plural: str
     name: str
+    # Of a type that can only be read as a part of another one.
+    subresource: str = ""
 
     @property
     def api_version(self) -> str:
@@ -31,7 +33,13 @@ class Kind:
     def path(self, namespace: str = "", name: str = "", subresource: str = "") -> str:
         """The URL path of a collection, an object or a subresource."""
         root = f"/apis/{self.group}/{self.version}" if self.group else f"/api/{self.version}"
-        parts = [root, *(("namespaces", namespace) if namespace else ()), self.plural, name, subresource]
+        parts = [
+            root,
+            *(("namespaces", namespace) if namespace else ()),
+            self.plural,
+            name,
+            subresource or self.subresource,
+        ]
         return "/".join(part for part in parts if part)
 
 
@@ -43,13 +51,23 @@ POD: Final = Kind("", "v1", "pods", "Pod")
 CLAIM: Final = Kind("", "v1", "persistentvolumeclaims", "PersistentVolumeClaim")
 CONFIG_MAP: Final = Kind("", "v1", "configmaps", "ConfigMap")
 NETWORK_POLICY: Final = Kind("networking.k8s.io", "v1", "networkpolicies", "NetworkPolicy")
+WORKLOAD: Final = Kind("kueue.x-k8s.io", "v1beta2", "workloads", "Workload")
+LOCAL_QUEUE: Final = Kind("kueue.x-k8s.io", "v1beta2", "localqueues", "LocalQueue")
+CLUSTER_QUEUE: Final = Kind("kueue.x-k8s.io", "v1beta2", "clusterqueues", "ClusterQueue")
+RESOURCE_FLAVOR: Final = Kind("kueue.x-k8s.io", "v1beta2", "resourceflavors", "ResourceFlavor")
+WORKLOAD_PRIORITY_CLASS: Final = Kind("kueue.x-k8s.io", "v1beta2", "workloadpriorityclasses", "WorkloadPriorityClass")
+# Who waits in a LocalQueue: read as a subresource of that queue.
+PENDING_WORKLOADS: Final = Kind(
+    "visibility.kueue.x-k8s.io", "v1beta2", "localqueues", "LocalQueue", subresource="pendingworkloads"
+)
+PRIORITY_CLASS: Final = Kind("scheduling.k8s.io", "v1", "priorityclasses", "PriorityClass")
 STORAGE_CLASS: Final = Kind("storage.k8s.io", "v1", "storageclasses", "StorageClass")
 EVENT: Final = Kind("events.k8s.io", "v1", "events", "Event")
 CUSTOM_RESOURCE: Final = Kind("apiextensions.k8s.io", "v1", "customresourcedefinitions", "CustomResourceDefinition")
 
 # What kopf lists and watches: the jobs, and children that change by themselves. ConfigMaps, policies and claims
 # do not; reading all of a cluster's ConfigMaps would also be more than the operator needs.
-WATCHED_CHILDREN: Final = (JOB, PYTORCH_JOB, POD)
+WATCHED_CHILDREN: Final = (JOB, PYTORCH_JOB, POD, WORKLOAD)
 JOB_KINDS: Final = (FINE_TUNE_JOB, RLHF_JOB)
 WATCHED: Final = (*JOB_KINDS, *WATCHED_CHILDREN)
 KINDS: Final = {

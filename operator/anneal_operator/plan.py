@@ -131,6 +131,13 @@ class Plan:
         compute = self.spec.compute
         return self.spec.training.global_batch // ((nodes or compute.nodes) * max(1, compute.gpus_per_node))
 
+    @property
+    def node_counts(self) -> tuple[int, ...]:
+        """The numbers of nodes that the job can train on with the same global batch, the least first."""
+        compute = self.spec.compute
+        counts = range(compute.min_nodes or compute.nodes, compute.nodes + 1)
+        return tuple(n for n in counts if self.spec.training.global_batch % (n * max(1, compute.gpus_per_node)) == 0)
+
     @cached_property
     def source_claims(self) -> tuple[str, ...]:
         """Claims that are only read from, sorted."""

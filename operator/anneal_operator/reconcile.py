@@ -4,13 +4,15 @@ It needs no memory of events: any number of them lost or repeated leads to the s
 Not here: carrying anything out (`controller`).
 """
 
+from collections.abc import Callable, Iterable
+
 from anneal_api.conditions import ConditionType, Reason
 from anneal_operator import draft as drafts
 from anneal_operator import summary
 from anneal_operator.draft import Draft
 from anneal_operator.kinds import is_deleting
 from anneal_operator.steps.accept import accept
-from anneal_operator.steps.admit import admit
+from anneal_operator.steps.admit import admit, withdraw
 from anneal_operator.steps.finish import finish
 from anneal_operator.steps.origin import origin
 from anneal_operator.steps.prepare import prepare
@@ -18,8 +20,9 @@ from anneal_operator.steps.preview import keep_preview
 from anneal_operator.steps.train import train
 from anneal_operator.world import Decision, World
 
-# Each returns whether the next one has anything to do.
-STEPS = (accept, origin, keep_preview, prepare, admit, train, finish)
+# Each returns whether the next one has anything to do. Before the last of the first ones is done, nothing queues.
+BEFORE_THE_QUEUE = (accept, origin, keep_preview, prepare)
+STEPS = (admit, train, finish)
 
 
 def reconcile(world: World) -> Decision:
@@ -32,11 +35,17 @@ def reconcile(world: World) -> Decision:
         finish(draft)
     else:
         _reopen(draft)
-        for step in STEPS:
-            if not step(draft):
-                break
+        if _all(BEFORE_THE_QUEUE, draft):
+            _all(STEPS, draft)
+        else:
+            withdraw(draft)
     summary.fill(draft)
     return draft.decision()
+
+
+def _all(steps: Iterable[Callable[[Draft], bool]], draft: Draft) -> bool:
+    """One step after the other, as far as they go."""
+    return all(step(draft) for step in steps)
 
 
 def is_over(draft: Draft) -> bool:

@@ -12,6 +12,7 @@ from typing import Any
 from anneal_api.progress import KeptPreview, ProgressReport
 from anneal_operator.errors import Refusal
 from anneal_operator.kinds import Kind, Obj
+from anneal_operator.kueue import QueueFacts
 from anneal_operator.neighbours import Neighbour
 from anneal_operator.settings import Settings
 
@@ -23,6 +24,7 @@ class Children:
     prepare_jobs: tuple[Obj, ...] = ()
     pytorch_jobs: tuple[Obj, ...] = ()
     pods: tuple[Obj, ...] = ()
+    workloads: tuple[Obj, ...] = ()
     # Vanished since the last pass, in their last state.
     departed_pods: tuple[Obj, ...] = ()
     config_maps: tuple[Obj, ...] = ()
@@ -60,6 +62,12 @@ class World:
     children: Children = field(default_factory=Children)
     neighbours: tuple[Neighbour, ...] = ()
     storage: StorageFacts = field(default_factory=StorageFacts)
+    # Of the job's queue; None where the job names none, or is over.
+    queue: QueueFacts | None = None
+    # By name, the values of the priority classes that the job may name; None where that was not asked or is unknown.
+    priority_classes: Mapping[str, int] | None = None
+    # Names of jobs by those of their Workloads, of the job's namespace.
+    workload_names: Mapping[str, str] = field(default_factory=dict)
     report: Report | None = None
     # Children that could not be made in this very pass, by name.
     refusals: Mapping[str, Refusal] = field(default_factory=dict)
@@ -73,6 +81,15 @@ class Doomed:
 
     kind: Kind
     obj: Obj
+
+
+@dataclass(frozen=True)
+class Amendment:
+    """A change of an object that exists: its whole status, or fields that are applied to the one with this UID."""
+
+    obj: Obj
+    status: bool = False
+    uid: str = ""
 
 
 @dataclass(frozen=True)
@@ -90,6 +107,7 @@ class Decision:
 
     apply: tuple[Obj, ...] = ()
     delete: tuple[Doomed, ...] = ()
+    amend: tuple[Amendment, ...] = ()
     status: dict[str, Any] | None = None
     events: tuple[Note, ...] = ()
     wake: datetime | None = None

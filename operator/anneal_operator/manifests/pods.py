@@ -81,6 +81,18 @@ def template(plan: Plan, role: Role) -> Obj:
     }
 
 
+def request(plan: Plan, role: Role) -> Obj:
+    """Of the template, what decides where a pod can go and what it takes there."""
+    whole = template(plan, role)
+    spec = {key: whole["spec"][key] for key in ("affinity", "nodeSelector", "tolerations") if key in whole["spec"]}
+    (container,) = whole["spec"]["containers"]
+    asked = {key: container[key] for key in ("name", "image", "resources")}
+    return {
+        "metadata": {"labels": whole["metadata"]["labels"]},
+        "spec": {**spec, "containers": [asked], "restartPolicy": "Never"},
+    }
+
+
 def _pod_spec(plan: Plan, role: Role, options: PodOptions) -> Obj:
     compute = plan.spec.compute
     tolerations = [*role.tolerations, *(each.dump() for each in options.tolerations)]

@@ -5,6 +5,8 @@ container into every worker that *restricted* namespaces refuse and air-gapped o
 retries of Kubeflow v1 are not reliable: an attempt runs once, and `attempts` decides what comes next.
 """
 
+from dataclasses import replace
+
 from anneal_api.meta import (
     ATTEMPT_LABEL,
     ENV_ATTEMPT,
@@ -19,7 +21,7 @@ from anneal_api.status import Attempt
 from anneal_operator.kinds import PYTORCH_JOB, Obj
 from anneal_operator.manifests import pods
 from anneal_operator.manifests.common import child
-from anneal_operator.placement import Placement
+from anneal_operator.placement import ANYWHERE, Placement
 from anneal_operator.plan import Plan
 from anneal_operator.pods import REPLICA_INDEX_LABEL
 
@@ -28,17 +30,11 @@ def build(plan: Plan, attempt: Attempt, placement: Placement) -> Obj:
     """The PyTorchJob; what the attempt has of its own, and where a queue has placed it, beside what the job says."""
     name, nodes = plan.attempt_name(attempt.number), attempt.nodes or plan.nodes
     numbered = {ATTEMPT_LABEL: str(attempt.number)}
-    role = pods.Role(
-        name=ROLE_TRAINER,
-        command="train",
-        resources=_resources(plan),
-        shared_memory=_shared_memory(plan),
+    role = replace(
+        _role(plan, nodes, placement),
         labels={**placement.labels, **numbered},
         annotations=placement.annotations,
         env=tuple(_environment(plan, attempt, name, nodes)),
-        affinity=_affinity(plan, nodes),
-        node_selector={**plan.pool.node_selector, **placement.node_selector},
-        tolerations=(*plan.pool.tolerations, *placement.tolerations),
     )
     replica = "Master" if nodes == 1 else "Worker"
     spec = {
@@ -49,6 +45,24 @@ def build(plan: Plan, attempt: Attempt, placement: Placement) -> Obj:
         },
     }
     return child(PYTORCH_JOB, plan, name, {ROLE_LABEL: ROLE_TRAINER, **numbered}, spec=spec)
+
+
+def request(plan: Plan) -> Obj:
+    """What one pod asks for, as a queue needs to know it: resources, and the nodes that it may go to."""
+    return pods.request(plan, _role(plan, plan.nodes, ANYWHERE))
+
+
+def _role(plan: Plan, nodes: int, placement: Placement) -> pods.Role:
+    return pods.Role(
+        name=ROLE_TRAINER,
+        command="train",
+        resources=_resources(plan),
+        shared_memory=_shared_memory(plan),
+        labels={},
+        affinity=_affinity(plan, nodes),
+        node_selector={**plan.pool.node_selector, **placement.node_selector},
+        tolerations=(*plan.pool.tolerations, *placement.tolerations),
+    )
 
 
 def _resources(plan: Plan) -> Obj:

@@ -13,7 +13,7 @@ from anneal_operator.draft import Draft
 from anneal_operator.kinds import meta, parse_time, true_condition
 from anneal_operator.neighbours import Neighbour
 from anneal_operator.plan import Plan, plan_of
-from anneal_operator.steps import origin
+from anneal_operator.steps import origin, queue_checks
 from anneal_operator.steps.common import Objection
 from anneal_operator.world import StorageFacts, World
 
@@ -53,6 +53,7 @@ def _objections(plan: Plan, world: World) -> Iterator[Objection]:
     yield from _pool_objections(plan)
     yield from _storage_objections(plan, world.storage)
     yield from _output_objections(plan, world)
+    yield from queue_checks.objections(plan, world.queue, world.priority_classes)
     yield from origin.objections(plan, world.neighbours)
 
 

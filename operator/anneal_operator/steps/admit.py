@@ -1,15 +1,271 @@
-"""Admit: whether the job may have its GPUs now. Owns `Admitted`.
+"""Admit: whether the job may have its GPUs now. Owns `Admitted` and `status.queue`.
 
-A job without a queue is admitted at once: then only the scheduler decides when its pods find a place.
+A job without a queue is admitted at once. One with a queue has one Workload of Kueue's, which asks for all of its pods
+together and lives across attempts; pods are made while it is admitted, and at no other time. When Kueue takes the quota
+back, the attempt is stopped, and only when no pod is left the quota is given back and the job waits again.
+Not here: stopping and making pods (`train`), Kueue's own terms (`kueue`).
 """
 
-from anneal_api.conditions import ConditionType, Reason
+from datetime import datetime, timedelta
+
+from anneal_api.conditions import ConditionType, Outcome, Reason
+from anneal_api.status import QueueReport
+from anneal_api.words import counted
+from anneal_operator import kueue
+from anneal_operator.attempts import Again, Evidence
 from anneal_operator.draft import Draft
+from anneal_operator.kinds import WORKLOAD, format_time, is_deleting, name_of, parse_time
+from anneal_operator.kueue import WorkloadView
+from anneal_operator.manifests import workload as manifest
+from anneal_operator.pods import view as pod_view
+from anneal_operator.steps.common import RETRY, upcoming
+from anneal_operator.world import Amendment, Doomed
 
 ADMITTED = ConditionType.ADMITTED
+# A wait that is longer than this holds no quota.
+LONG_WAIT = timedelta(seconds=60)
+MISSING = "this cluster has no Kueue (kueue.x-k8s.io/v1beta2): install it, or leave spec.queue out; the job goes on by itself then"
+_NAMES_SHOWN = 3
 
 
 def admit(draft: Draft) -> bool:
     """Take in what the queue says; True, as an attempt that is under way is followed in any case."""
-    draft.set(ADMITTED, "True", Reason.NOT_QUEUED, "the job names no queue")
+    draft.pause = _long_pause(draft)
+    if draft.plan.spec.queue is None:
+        _leave_queue(draft)
+        draft.set(ADMITTED, "True", Reason.NOT_QUEUED, "the job names no queue")
+        return True
+    if draft.world.queue is None or not draft.world.queue.served:
+        _without_kueue(draft)
+        return True
+    workload = own_workload(draft)
+    draft.own(workload=draft.plan.base)
+    if workload is None or workload.deleting:
+        _without_workload(draft, workload)
+    elif workload.evicted or not workload.active or (_holds(draft) and not workload.admitted):
+        _evicted(draft, workload)
+    elif _is_outdated(draft, workload) or (draft.pause is not None and not _holds(draft)):
+        _take_back(draft, workload)
+    elif workload.admitted:
+        _admitted(draft, workload)
+    else:
+        _waits(draft, workload)
     return True
+
+
+def withdraw(draft: Draft) -> None:
+    """Something else has to be mended first: a job that holds no pod takes no place in a queue, and no quota."""
+    if not _holds(draft):
+        _leave_queue(draft)
+        draft.set(ADMITTED, "False", Reason.NOT_STARTED)
+
+
+def _long_pause(draft: Draft) -> datetime | None:
+    """When the next pods are due, if that is so far away that the job should hold no quota until then."""
+    again, attempt = upcoming(draft), draft.attempts[-1] if draft.attempts else None
+    due = again.after if isinstance(again, Again) else None
+    if attempt is not None and attempt.end_time is None:
+        due = parse_time(attempt.retry_time)
+    return due if due is not None and due - draft.world.now > LONG_WAIT else None
+
+
+def own_workload(draft: Draft) -> WorkloadView | None:
+    """The job's Workload, if it is there."""
+    found = draft.world.children.workloads
+    return next((kueue.view(obj) for obj in found if name_of(obj) == draft.plan.base), None)
+
+
+def _holds(draft: Draft) -> bool:
+    """Whether pods of the trainer hold GPUs, or an object exists that would make some."""
+    attempt = draft.attempts[-1] if draft.attempts else None
+    if attempt is not None and attempt.end_time is None:
+        name = draft.plan.attempt_name(attempt.number)
+        if any(name_of(obj) == name for obj in draft.world.children.pytorch_jobs):
+            return True
+    pods = (pod_view(pod) for pod in draft.world.children.pods)
+    return any(pod.role == "trainer" and pod.holds_resources for pod in pods)
+
+
+def _leave_queue(draft: Draft) -> None:
+    """Of an earlier spec, which named a queue."""
+    draft.fields["queue"] = None
+    draft.own(workload=None)
+    draft.delete += [Doomed(WORKLOAD, obj) for obj in draft.world.children.workloads if not is_deleting(obj)]
+
+
+def _hold(draft: Draft, reason: Reason, message: str) -> None:
+    """No pod may be made now."""
+    draft.may_start = False
+    draft.set(ADMITTED, "False", reason, message)
+
+
+def _without_kueue(draft: Draft) -> None:
+    """Nobody can admit or evict: what runs goes on, what does not waits."""
+    draft.wake_at(draft.world.now + RETRY)
+    if _holds(draft):
+        words = "Kueue is gone since the job was admitted: the attempt goes on"
+        draft.set(ADMITTED, "Unknown", Reason.WAITING_FOR_KUEUE, words)
+        return
+    draft.fields["queue"] = QueueReport(name=str(draft.plan.spec.queue))
+    _hold(draft, Reason.WAITING_FOR_KUEUE, MISSING)
+
+
+def _without_workload(draft: Draft, leaving: WorkloadView | None) -> None:
+    """None was made yet, or somebody deleted it, and its quota with it."""
+    draft.fields["queue"] = QueueReport(name=str(draft.plan.spec.queue))
+    if _holds(draft):
+        words = f"Workload {draft.plan.base} was deleted, and its quota with it"
+        draft.eviction = Evidence(Outcome.EVICTED, "WorkloadDeleted", words)
+        _hold(draft, Reason.EVICTED, f"{words}; the job queues again when its pods have ended")
+    elif draft.pause is not None:
+        _pauses(draft, draft.pause)
+    elif draft.plan.spec.run_policy.suspend:
+        _hold(draft, Reason.SUSPENDED, "a suspended job does not queue")
+    elif leaving is not None:
+        _hold(draft, Reason.WAITING_FOR_QUOTA, "its former Workload is being removed")
+    else:
+        _enqueue(draft)
+
+
+def _enqueue(draft: Draft) -> None:
+    classes = draft.world.priority_classes or {}
+    wanted = draft.plan.spec.priority_class
+    made = manifest.build(draft.plan, priority=classes.get(wanted) if wanted else None)
+    if refusal := draft.world.refusals.get(name_of(made)):
+        _hold(draft, refusal.reason, refusal.message)
+        draft.wake_at(draft.world.now + RETRY)
+        return
+    draft.apply.append(made)
+    _hold(draft, Reason.WAITING_FOR_QUOTA, f"enters queue {draft.plan.spec.queue}")
+
+
+def _pauses(draft: Draft, until: datetime) -> None:
+    _hold(draft, Reason.BACKING_OFF, f"holds no quota until its pods are due again, at {format_time(until)}")
+    draft.wake_at(until)
+
+
+def _is_outdated(draft: Draft, workload: WorkloadView) -> bool:
+    """Whether it stands for something else than the job asks for now: an edited spec, or a job that is suspended."""
+    if _holds(draft):
+        return False
+    classes = draft.world.priority_classes or {}
+    wanted = draft.plan.spec.priority_class
+    built = manifest.build(draft.plan, priority=classes.get(wanted) if wanted else None)
+    differs = manifest.asks_for(workload.obj) != manifest.asks_for(built)
+    return workload.finished or differs or draft.plan.spec.run_policy.suspend
+
+
+def _take_back(draft: Draft, workload: WorkloadView) -> None:
+    """Its quota goes with it; what is asked for next is another one."""
+    draft.delete.append(Doomed(WORKLOAD, workload.obj))
+    draft.wake_at(draft.world.now)
+    _without_workload(draft, workload)
+
+
+def _evicted(draft: Draft, workload: WorkloadView) -> None:
+    """Kueue wants the quota back: first the pods go, then it is given back, then the job waits again."""
+    reason, message = workload.evicted or ("Evicted", "its Workload is not admitted any more")
+    draft.fields["queue"] = _report(workload)
+    if not workload.active:
+        words = f"spec.active of Workload {workload.name} is false: set it to true and the job queues again"
+        _hold(draft, Reason.DEACTIVATED, words)
+    else:
+        _hold(draft, Reason.EVICTED, f"evicted from queue {workload.queue} ({reason}): {message}")
+    if _holds(draft):
+        draft.eviction = Evidence(Outcome.EVICTED, reason, f"evicted from queue {workload.queue}: {message or reason}")
+    elif workload.reserved:
+        draft.amend.append(Amendment(kueue.given_back(workload, now=draft.now), status=True))
+
+
+def _admitted(draft: Draft, workload: WorkloadView) -> None:
+    queue = draft.world.queue
+    assert queue is not None, "checked by admit"
+    if missing := kueue.missing_flavors(workload, queue.flavors):
+        words = f"admitted in flavor {', '.join(missing)}, which does not exist any more: make the ResourceFlavor again"
+        _hold(draft, Reason.WAITING_FOR_CHECKS, words)
+        draft.wake_at(draft.world.now + RETRY)
+        return
+    draft.placement = kueue.placement(workload, queue.flavors, sizes=draft.plan.node_counts)
+    draft.fields["queue"] = _report(workload)
+    nodes, wanted = draft.placement.nodes or draft.plan.nodes, draft.plan.nodes
+    fewer = f", {nodes} of {counted(wanted, 'node')}" if nodes < wanted else ""
+    flavors = ", ".join(dict.fromkeys(draft.placement.flavors.values()))
+    where = f", flavor {flavors}" if flavors else ""
+    elsewhere = _moves_later(draft, workload)
+    message = f"admitted by ClusterQueue {workload.cluster_queue}{where}{fewer}{elsewhere}"
+    if not draft.was_true(ADMITTED) or draft.old_reason(ADMITTED) != Reason.QUOTA_ADMITTED:
+        draft.tell("Admitted", message)
+    draft.set(ADMITTED, "True", Reason.QUOTA_ADMITTED, message)
+    running = draft.is_true(ConditionType.RUNNING)
+    if told := kueue.told(workload, ready=running, nodes=nodes, now=draft.now):
+        draft.amend.append(Amendment(told, status=True))
+
+
+def _moves_later(draft: Draft, workload: WorkloadView) -> str:
+    """The schema refuses such a change once status knows of the quota; it may have come just before."""
+    if workload.queue == draft.plan.spec.queue:
+        return ""
+    return f"; it moves to queue {draft.plan.spec.queue} when it gives this quota back"
+
+
+def _waits(draft: Draft, workload: WorkloadView) -> None:
+    report = _report(workload)
+    draft.wake_at(draft.world.now + RETRY)
+    if workload.queue != draft.plan.spec.queue and not workload.reserved:
+        draft.amend.append(Amendment(manifest.moved(draft.plan), uid=workload.obj["metadata"]["uid"]))
+        _hold(draft, Reason.WAITING_FOR_QUOTA, f"moves from queue {workload.queue} to queue {draft.plan.spec.queue}")
+    elif workload.reserved:
+        checks = "; ".join(workload.checks) or "Kueue's last word"
+        _hold(draft, Reason.WAITING_FOR_CHECKS, f"quota is reserved; waits for {checks}{_moves_later(draft, workload)}")
+    else:
+        report = report.model_copy(update=_places(draft, workload))
+        _hold(draft, Reason.WAITING_FOR_QUOTA, _waiting_words(draft, workload, report))
+    draft.fields["queue"] = report
+
+
+def _report(workload: WorkloadView) -> QueueReport:
+    assignments = ((workload.obj.get("status") or {}).get("admission") or {}).get("podSetAssignments") or []
+    trainer = next((each for each in assignments if each.get("name") == kueue.PODSET), {})
+    return QueueReport(
+        name=workload.queue,
+        cluster_queue=workload.cluster_queue,
+        quota_reserved=workload.reserved,
+        since=format_time(workload.since) if workload.since else None,
+        flavors=trainer.get("flavors") or {},
+    )
+
+
+def _places(draft: Draft, workload: WorkloadView) -> dict[str, object]:
+    """Its place, and who is before it."""
+    queue = draft.world.queue
+    pending = sorted(queue.pending, key=lambda each: each.place) if queue and queue.pending is not None else []
+    mine = next((each for each in pending if each.name == workload.name), None)
+    if mine is None:
+        return {}
+    ahead = [draft.world.workload_names.get(each.name, each.name) for each in pending if each.place < mine.place]
+    return {"position": mine.place_in_cluster_queue + 1, "ahead": ahead[:8]}
+
+
+def _waiting_words(draft: Draft, workload: WorkloadView, report: QueueReport) -> str:
+    since = f" since {report.since}" if report.since else ""
+    words = f"waits in queue {workload.queue}{since}"
+    if report.position is not None:
+        words += f", place {report.position}"
+        if report.ahead:
+            shown = ", ".join(report.ahead[:_NAMES_SHOWN])
+            more = len(report.ahead) - _NAMES_SHOWN
+            words += f" behind {shown}" + (f" and {more} more" if more > 0 else "")
+        elif report.position > 1:
+            words += f" behind {counted(report.position - 1, 'job')} of other queues"
+    why = workload.waits or "Kueue has not looked at it yet"
+    return f"{words}: {why}{_hint(draft, why)}"
+
+
+def _hint(draft: Draft, why: str) -> str:
+    """What helps where waiting does not."""
+    if "maximum capacity" in why:
+        fewer = "fewer nodes or GPUs" if draft.plan.nodes > 1 or draft.plan.gpus > 1 else "less"
+        return f"; the queue never has that much: ask for {fewer}, or have its quota raised"
+    if "unavailable in ClusterQueue" in why:
+        return "; have the resource added to the ClusterQueue, or excluded in Kueue's configuration"
+    return ""

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from anneal_api.conditions import ConditionType, Reason
+from anneal_operator import attempts as policy
 from anneal_operator.draft import Draft
 from anneal_operator.kinds import Obj, meta, parse_time
 from anneal_operator.manifests import claim, configmap, networkpolicy
@@ -26,6 +27,18 @@ def surroundings(draft: Draft, workload: Obj) -> None:
         own_claim = [claim.build(plan)] if plan.owns_claim else []
         draft.apply += [*own_claim, configmap.build(plan), networkpolicy.build(plan), workload]
     draft.own(config_map=plan.config_name, network_policy=plan.base, claim=plan.claim)
+
+
+def upcoming(draft: Draft) -> policy.Again | policy.Over | None:
+    """What follows the last attempt; None before the first one, and while one is under way."""
+    if not draft.attempts or draft.attempts[-1].end_time is None:
+        return None
+    return policy.next_step(
+        draft.attempts,
+        max_retries=draft.plan.spec.run_policy.max_retries,
+        share=draft.plan.share(draft.placement.nodes),
+        micro_batch_size=draft.plan.spec.training.micro_batch,
+    )
 
 
 def pods_may_be_late(draft: Draft, pods: Sequence[PodView], concluded: datetime | None) -> bool:

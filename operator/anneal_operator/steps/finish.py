@@ -5,16 +5,19 @@ The children go; the job, its status and its storage stay, since a GitOps tool w
 
 from datetime import timedelta
 
+from anneal_api.conditions import ConditionType
 from anneal_api.status import Children
+from anneal_operator import kueue
 from anneal_operator.draft import Draft
-from anneal_operator.kinds import CONFIG_MAP, JOB, NETWORK_POLICY, PYTORCH_JOB, is_deleting, parse_time
-from anneal_operator.world import Doomed
+from anneal_operator.kinds import CONFIG_MAP, JOB, NETWORK_POLICY, PYTORCH_JOB, WORKLOAD, is_deleting, parse_time
+from anneal_operator.world import Amendment, Doomed
 
 
 def finish(draft: Draft) -> bool:
     """Record the end; remove the children when their time has come."""
     if draft.value("completion_time") is None:
         draft.fields["completion_time"] = draft.now
+    _free_quota(draft)
     ttl = (draft.world.job.get("spec") or {}).get("runPolicy", {}).get("ttlSecondsAfterFinished")
     ended = parse_time(draft.value("completion_time"))
     if ttl is None or ended is None:
@@ -27,11 +30,24 @@ def finish(draft: Draft) -> bool:
     return False
 
 
+def _free_quota(draft: Draft) -> None:
+    """Tell the queue that it is over; nothing else that was to be told matters then."""
+    workloads = [kueue.view(obj) for obj in draft.world.children.workloads]
+    succeeded = draft.is_true(ConditionType.SUCCEEDED)
+    message = draft.message(ConditionType.SUCCEEDED if succeeded else ConditionType.FAILED)
+    draft.amend = [
+        Amendment(kueue.finished(each, succeeded=succeeded, message=message, now=draft.now), status=True)
+        for each in workloads
+        if not each.finished and not each.deleting
+    ]
+
+
 def _remove_children(draft: Draft) -> None:
     children = draft.world.children
     by_kind = {
         PYTORCH_JOB: children.pytorch_jobs,
         JOB: children.prepare_jobs,
+        WORKLOAD: children.workloads,
         CONFIG_MAP: children.config_maps,
         NETWORK_POLICY: children.network_policies,
     }

@@ -9,6 +9,7 @@ from datetime import timedelta
 
 from anneal_api.conditions import ConditionType, Outcome, Reason
 from anneal_api.progress import TerminationMessage
+from anneal_api.resolve import largest_divisor
 from anneal_api.status import Attempt, Progress
 from anneal_api.words import counted
 from anneal_operator import attempts as policy
@@ -115,6 +116,8 @@ def _wanted_stop(draft: Draft, attempt: Attempt) -> policy.Evidence | None:
     run_policy = draft.plan.spec.run_policy
     if run_policy.suspend:
         return policy.Evidence(Outcome.SUSPENDED, "Suspended", "runPolicy.suspend is true")
+    if draft.eviction:
+        return draft.eviction
     limit = run_policy.active_deadline_seconds
     if limit is None or attempt.running_time is None:
         return None
@@ -270,11 +273,34 @@ def _survivors_stay(draft: Draft, now: Scene) -> bool:
 
 def _make(draft: Draft, attempt: Attempt) -> None:
     """Make the attempt's object: it never existed, or was deleted before its pods ran."""
+    if not draft.may_start:
+        words = f"attempt {attempt.number} begins when the queue admits the job"
+        draft.set(RUNNING, "False", Reason.QUEUED, words)
+        return
+    nodes = draft.placement.nodes
+    if nodes is not None and nodes != (attempt.nodes or draft.plan.nodes):
+        # Admitted anew since it was recorded, with another number of nodes.
+        draft.attempts[-1] = fitted(draft, attempt)
+        draft.wake_at(draft.world.now)
+        return
     surroundings(draft, engine.build(draft.plan, attempt, draft.placement))
     if refusal := next(iter(draft.world.refusals.values()), None):
         explain(draft, RUNNING, waiting.Waiting(refusal.reason, refusal.message))
     else:
         draft.set(RUNNING, "False", Reason.STARTING, f"attempt {attempt.number} is being started")
+
+
+def fitted(draft: Draft, attempt: Attempt) -> Attempt:
+    """The attempt on the nodes that there are for it; each process's share of the batch depends on their number."""
+    plan, nodes = draft.plan, draft.placement.nodes
+    wanted = attempt.micro_batch_size or plan.spec.training.micro_batch
+    return attempt.model_copy(
+        update={
+            "micro_batch_size": largest_divisor(plan.share(nodes), wanted),
+            "nodes": None if nodes in (None, plan.nodes) else nodes,
+            "pool": next(iter(draft.placement.flavors.values()), None) or plan.pool_name,
+        }
+    )
 
 
 def _say(draft: Draft, attempt: Attempt, now: Scene) -> None:

@@ -6,14 +6,14 @@ pod of the one before can still write to its checkpoints.
 """
 
 from anneal_api.conditions import ConditionType, Outcome, Reason
-from anneal_api.resolve import largest_divisor
 from anneal_api.status import Attempt
 from anneal_operator import attempts as policy
 from anneal_operator import engine
 from anneal_operator.draft import Draft
 from anneal_operator.kinds import format_time, is_deleting, name_of
 from anneal_operator.pods import PodView, view
-from anneal_operator.steps.follow import follow
+from anneal_operator.steps.common import upcoming
+from anneal_operator.steps.follow import fitted, follow
 from anneal_operator.world import Doomed
 
 RUNNING = ConditionType.RUNNING
@@ -45,17 +45,9 @@ def _failed(draft: Draft, over: policy.Over) -> bool:
 
 def _between(draft: Draft) -> bool:
     """No attempt is under way: whether, when and how the next one begins."""
-    again: policy.Again | None = None
-    if draft.attempts:
-        verdict = policy.next_step(
-            draft.attempts,
-            max_retries=draft.plan.spec.run_policy.max_retries,
-            share=draft.plan.share(draft.placement.nodes),
-            micro_batch_size=draft.plan.spec.training.micro_batch,
-        )
-        if isinstance(verdict, policy.Over):
-            return _failed(draft, verdict)
-        again = verdict
+    again = upcoming(draft)
+    if isinstance(again, policy.Over):
+        return _failed(draft, again)
     if draft.plan.spec.run_policy.suspend:
         _suspended(draft)
     elif _out_of_time(draft):
@@ -109,6 +101,9 @@ def _begin(draft: Draft, again: policy.Again | None) -> None:
         draft.set(RUNNING, "False", reason, f"{because}attempt {number} begins at {at}")
         draft.wake_at(again.after)
         return
+    if not draft.may_start:
+        draft.set(RUNNING, "False", Reason.QUEUED, f"{because}attempt {number} begins when the queue admits the job")
+        return
     for obj in draft.world.children.pytorch_jobs:
         if name_of(obj) != draft.plan.attempt_name(number) and not is_deleting(obj):
             draft.delete.append(Doomed(engine.KIND, obj))
@@ -127,15 +122,8 @@ def _begin(draft: Draft, again: policy.Again | None) -> None:
 
 def _attempt(draft: Draft, number: int, again: policy.Again | None) -> Attempt:
     """The record of the next attempt, with all that it does in its own way."""
-    plan, nodes = draft.plan, draft.placement.nodes
-    wanted = again.micro_batch_size if again and again.micro_batch_size else plan.spec.training.micro_batch
-    return Attempt(
-        number=number,
-        start_time=draft.now,
-        micro_batch_size=largest_divisor(plan.share(nodes), wanted),
-        nodes=None if nodes in (None, plan.nodes) else nodes,
-        pool=plan.pool_name,
-    )
+    wanted = again.micro_batch_size if again and again.micro_batch_size else draft.plan.spec.training.micro_batch
+    return fitted(draft, Attempt(number=number, start_time=draft.now, micro_batch_size=wanted))
 
 
 def _lingering(draft: Draft) -> list[PodView]:

@@ -1,0 +1,230 @@
+"""A Kueue Workload as the steps see it, and the changes of its status that its owner owes Kueue. Pure.
+
+Kueue decides about a Workload and says so in its conditions; whoever owns the pods must stop them when it is evicted,
+only then give its quota back, and tell when pods are ready and when all is over (Kueue v0.19,
+pkg/controller/jobframework/reconciler.go). Not here: what follows for the job (`steps.admit`), and any request.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from anneal_operator.kinds import Obj, is_deleting, meta, name_of, parse_time, true_condition
+from anneal_operator.placement import Placement
+
+PODSET = "trainer"
+# Kueue queues a Workload again by itself after these; after others it waits for what its own controllers say.
+_QUEUES_AGAIN = frozenset({"Preempted", "NodeFailures"})
+MESSAGE_LIMIT = 32 * 1024
+
+
+@dataclass(frozen=True)
+class Pending:
+    """A Workload that waits, as Kueue's visibility API lists it; places count from 0."""
+
+    name: str
+    place: int
+    place_in_cluster_queue: int
+
+
+@dataclass(frozen=True)
+class QueueFacts:
+    """What was read about a job's queue. `served` is False where the cluster has no Kueue."""
+
+    served: bool = True
+    local_queue: Obj | None = None
+    # The other LocalQueues of the namespace, for a message.
+    others: tuple[str, ...] = ()
+    cluster_queue: Obj | None = None
+    flavors: Mapping[str, Obj] = field(default_factory=dict)
+    # Those that wait in the LocalQueue; None where the visibility API cannot say.
+    pending: tuple[Pending, ...] | None = None
+
+
+@dataclass(frozen=True)
+class WorkloadView:
+    """One Workload."""
+
+    obj: Obj
+    queue: str
+    cluster_queue: str | None
+    deleting: bool
+    active: bool
+    reserved: bool
+    admitted: bool
+    finished: bool
+    # Reason and message, while Kueue wants the pods gone.
+    evicted: tuple[str, str] | None
+    # Why it waits, in Kueue's words.
+    waits: str
+    since: datetime | None
+    checks: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+        return name_of(self.obj)
+
+
+def view(obj: Obj) -> WorkloadView:
+    """Read a Workload."""
+    spec, status = obj.get("spec") or {}, obj.get("status") or {}
+    admission = status.get("admission") or {}
+    evicted, reserved = true_condition(obj, "Evicted"), true_condition(obj, "QuotaReserved")
+    admitted = true_condition(obj, "Admitted")
+    waiting = _condition(obj, "QuotaReserved")
+    return WorkloadView(
+        obj=obj,
+        queue=str(spec.get("queueName", "")),
+        cluster_queue=admission.get("clusterQueue"),
+        deleting=is_deleting(obj),
+        active=spec.get("active", True) is not False,
+        reserved=reserved is not None,
+        admitted=admitted is not None,
+        finished=true_condition(obj, "Finished") is not None,
+        evicted=_why_evicted(obj, evicted) if evicted else None,
+        waits=str(waiting.get("message", "")) if not reserved else "",
+        since=_since(obj, admitted or reserved),
+        checks=tuple(_checks(status.get("admissionChecks") or [])),
+    )
+
+
+def _condition(obj: Obj, kind: str) -> Obj:
+    conditions = (obj.get("status") or {}).get("conditions") or []
+    found: Obj = next((each for each in conditions if each.get("type") == kind), {})
+    return found
+
+
+def _why_evicted(obj: Obj, evicted: Obj) -> tuple[str, str]:
+    return str(evicted.get("reason", "Evicted")), str(evicted.get("message", ""))
+
+
+def _since(obj: Obj, holds: Obj | None) -> datetime | None:
+    """Since when it is admitted; or since when it waits: from its creation, or from when it was queued again."""
+    if holds:
+        return parse_time(holds.get("lastTransitionTime"))
+    again = true_condition(obj, "Requeued") or {}
+    return parse_time(again.get("lastTransitionTime") or meta(obj).get("creationTimestamp"))
+
+
+def _checks(checks: Iterable[Obj]) -> Iterable[str]:
+    for check in checks:
+        if check.get("state") != "Ready":
+            words = f" ({check['message']})" if check.get("message") else ""
+            yield f"{check.get('name')} is {check.get('state', 'Pending')}{words}"
+
+
+def missing_flavors(workload: WorkloadView, flavors: Mapping[str, Obj]) -> list[str]:
+    """Flavors of its admission that could not be read."""
+    return [
+        name for name in dict.fromkeys(_assignment(workload.obj).get("flavors", {}).values()) if name not in flavors
+    ]
+
+
+def flavors_of(obj: Obj) -> tuple[str, ...]:
+    """The names of the flavors that a Workload was admitted in."""
+    return tuple(dict.fromkeys(_assignment(obj).get("flavors", {}).values()))
+
+
+def placement(workload: WorkloadView, flavors: Mapping[str, Obj], *, sizes: Sequence[int]) -> Placement:
+    """Where an admitted Workload's pods go. `sizes`: the numbers of nodes that the global batch can be shared by.
+
+    Quota for a number that is not among them is taken for the next lower one; the rest is given back.
+    """
+    assignment = _assignment(workload.obj)
+    names = assignment.get("flavors", {})
+    specs = [(flavors[name].get("spec") or {}) for name in dict.fromkeys(names.values()) if name in flavors]
+    updates = list(_updates(workload.obj))
+    count = int(assignment.get("count") or max(sizes))
+    return Placement(
+        nodes=max(size for size in sizes if size <= count),
+        node_selector=_merged(
+            [*(spec.get("nodeLabels") for spec in specs), *(up.get("nodeSelector") for up in updates)]
+        ),
+        tolerations=tuple(toleration for part in (*specs, *updates) for toleration in part.get("tolerations") or []),
+        labels=_merged(up.get("labels") for up in updates),
+        annotations=_merged(up.get("annotations") for up in updates),
+        flavors=dict(names),
+    )
+
+
+def _assignment(obj: Obj) -> dict[str, Any]:
+    admission = (obj.get("status") or {}).get("admission") or {}
+    assignments = admission.get("podSetAssignments") or []
+    found: dict[str, Any] = next((each for each in assignments if each.get("name") == PODSET), {})
+    return found
+
+
+def _updates(obj: Obj) -> Iterable[Obj]:
+    """What admission checks change about the trainer's pods."""
+    for check in (obj.get("status") or {}).get("admissionChecks") or []:
+        yield from (each for each in check.get("podSetUpdates") or [] if each.get("name") == PODSET)
+
+
+def _merged(parts: Iterable[Mapping[str, str] | None]) -> dict[str, str]:
+    return {key: value for part in parts for key, value in (part or {}).items()}
+
+
+def given_back(workload: WorkloadView, *, now: str) -> Obj:
+    """The Workload after its pods are gone: without quota, and queued again where Kueue's own jobs would be."""
+    reason, message = workload.evicted or ("Pending", "the job's pods are gone")
+    status = {
+        key: value
+        for key, value in (workload.obj.get("status") or {}).items()
+        # Pods that were not needed with fewer nodes are needed again.
+        if key not in ("admission", "reclaimablePods")
+    }
+    again = "True" if reason in _QUEUES_AGAIN else "False"
+    made = {**workload.obj, "status": status}
+    made = _with_condition(made, "QuotaReserved", "False", "Pending", message, now=now)
+    made = _with_condition(made, "Admitted", "False", "NoReservation", "The workload has no reservation", now=now)
+    made = _with_condition(made, "PodsReady", "False", "WaitForStart", "the job's pods are gone", now=now)
+    return _with_condition(made, "Requeued", again, reason, message, now=now)
+
+
+def finished(workload: WorkloadView, *, succeeded: bool, message: str, now: str) -> Obj:
+    """The Workload of a job that is over: its quota is free."""
+    return _with_condition(
+        workload.obj, "Finished", "True", "Succeeded" if succeeded else "Failed", message or "the job is over", now=now
+    )
+
+
+def told(workload: WorkloadView, *, ready: bool, nodes: int, now: str) -> Obj | None:
+    """The Workload with what Kueue should know while it is admitted; None where it knows.
+
+    Whether all pods run, and how many of those it reserved quota for are not needed.
+    """
+    before, made = workload.obj, workload.obj
+    known = _condition(made, "PodsReady")
+    if ready and known.get("status") != "True":
+        recovered = known.get("reason") in {"WaitForRecovery", "Recovered"}
+        reason = "Recovered" if recovered else "Started"
+        made = _with_condition(made, "PodsReady", "True", reason, "all pods run", now=now)
+    elif not ready and known.get("status") != "False":
+        reason = "WaitForRecovery" if known.get("status") == "True" else "WaitForStart"
+        made = _with_condition(made, "PodsReady", "False", reason, "not all pods run", now=now)
+    return _with_surplus(made, nodes) if _with_surplus(made, nodes) != before else None
+
+
+def _with_surplus(obj: Obj, nodes: int) -> Obj:
+    """Pods that quota was reserved for beyond those that the batch can be shared by."""
+    wanted = next(each["count"] for each in obj["spec"]["podSets"] if each["name"] == PODSET)
+    reserved = int(_assignment(obj).get("count") or wanted)
+    if reserved <= nodes:
+        return obj
+    return {**obj, "status": {**obj["status"], "reclaimablePods": [{"name": PODSET, "count": wanted - nodes}]}}
+
+
+def _with_condition(obj: Obj, kind: str, status: str, reason: str, message: str, *, now: str) -> Obj:
+    old = _condition(obj, kind)
+    new = {
+        "type": kind,
+        "status": status,
+        "reason": reason,
+        "message": message[:MESSAGE_LIMIT],
+        "lastTransitionTime": old.get("lastTransitionTime", now) if old.get("status") == status else now,
+        "observedGeneration": meta(obj).get("generation", 0),
+    }
+    conditions = [each for each in (obj.get("status") or {}).get("conditions") or [] if each.get("type") != kind]
+    return {**obj, "status": {**(obj.get("status") or {}), "conditions": [*conditions, new]}}

@@ -1,0 +1,51 @@
+"""The Workload that queues for a job: one pod set with what each training pod asks for, admitted whole.
+
+It lives across attempts. Not here: its status (`kueue`).
+"""
+
+from anneal_api.meta import ROLE_LABEL, ROLE_TRAINER
+from anneal_api.resolve import digest
+from anneal_operator.kinds import WORKLOAD, Obj, meta
+from anneal_operator.kueue import PODSET
+from anneal_operator.manifests import pytorchjob
+from anneal_operator.manifests.common import child
+from anneal_operator.plan import Plan
+
+# What the Workload asks for, so that an edit is noticed whatever Kueue's defaults add to the object.
+DIGEST_ANNOTATION = "anneal.dev/request"
+_GROUP = "kueue.x-k8s.io"
+
+
+def build(plan: Plan, *, priority: int | None) -> Obj:
+    """The Workload; `priority` is the value of the job's WorkloadPriorityClass."""
+    compute = plan.spec.compute
+    podset = {"name": PODSET, "count": plan.nodes, "template": pytorchjob.request(plan)}
+    if compute.min_nodes is not None and compute.min_nodes < plan.nodes:
+        podset["minCount"] = compute.min_nodes
+    spec: Obj = {"active": True, "queueName": plan.spec.queue, "podSets": [podset]}
+    if plan.spec.priority_class:
+        reference = {"group": _GROUP, "kind": "WorkloadPriorityClass", "name": plan.spec.priority_class}
+        spec |= {"priorityClassRef": reference, "priority": priority or 0}
+    made = child(WORKLOAD, plan, plan.base, {ROLE_LABEL: ROLE_TRAINER}, spec=spec)
+    made["metadata"]["annotations"][DIGEST_ANNOTATION] = _digest(spec)
+    return made
+
+
+def _digest(spec: Obj) -> str:
+    return digest({key: value for key, value in spec.items() if key not in ("queueName", "active", "priority")})
+
+
+def asks_for(obj: Obj) -> str:
+    """The digest of what an existing Workload asks for."""
+    return str((meta(obj).get("annotations") or {}).get(DIGEST_ANNOTATION, ""))
+
+
+def moved(plan: Plan) -> Obj:
+    """What is applied to a Workload that is to wait in another queue; its place in time stays."""
+    metadata = {"name": plan.base, "namespace": plan.namespace}
+    return {
+        "apiVersion": WORKLOAD.api_version,
+        "kind": WORKLOAD.name,
+        "metadata": metadata,
+        "spec": {"queueName": plan.spec.queue},
+    }
