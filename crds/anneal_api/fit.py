@@ -48,6 +48,20 @@ class Asked:
 
 
 @dataclass(frozen=True)
+class Limits:
+    """What an attempt must keep to: its nodes, and what was learnt from earlier ones that ran out of memory."""
+
+    # None: as many as the spec says.
+    nodes: int | None = None
+    # The largest micro batch.
+    most: int | None = None
+    checkpointing: bool = False
+
+
+NO_LIMITS = Limits()
+
+
+@dataclass(frozen=True)
 class Choice:
     """How the job is carried out on a GPU: `spec` has the micro batch and checkpointing that were chosen."""
 
@@ -81,23 +95,30 @@ class Choice:
         return None if self.estimate.missing else True
 
 
-def choose(asked: Asked, gpu: Gpu = UNKNOWN, *, nodes: int | None = None, most: int | None = None) -> Choice:
-    """The micro batch, on as many nodes as the spec says or on `nodes`; never more than `most`.
+def choose(asked: Asked, gpu: Gpu = UNKNOWN, limits: Limits = NO_LIMITS) -> Choice:
+    """The micro batch, and checkpointing.
 
     As the manifest says, unless that is `auto` or has `memoryFit: autotune`: then the first that fits, or what needs
     the least.
     """
-    spec = asked.spec if nodes is None else _with(asked.spec, "compute", nodes=nodes)
+    spec = _limited(asked.spec, limits)
     given = spec.training.micro_batch
-    usual = Choice(_micro(spec, min(given, most or given)), asked.shapes, gpu)
+    most = limits.most or max(given, LARGEST_AUTO)
+    usual = Choice(_micro(spec, min(given, most)), asked.shapes, gpu)
     wanted = asked.auto or spec.compute.memory_fit == "autotune"
     if not wanted or gpu.size is None or usual.estimate is None or usual.estimate.missing:
         return usual
-    largest = min(LARGEST_AUTO, most or LARGEST_AUTO) if asked.auto else usual.micro_batch
-    first, *rest = (Choice(each, asked.shapes, gpu, tuned=True) for each in _candidates(spec, largest))
-    if first.fits and not asked.auto:
+    if not asked.auto and usual.fits:
         return usual
-    return next((each for each in (first, *rest) if each.fits), rest[-1] if rest else first)
+    largest = min(LARGEST_AUTO, most) if asked.auto else usual.micro_batch
+    tried = [Choice(each, asked.shapes, gpu, tuned=True) for each in _candidates(spec, largest)]
+    return next((each for each in tried if each.fits), tried[-1])
+
+
+def _limited(spec: JobSpec, limits: Limits) -> JobSpec:
+    if limits.nodes is not None:
+        spec = _with(spec, "compute", nodes=limits.nodes)
+    return _with(spec, "training", gradient_checkpointing=True) if limits.checkpointing else spec
 
 
 def _candidates(spec: JobSpec, most: int) -> Iterator[JobSpec]:
