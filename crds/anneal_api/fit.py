@@ -180,12 +180,14 @@ def remedies(choice: Choice) -> Iterator[str]:
     Each alone where that is enough; else as many together as it takes, and shorter sequences.
     """
     changes = list(_changes(choice.spec))
-    alone = [(words, _first_fitting(change(choice.spec), choice)) for words, change in changes]
-    found = [(words, fitting) for words, fitting in alone if fitting] or [
-        *islice(_together(changes, choice), 1),
-        *islice(_shorter(choice), 1),
-    ]
-    return (_remedy(words, fitting, choice.micro_batch) for words, fitting in found)
+    alone = ((words, _first_fitting(change(choice.spec), choice)) for words, change in changes)
+    found = [(words, fitting) for words, fitting in alone if fitting]
+    if not found:
+        found = [*islice(_together(changes, choice), 1), *islice(_shorter(choice), 1)]
+    # A change is not worth naming where the micro batch alone may stay as large without it.
+    least = found[0][1].micro_batch if found and not found[0][0] else 0
+    worth = (each for index, each in enumerate(found) if not index or each[1].micro_batch > least)
+    return (_remedy(words, fitting, choice.micro_batch) for words, fitting in worth)
 
 
 def _first_fitting(spec: JobSpec, choice: Choice) -> Choice | None:
