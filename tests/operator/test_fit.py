@@ -8,12 +8,17 @@ from anneal_api import Outcome
 from anneal_api.meta import ENV_GRADIENT_CHECKPOINTING, ENV_MICRO_BATCH_SIZE
 from anneal_api.modelrecord import ModelRecord, record_of
 from anneal_api.progress import ProgressReport, TerminationMessage
-from anneal_api.status import MemoryPart, MemoryReport
+from anneal_api.status import Attempt, MemoryPart, MemoryReport
+from anneal_operator import draft as drafts
 from anneal_operator.kinds import JOB, PYTORCH_JOB, Obj
+from anneal_operator.placement import Placement
+from anneal_operator.plan import plan_of
 from anneal_operator.progress import memory
 from anneal_operator.settings import Pool
+from anneal_operator.steps.fit import fitted
+from anneal_operator.world import World
 from api.llama import shape
-from simulated.builders import make_job, make_settings
+from simulated.builders import START, make_job, make_settings
 from simulated.machinery import DATASET, TRAINED, Run
 from simulated.process import Simulation, conditions
 from simulated.stories import OUT_OF_MEMORY
@@ -107,7 +112,7 @@ TUNED: dict[str, tuple[dict[str, Any], float | None, tuple[int, bool | None], bo
 
 @pytest.mark.parametrize(("changes", "gib", "expected", "tuned"), TUNED.values(), ids=TUNED)
 async def test_an_attempt_takes_what_fits(
-    changes: dict[str, Any], gib: float | None, expected: tuple[int, bool | None], tuned: bool | None
+    changes: dict[str, Any], gib: float | None, expected: tuple[int, bool | None], *, tuned: bool | None
 ) -> None:
     """The record, the pod and the status say the same."""
     simulation = simulated(gib)
@@ -123,6 +128,40 @@ async def test_an_attempt_takes_what_fits(
     assert status["memory"]["microBatchSize"] == micro
     assert status["memory"].get("tuned") == tuned
     assert status["memory"]["gradientCheckpointing"] == bool(checkpointing)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "expected"),
+    [pytest.param(4, (6, None), id="all"), pytest.param(2, (12, 2), id="half"), pytest.param(1, (24, 1), id="one")],
+)
+def test_fewer_nodes_have_larger_shares(nodes: int, expected: tuple[int, int | None]) -> None:
+    """The micro batch is chosen anew for the nodes that the queue has quota for; the global batch stays."""
+    compute = {"nodes": 4, "minNodes": 1}
+    made = job(compute=compute, training={"microBatchSize": "auto"}, queue="team-queue")
+    draft = drafts.begin(World(made, simulated(80).settings, START))
+    draft.plan = plan_of(made, draft.world.settings)
+    draft.fields["models"] = [record_of(shape())]
+    draft.placement = Placement(nodes=nodes)
+    attempt = fitted(draft, Attempt(number=1, start_time=draft.now))
+    assert (attempt.micro_batch_size, attempt.nodes) == expected
+
+
+@pytest.mark.parametrize("seed", [None, 1, 2])
+async def test_a_crash_changes_nothing_about_it(seed: int | None) -> None:
+    """The operator dies after any effect: the same sizes, and a job that does not fit never gets a pod."""
+    for effect in range(1, 40, 3):
+        simulation = simulated(1.0)
+        simulation.seed, simulation.api.crash_after = seed, effect
+        simulation.machinery.training = [[OUT_OF_MEMORY], [TRAINED]]
+        simulation.add(job(fit="autotune"))
+        simulation.add(job("large", created=1, output={"path": "large"}))
+        await simulation.run(60)
+        simulation.seed = None
+        await simulation.run(60)
+        tuned, large = simulation.status(), simulation.status("large")
+        assert [each["microBatchSize"] for each in tuned["attempts"]] == [2, 1]
+        assert (tuned["phase"], large["phase"], large["attempts"]) == ("Succeeded", "Failed", [])
+        assert len(simulation.api.of(PYTORCH_JOB)) == 1
 
 
 async def test_after_a_shortage_half_is_the_most() -> None:

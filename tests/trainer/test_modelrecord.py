@@ -11,8 +11,13 @@ from anneal_api.memory import estimate
 from anneal_api.model import ModelSource
 from anneal_api.modelrecord import ModelRecord, record_of
 from anneal_api.modelshape import ModelShape
+from anneal_api.resolve import prepare_inputs
+from anneal_api.rlhfjob import FAMILIES
 from anneal_trainer import shape_of
+from anneal_trainer.estimate import records
+from anneal_trainer.model import class_for
 from trainer.shapes import CONFIGS, SMALL, spec
+from trainer.training import context, job
 
 NAMED = ModelSource("model.source", "volume://runs/model", "main")
 EIGHT = {"compute": {"gpusPerNode": 8}, "training": {"globalBatchSize": 16}}
@@ -86,3 +91,26 @@ def test_a_reference_is_told_without_its_layers(tmp_path: Path) -> None:
     assert not short.linears
     wanted = spec("dpo", adapter={"r": 4}, reference={"source": "volume://runs/other"})
     assert estimate(wanted, found, told(short).shape) == estimate(wanted, found, other)
+
+
+def test_who_shares_prepared_data_has_the_same_head() -> None:
+    """So a job that makes no prepare pod may take the shapes of the job that did: their keys tell families apart."""
+    heads: dict[str, set[tuple[Any, ...]]] = {}
+    for method in FAMILIES:
+        kind, labels = class_for(method)
+        family = prepare_inputs(spec(method))["method"]
+        heads.setdefault(family, set()).add((kind.__name__, *labels.items()))
+    assert len(heads) > 2
+    assert all(len(found) == 1 for found in heads.values()), heads
+
+
+def test_what_keeps_an_estimate_from_being_made_is_only_told(storage: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A preparation does not fail of it, and says nothing of the models."""
+    made = context(storage, job())
+    assert [each.architecture for each in records(made)] == ["Qwen3ForCausalLM"]
+    config = storage / "model/config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"num_attention_heads": "many"}))
+    assert records(made) == []
+    assert "warning: the memory cannot be estimated: model.source" in capsys.readouterr().err
+    config.write_text('{"model_type": "of_tomorrow"}')
+    assert [(each.architecture, each.decoder) for each in records(made)] == [("of_tomorrow", None)]
