@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
-from anneal_api.status import Attempt, Condition, JobStatus, MemoryReport
+from anneal_api.status import Attempt, Condition, JobStatus, MemoryReport, QueueReport
 from anneal_cli.columns import age, count, duration, pairs, table, timestamp
 from anneal_cli.data_view import data_lines
 
@@ -76,6 +76,7 @@ def _summary(job: dict[str, Any], status: JobStatus, now: datetime) -> list[str]
         *_origins(status),
         ("Method", job["spec"].get("method")),
         ("GPUs", gpus),
+        ("Queue", status.queue and _queue(status.queue, now)),
         ("GPU-hours", count(status.gpu_hours) if status.gpus else None),
         ("Device", status.device),
         ("Memory", status.memory and _memory(status.memory)),
@@ -97,6 +98,19 @@ def _memory(memory: MemoryReport) -> str | None:
     if memory.peak_gib:
         said.append(f"peak {memory.peak_gib:.1f} GiB")
     return "; ".join(said) or None
+
+
+def _queue(queue: QueueReport, now: datetime) -> str:
+    """Where the job stands in its queue, and for how long."""
+    if queue.since is None:
+        return queue.name
+    long = age(queue.since, now)
+    if queue.quota_reserved:
+        flavors = ", ".join(dict.fromkeys(queue.flavors.values()))
+        return f"{queue.name} ({queue.cluster_queue}{f', {flavors}' if flavors else ''}), with quota for {long}"
+    place = f", place {queue.position}" if queue.position else ""
+    behind = f", behind {', '.join(queue.ahead)}" if queue.ahead else ""
+    return f"{queue.name}, waiting for {long}{place}{behind}"
 
 
 def _progress(status: JobStatus, now: datetime) -> list[str]:

@@ -28,9 +28,9 @@ _STRENGTH = {
     outcome: rank
     for rank, outcome in enumerate(
         (
-            None, Outcome.INFRASTRUCTURE, Outcome.SUSPENDED, Outcome.DEADLINE_EXCEEDED, Outcome.NODE_LOST,
-            Outcome.PREEMPTED, Outcome.PREPARED_DATA_STALE, Outcome.OUT_OF_MEMORY, Outcome.USER_ERROR,
-            Outcome.SUCCEEDED,
+            None, Outcome.INFRASTRUCTURE, Outcome.EVICTED, Outcome.SUSPENDED, Outcome.DEADLINE_EXCEEDED,
+            Outcome.NODE_LOST, Outcome.PREEMPTED, Outcome.PREPARED_DATA_STALE, Outcome.OUT_OF_MEMORY,
+            Outcome.USER_ERROR, Outcome.SUCCEEDED,
         )
     )
 }  # fmt: skip

@@ -78,7 +78,7 @@ class Controller:
     lookups: Lookups = field(init=False)
 
     def __post_init__(self) -> None:
-        self.lookups = Lookups(self.cluster)
+        self.lookups = Lookups(self.cluster, clock=lambda: self.clock().timestamp())
         self.recorder = Recorder(self.cluster, self.clock)
 
     async def work(self, workers: int = WORKERS) -> None:

@@ -78,7 +78,8 @@ async def _queue(job: Obj, store: Store, lookups: Lookups) -> tuple[QueueFacts |
 
 def _is_corrected(job: Obj) -> bool:
     """A job that failed may start anew with another manifest."""
-    return (job.get("status") or {}).get("observedGeneration", 0) < meta(job).get("generation", 0)
+    observed = int((job.get("status") or {}).get("observedGeneration", 0))
+    return observed < int(meta(job).get("generation", 0))
 
 
 async def _children(job: Obj, store: Store, cluster: Cluster) -> Children:

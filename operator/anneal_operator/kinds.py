@@ -33,13 +33,8 @@ class Kind:
     def path(self, namespace: str = "", name: str = "", subresource: str = "") -> str:
         """The URL path of a collection, an object or a subresource."""
         root = f"/apis/{self.group}/{self.version}" if self.group else f"/api/{self.version}"
-        parts = [
-            root,
-            *(("namespaces", namespace) if namespace else ()),
-            self.plural,
-            name,
-            subresource or self.subresource,
-        ]
+        place = ("namespaces", namespace) if namespace else ()
+        parts = [root, *place, self.plural, name, subresource or self.subresource]
         return "/".join(part for part in parts if part)
 
 
@@ -70,10 +65,11 @@ CUSTOM_RESOURCE: Final = Kind("apiextensions.k8s.io", "v1", "customresourcedefin
 WATCHED_CHILDREN: Final = (JOB, PYTORCH_JOB, POD, WORKLOAD)
 JOB_KINDS: Final = (FINE_TUNE_JOB, RLHF_JOB)
 WATCHED: Final = (*JOB_KINDS, *WATCHED_CHILDREN)
-KINDS: Final = {
-    (kind.api_version, kind.name): kind
-    for kind in (*WATCHED, CLAIM, CONFIG_MAP, NETWORK_POLICY, STORAGE_CLASS, EVENT, CUSTOM_RESOURCE)
-}
+_READ: Final = (
+    STORAGE_CLASS, EVENT, CUSTOM_RESOURCE, PRIORITY_CLASS, LOCAL_QUEUE, CLUSTER_QUEUE, RESOURCE_FLAVOR,
+    WORKLOAD_PRIORITY_CLASS,
+)  # fmt: skip
+KINDS: Final = {(kind.api_version, kind.name): kind for kind in (*WATCHED, CLAIM, CONFIG_MAP, NETWORK_POLICY, *_READ)}
 
 
 def kind_of(obj: Obj) -> Kind:

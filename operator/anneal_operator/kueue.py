@@ -83,7 +83,7 @@ def view(obj: Obj) -> WorkloadView:
         reserved=reserved is not None,
         admitted=admitted is not None,
         finished=true_condition(obj, "Finished") is not None,
-        evicted=_why_evicted(obj, evicted) if evicted else None,
+        evicted=_why_evicted(evicted) if evicted else None,
         waits=str(waiting.get("message", "")) if not reserved else "",
         since=_since(obj, admitted or reserved),
         checks=tuple(_checks(status.get("admissionChecks") or [])),
@@ -96,7 +96,7 @@ def _condition(obj: Obj, kind: str) -> Obj:
     return found
 
 
-def _why_evicted(obj: Obj, evicted: Obj) -> tuple[str, str]:
+def _why_evicted(evicted: Obj) -> tuple[str, str]:
     return str(evicted.get("reason", "Evicted")), str(evicted.get("message", ""))
 
 

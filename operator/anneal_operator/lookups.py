@@ -5,7 +5,6 @@ Not here: what the answers mean.
 """
 
 import asyncio
-import time
 from collections import defaultdict
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -24,7 +23,7 @@ class Lookups:
     """Answers by place. A type that the server does not know raises NotFoundError, as often as it is asked for."""
 
     cluster: Cluster
-    clock: Callable[[], float] = time.monotonic
+    clock: Callable[[], float]
     _answers: dict[_Place, tuple[float, Any]] = field(default_factory=dict)
     _locks: dict[_Place, asyncio.Lock] = field(default_factory=lambda: defaultdict(asyncio.Lock))
 

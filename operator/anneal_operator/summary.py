@@ -72,6 +72,11 @@ def _phase(draft: Draft) -> Phase:
         return Phase.FAILED
     if not draft.is_true(ACCEPTED):
         return Phase.PENDING
+    return _phase_of_work(draft)
+
+
+def _phase_of_work(draft: Draft) -> Phase:
+    """Of a job that is neither over nor in want of a person."""
     if draft.reason(RUNNING) == Reason.SUSPENDED:
         return Phase.SUSPENDED
     if not draft.is_true(DATA_READY):

@@ -285,3 +285,27 @@ def test_an_alignment_job_shows_what_it_measures(api_server: "ApiServer") -> Non
     assert "kl 0.02" in lines
     assert "At step 40 Say it → YES" in lines
     assert any("job://finetunejob/sft is hf://org/model + volume://runs/sft" in line for line in lines)
+
+
+QUEUES = {
+    "waiting": (
+        {"name": "team-a", "since": "2026-01-02T09:58:30Z", "position": 3, "ahead": ["older", "oldest"]},
+        r"Queue team-a, waiting for \S+, place 3, behind older, oldest",
+    ),
+    "not looked at": ({"name": "team-a"}, r"Queue team-a\n"),
+    "admitted": (
+        {
+            "name": "team-a", "clusterQueue": "gpus", "quotaReserved": True, "since": "2026-01-02T09:58:30Z",
+            "flavors": {"cpu": "h100", "nvidia.com/gpu": "h100"},
+        },
+        r"Queue team-a \(gpus, h100\), with quota for \S+",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("queue", "line"), QUEUES.values(), ids=QUEUES)
+def test_where_a_job_stands_in_its_queue_is_shown(api_server: "ApiServer", queue: dict[str, Any], line: str) -> None:
+    """How long, at which place, behind whom; or in which flavor of nodes it has its quota."""
+    api_server.put_job({**RUNNING, "status": {**RUNNING["status"], "queue": queue}})
+    _, out, _ = status(api_server, "support-bot")
+    assert re.search(line, without_ages(out)), out

@@ -12,13 +12,18 @@ import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cluster.layout import SOURCE, STATE_ROOT, cache_root
 from cluster.shell import locked, run, run_logged, step
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
 KUBERNETES = "v1.36.3"
 TRAINING_OPERATOR = "v1.9.4"
 HELM = "v4.3.1"
+KUEUE_VERSION = "v0.19.2"
 PARTS = (
     "etcd",
     "kube-apiserver",
@@ -29,17 +34,25 @@ PARTS = (
     "kubectl",
 )
 _TRAINING_OPERATOR_MODULE = "github.com/kubeflow/training-operator"
+_KUEUE_MODULE = "sigs.k8s.io/kueue"
 
 
 @dataclass(frozen=True)
 class Program:
-    """One thing to build: from a directory here with its own go.mod, or from a package at a version."""
+    """One thing to build: from a directory here with its own go.mod, or from a package at a version.
+
+    `module` is the module that the package lies in, where `kept`, a directory of it, is copied beside the program.
+    `in_module` builds in that directory: `go install` of a version refuses a module that replaces or excludes others.
+    """
 
     name: str
     title: str
     source: str = ""
     package: str = ""
     link_flags: str = ""
+    module: str = ""
+    kept: str = ""
+    in_module: bool = False
 
     def key(self, go_version: str) -> str:
         """Changes when anything that decides the result does."""
@@ -66,8 +79,19 @@ PROGRAMS = (
         "training-operator",
         f"Kubeflow training-operator {TRAINING_OPERATOR}",
         package=f"{_TRAINING_OPERATOR_MODULE}/cmd/training-operator.v1@{TRAINING_OPERATOR}",
+        module=_TRAINING_OPERATOR_MODULE,
+        kept="manifests",
     ),
     Program("helm", f"Helm {HELM}", package=f"helm.sh/helm/v4/cmd/helm@{HELM}"),
+)
+# Built when it is first asked for, and not with the others: most clusters never run it, and it takes minutes.
+KUEUE = Program(
+    "kueue",
+    f"Kueue {KUEUE_VERSION}",
+    package=f"{_KUEUE_MODULE}/cmd/kueue@{KUEUE_VERSION}",
+    module=_KUEUE_MODULE,
+    kept="charts/kueue",
+    in_module=True,
 )
 
 
@@ -99,19 +123,19 @@ def go_version() -> str:
     return run(["go", "env", "GOVERSION"], env={**os.environ, "GOTOOLCHAIN": "local"}).strip()
 
 
-def missing_programs(version: str) -> list[Program]:
-    return [program for program in PROGRAMS if not _directory(program, version).exists()]
+def missing_programs(version: str, programs: Sequence[Program] = PROGRAMS) -> list[Program]:
+    return [program for program in programs if not _directory(program, version).exists()]
 
 
-def ensure_binaries() -> Binaries:
+def ensure_binaries(programs: Sequence[Program] = PROGRAMS) -> Binaries:
     """Build what is not there yet."""
     version = go_version()
-    if missing_programs(version):
+    if missing_programs(version, programs):
         with locked(cache_root() / "programs" / ".lock", "another process that builds programs"):
-            for program in missing_programs(version):
+            for program in missing_programs(version, programs):
                 with step(f"building {program.title}"):
                     _build(program, _directory(program, version))
-    return Binaries(tuple((program.name, _directory(program, version)) for program in PROGRAMS))
+    return Binaries(tuple((program.name, _directory(program, version)) for program in programs))
 
 
 def _directory(program: Program, version: str) -> Path:
@@ -129,8 +153,11 @@ def _build(program: Program, target: Path) -> None:
         if program.name == "node":
             for part in PARTS:
                 (work / part).symlink_to("node")
-        if program.name == "training-operator":
-            shutil.copytree(_module_directory() / "manifests", work / "manifests", copy_function=shutil.copyfile)
+        if program.kept:
+            # Files of the module cache are read-only; copies without their modes can be removed again.
+            shutil.copytree(
+                _module_directory(program) / program.kept, work / program.kept, copy_function=shutil.copyfile
+            )
         _remove_older(program, target.parent)
         work.rename(target)
     finally:
@@ -145,18 +172,21 @@ def _compile(program: Program, work: Path) -> None:
         source = SOURCE / "gobuild" / program.source
         run_logged(["go", "build", *flags, "-o", work / program.name, "."], log, env=env, cwd=source)
         return
+    if program.in_module:
+        path, _, _ = program.package.partition("@")
+        command = ["go", "build", *flags, "-o", work / program.name, path]
+        run_logged(command, log, env=env, cwd=_module_directory(program))
+        return
     # Outside the repository, so that no go.mod of ours is looked at.
     run_logged(["go", "install", *flags, program.package], log, env=env, cwd=work)
     built = next(file for file in work.iterdir() if file.is_file())
     built.rename(work / program.name)
 
 
-def _module_directory() -> Path:
-    answer = run(
-        ["go", "mod", "download", "-json", f"{_TRAINING_OPERATOR_MODULE}@{TRAINING_OPERATOR}"],
-        cwd=Path("/"),
-        timeout=600,
-    )
+def _module_directory(program: Program) -> Path:
+    """Where Go keeps the module's files; fetched if they are not there yet."""
+    _, _, version = program.package.partition("@")
+    answer = run(["go", "mod", "download", "-json", f"{program.module}@{version}"], cwd=Path("/"), timeout=600)
     return Path(json.loads(answer)["Dir"])
 
 

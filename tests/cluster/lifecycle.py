@@ -167,7 +167,7 @@ def _start_parts(machine: processes.Node, subnets: Subnets, made: _Made) -> None
             link_copy(made.unpacked, paths.state / "containerd")
         node.start_containerd(machine, paths.state / "containerd")
         node.start_registry(machine, registry_storage())
-        scratch_images.import_images(machine, binaries)
+        scratch_images.import_images(machine, scratch_images.cluster_images(binaries))
         if made.images:
             preload(machine, made.images)
     with step("control plane"):

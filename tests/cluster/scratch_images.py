@@ -1,4 +1,4 @@
-"""Images that hold one static program and nothing else: pause, CoreDNS, the training-operator.
+"""Images that hold one static program and nothing else: pause, CoreDNS, the training-operator, Kueue.
 
 They are tar files in the format that `docker save` writes, made here because they need no base image and no build tool,
 and imported straight into containerd under the very names that upstream's manifests ask for.
@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING
 from cluster.node import PAUSE_IMAGE
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from cluster.binaries import Binaries
     from cluster.processes import Node
 
@@ -49,8 +51,13 @@ def cluster_images(binaries: Binaries) -> tuple[ScratchImage, ...]:
     )
 
 
-def import_images(node: Node, binaries: Binaries) -> None:
-    for image in cluster_images(binaries):
+def kueue_image(program: Path) -> ScratchImage:
+    """Named by the key of the program: a cluster that runs for long may see a second one."""
+    return ScratchImage(f"localhost/anneal-{program.parent.name}:1", program, "manager", ("/manager",))
+
+
+def import_images(node: Node, images: Iterable[ScratchImage]) -> None:
+    for image in images:
         file = node.paths.state / "image.tar"
         write_archive(image, file)
         node.run(["ctr", "--namespace=k8s.io", "images", "import", file])

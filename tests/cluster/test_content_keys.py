@@ -7,12 +7,13 @@ from pathlib import Path
 import pytest
 
 from cluster import images
-from cluster.binaries import PROGRAMS, Program
+from cluster.binaries import KUEUE, PROGRAMS, Program
 from cluster.layout import REPOSITORY
 from cluster.shell import ClusterError
 
 DIRECTORIES = ("crds", "operator", "trainer-image", "cli", "requirements")
 FILES = ("pyproject.toml", "README.md", "LICENSE", ".dockerignore")
+ALL_PROGRAMS = (*PROGRAMS, KUEUE)
 
 
 @pytest.fixture
@@ -72,7 +73,7 @@ def test_the_two_images_have_names_of_their_own() -> None:
     assert names.trainer.startswith("localhost:5000/anneal-trainer:")
 
 
-@pytest.mark.parametrize("program", PROGRAMS, ids=lambda program: program.name)
+@pytest.mark.parametrize("program", ALL_PROGRAMS, ids=lambda program: program.name)
 def test_a_program_is_built_again_when_go_or_its_version_changes(program: Program) -> None:
     """Another Go, other flags or another module version is another program; the same is the same."""
     key = program.key("go1.26.8")
@@ -84,4 +85,4 @@ def test_a_program_is_built_again_when_go_or_its_version_changes(program: Progra
 
 def test_programs_do_not_share_a_key() -> None:
     """No two programs could overwrite each other."""
-    assert len({program.key("go1.26.8") for program in PROGRAMS}) == len(PROGRAMS)
+    assert len({program.key("go1.26.8") for program in ALL_PROGRAMS}) == len(ALL_PROGRAMS)

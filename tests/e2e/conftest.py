@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from cluster import kueue as real_kueue
 from cluster import lifecycle
 from cluster.containers import kill_container as kill_main_container
 from e2e.harness import Kube, Storage, claim_manifests
@@ -38,6 +39,23 @@ def cluster() -> Iterator[lifecycle.Cluster]:
 def system(cluster: lifecycle.Cluster) -> Kube:
     """The operator, installed by the chart as a user would."""
     return install(cluster, {"progressIntervalSeconds": 1})
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """One process has all tests of the cluster; those that ask for Kueue come last, so that others never met it."""
+    items.sort(key=lambda item: "kueue" in getattr(item, "fixturenames", ()))
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.xdist_group("e2e"))
+
+
+@pytest.fixture(scope="session")
+def kueue(system: Kube, cluster: lifecycle.Cluster) -> Iterator[None]:
+    """The real Kueue, which manages every Job and pod of the tests' namespaces that it is not told to leave alone."""
+    del system  # it is there first, as on a cluster that gets Kueue later
+    real_kueue.install(cluster)
+    yield
+    real_kueue.uninstall(cluster)
 
 
 @pytest.fixture(scope="session")

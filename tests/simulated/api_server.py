@@ -62,13 +62,17 @@ class ApiServer:
         known = await self.get(kind_of(obj), meta(obj)["namespace"], name_of(obj))
         if uid_of(known) != uid:
             raise ConflictError(409, "Conflict", "uid mismatch")
-        merged = self.update({**known, **{key: value for key, value in obj.items() if key != "metadata"}})
+        # Maps are merged one level deep, which is as deep as anything here is applied.
+        parts = {key: value for key, value in obj.items() if key != "metadata"}
+        merged = self.update({**known, **{key: _merged(known.get(key), value) for key, value in parts.items()}})
         self._effect()
         return merged
 
     async def get(self, kind: Kind, namespace: str, name: str) -> Obj:
         self.calls["get"] += 1
         found = self.objects.get((kind, namespace, name))
+        if kind in self.unknown_kinds:
+            raise NotFoundError(404, "", "404 page not found")
         if found is None:
             raise NotFoundError(404, "NotFound", f"{name} not found")
         return found
@@ -76,6 +80,8 @@ class ApiServer:
     async def list_all(self, kind: Kind, namespace: str = "", *, fields: str = "") -> list[Obj]:
         self.calls["list"] += 1
         del fields
+        if kind in self.unknown_kinds:
+            raise NotFoundError(404, "", "404 page not found")
         places = [place for place in self.objects if place[0] == kind and (not namespace or place[1] == namespace)]
         return [self.objects[place] for place in places]
 
@@ -155,3 +161,7 @@ class ApiServer:
 
     def _place(self, kind: Kind, obj: Obj) -> Place:
         return kind, meta(obj).get("namespace", ""), name_of(obj)
+
+
+def _merged(old: Any, new: Any) -> Any:
+    return {**old, **new} if isinstance(old, dict) and isinstance(new, dict) else new

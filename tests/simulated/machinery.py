@@ -10,8 +10,21 @@ from anneal_api.conditions import Outcome
 from anneal_api.meta import ATTEMPT_LABEL, ROLE_LABEL
 from anneal_api.progress import TerminationMessage
 from anneal_api.status import DatasetReport, Output
-from anneal_operator.kinds import JOB, POD, PYTORCH_JOB, Obj, format_time, labels_of, meta, name_of, parse_time, uid_of
+from anneal_operator.kinds import (
+    JOB,
+    POD,
+    PYTORCH_JOB,
+    WORKLOAD,
+    Obj,
+    format_time,
+    labels_of,
+    meta,
+    name_of,
+    parse_time,
+    uid_of,
+)
 from simulated.api_server import ApiServer
+from simulated.queueing import Kueue, alive_without_quota
 
 
 @dataclass(frozen=True)
@@ -51,7 +64,9 @@ class Machinery:
     # By attempt number (1 is the first), then by pod index; the last entry serves all further attempts.
     training: list[list[Run]] = field(default_factory=lambda: [[TRAINED]])
     preparing: list[Run] = field(default_factory=lambda: [PREPARED])
+    kueue: Kueue | None = None
     most_writers: int = 0
+    pods_without_quota: set[str] = field(default_factory=set)
     ticks: int = 0
 
     @property
@@ -63,6 +78,8 @@ class Machinery:
         """One step of everything."""
         self.ticks += 1
         self._collect_garbage()
+        if self.kueue:
+            self.kueue.tick()
         for job in self.api.of(JOB):
             self._job_controller(job)
         if self.ticks % 2:  # slower than the kubelet, so that pods of one attempt end one after the other
@@ -71,6 +88,7 @@ class Machinery:
         for pod in self.api.of(POD):
             self._kubelet(pod)
         self._watch_for_two_writers()
+        self.pods_without_quota.update(alive_without_quota(self.api.of(POD), self.api.of(WORKLOAD)))
 
     def _collect_garbage(self) -> None:
         present = {uid_of(obj) for obj in self.api.objects.values()}

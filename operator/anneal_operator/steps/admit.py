@@ -14,7 +14,7 @@ from anneal_api.words import counted
 from anneal_operator import kueue
 from anneal_operator.attempts import Again, Evidence
 from anneal_operator.draft import Draft
-from anneal_operator.kinds import WORKLOAD, format_time, is_deleting, name_of, parse_time
+from anneal_operator.kinds import WORKLOAD, Obj, format_time, is_deleting, name_of, parse_time
 from anneal_operator.kueue import WorkloadView
 from anneal_operator.manifests import workload as manifest
 from anneal_operator.pods import view as pod_view
@@ -24,7 +24,12 @@ from anneal_operator.world import Amendment, Doomed
 ADMITTED = ConditionType.ADMITTED
 # A wait that is longer than this holds no quota.
 LONG_WAIT = timedelta(seconds=60)
-MISSING = "this cluster has no Kueue (kueue.x-k8s.io/v1beta2): install it, or leave spec.queue out; the job goes on by itself then"
+# With Kueue's types go its objects, one after the other.
+KUEUE_MAY_BE_LEAVING = timedelta(seconds=15)
+MISSING = (
+    "this cluster has no Kueue (kueue.x-k8s.io/v1beta2): install it, or leave spec.queue out; "
+    "the job goes on by itself then"
+)
 _NAMES_SHOWN = 3
 
 
@@ -114,9 +119,7 @@ def _without_workload(draft: Draft, leaving: WorkloadView | None) -> None:
     """None was made yet, or somebody deleted it, and its quota with it."""
     draft.fields["queue"] = QueueReport(name=str(draft.plan.spec.queue))
     if _holds(draft):
-        words = f"Workload {draft.plan.base} was deleted, and its quota with it"
-        draft.eviction = Evidence(Outcome.EVICTED, "WorkloadDeleted", words)
-        _hold(draft, Reason.EVICTED, f"{words}; the job queues again when its pods have ended")
+        _lost(draft)
     elif draft.pause is not None:
         _pauses(draft, draft.pause)
     elif draft.plan.spec.run_policy.suspend:
@@ -125,6 +128,18 @@ def _without_workload(draft: Draft, leaving: WorkloadView | None) -> None:
         _hold(draft, Reason.WAITING_FOR_QUOTA, "its former Workload is being removed")
     else:
         _enqueue(draft)
+
+
+def _lost(draft: Draft) -> None:
+    """Its Workload was deleted: by a person, or since Kueue is being removed, which is known only a little later."""
+    words = f"Workload {draft.plan.base} was deleted, and its quota with it"
+    _hold(draft, Reason.EVICTED, f"{words}; the job queues again when its pods have ended")
+    since = parse_time(draft.conditions[ADMITTED].last_transition_time)
+    assert since is not None, "set just now"
+    if draft.world.now < since + KUEUE_MAY_BE_LEAVING:
+        draft.wake_at(since + KUEUE_MAY_BE_LEAVING)
+    else:
+        draft.eviction = Evidence(Outcome.EVICTED, "WorkloadDeleted", words)
 
 
 def _enqueue(draft: Draft) -> None:
@@ -225,7 +240,7 @@ def _waits(draft: Draft, workload: WorkloadView) -> None:
 
 def _report(workload: WorkloadView) -> QueueReport:
     assignments = ((workload.obj.get("status") or {}).get("admission") or {}).get("podSetAssignments") or []
-    trainer = next((each for each in assignments if each.get("name") == kueue.PODSET), {})
+    trainer: Obj = next((each for each in assignments if each.get("name") == kueue.PODSET), {})
     return QueueReport(
         name=workload.queue,
         cluster_queue=workload.cluster_queue,

@@ -23,7 +23,10 @@ def objections(plan: Plan, queue: QueueFacts | None, classes: Mapping[str, int] 
         yield Reason.UNKNOWN_QUEUE, words
     elif queue.cluster_queue is None:
         behind = (queue.local_queue.get("spec") or {}).get("clusterQueue", "")
-        words = f"spec.queue: LocalQueue {plan.spec.queue!r} leads to ClusterQueue {behind!r}, which does not exist: make it, or name another queue"
+        words = (
+            f"spec.queue: LocalQueue {plan.spec.queue!r} leads to ClusterQueue {behind!r}, which does not exist: "
+            "make it, or name another queue"
+        )
         yield Reason.UNKNOWN_QUEUE, words
     else:
         yield from _resources(plan, queue)
@@ -38,11 +41,11 @@ def _resources(plan: Plan, queue: QueueFacts) -> Iterator[Objection]:
     if not plan.gpus or not wanted or wanted in covered:
         return
     has = ", ".join(sorted(covered)) or "nothing"
-    yield (
-        Reason.QUEUE_LACKS_RESOURCE,
+    words = (
         f"spec.queue: the job asks for {wanted}, and ClusterQueue {name_of(queue.cluster_queue)} behind queue "
-        f"{plan.spec.queue!r} has quota for {has}: name another queue, or have {wanted} added to it",
+        f"{plan.spec.queue!r} has quota for {has}: name another queue, or have {wanted} added to it"
     )
+    yield Reason.QUEUE_LACKS_RESOURCE, words
 
 
 def _priority_class(plan: Plan, classes: Mapping[str, int] | None) -> Iterator[Objection]:
@@ -51,7 +54,5 @@ def _priority_class(plan: Plan, classes: Mapping[str, int] | None) -> Iterator[O
         return
     kind = "WorkloadPriorityClass" if plan.spec.queue else "PriorityClass"
     known = ", ".join(sorted(classes)) or "none"
-    yield (
-        Reason.UNKNOWN_PRIORITY_CLASS,
-        f"spec.priorityClass: this cluster has no {kind} {wanted!r}; it has: {known}",
-    )
+    words = f"spec.priorityClass: this cluster has no {kind} {wanted!r}; it has: {known}"
+    yield Reason.UNKNOWN_PRIORITY_CLASS, words

@@ -22,8 +22,11 @@ RUNNING = ConditionType.RUNNING
 
 def train(draft: Draft) -> bool:
     """True once the job has ended, well or not."""
-    if draft.attempts and draft.attempts[-1].end_time is None and not follow(draft):
-        return False
+    if draft.attempts and draft.attempts[-1].end_time is None:
+        if not follow(draft):
+            return False
+        # What was decided about the quota before this end is decided again.
+        draft.wake_at(draft.world.now)
     if draft.attempts and draft.attempts[-1].outcome is Outcome.SUCCEEDED:
         return _succeeded(draft)
     return _between(draft)

@@ -1,0 +1,257 @@
+"""What a job that queues says and does: while it waits, when it is admitted, and when somebody interferes."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from anneal_operator.errors import ApiError
+from anneal_operator.kinds import (
+    CLUSTER_QUEUE,
+    LOCAL_QUEUE,
+    PENDING_WORKLOADS,
+    PRIORITY_CLASS,
+    PYTORCH_JOB,
+    RESOURCE_FLAVOR,
+    WORKLOAD,
+    WORKLOAD_PRIORITY_CLASS,
+    Obj,
+)
+from anneal_operator.lookups import Lookups
+from simulated.builders import make_job
+from simulated.machinery import TRAINED
+from simulated.process import Simulation, conditions
+from simulated.queueing import Kueue, reserved, workload_of
+
+KUEUE = {WORKLOAD, LOCAL_QUEUE, CLUSTER_QUEUE, RESOURCE_FLAVOR, WORKLOAD_PRIORITY_CLASS}
+
+
+def queued(*, nodes: int = 0, **spec: Any) -> Simulation:
+    """A job that queues for so many nodes."""
+    simulation = Simulation()
+    simulation.machinery.kueue = Kueue(simulation.api, nodes=nodes)
+    simulation.machinery.kueue.install("team-a", "team-b", priorities={"high": 100})
+    simulation.add(make_job(**{"queue": "team-a", **spec}))
+    return simulation
+
+
+def message(simulation: Simulation, kind: str = "Admitted") -> str:
+    """What a condition says."""
+    (found,) = [each for each in simulation.status()["conditions"] if each["type"] == kind]
+    return str(found["message"])
+
+
+async def test_a_waiting_job_says_for_what_since_when_and_behind_whom() -> None:
+    """One sentence answers it all; nothing that costs a GPU exists, and `Ready` is not Stalled."""
+    simulation = queued()
+    simulation.add(make_job("older", uid="uid-older", created=-10, queue="team-a", output={"path": "older"}))
+    await simulation.until("Queued")
+    await simulation.until("Queued", "older")
+    names = [workload_of(simulation.api, simulation.job(name))["metadata"]["name"] for name in ("older", "bot")]
+    items = [
+        {"metadata": {"name": name}, "positionInLocalQueue": place, "positionInClusterQueue": place + 2}
+        for place, name in enumerate(names)
+    ]
+    simulation.api.objects[PENDING_WORKLOADS, "team", "team-a"] = {"items": items}
+    await simulation.run(40)
+    status = simulation.status()
+    assert status["phase"] == "Queued"
+    assert {"position": 4, "ahead": ["older"], "name": "team-a"}.items() <= status["queue"].items()
+    since = status["queue"]["since"]
+    words = f"waits in queue team-a since {since}, place 4 behind older: insufficient unused quota, 1 more needed"
+    assert status["message"] == words
+    assert conditions(status)["Reconciling"][0] == "True"
+    assert not simulation.api.of(PYTORCH_JOB)
+    assert "behind 2 jobs of other queues" in str(simulation.status("older")["message"])
+
+
+async def test_without_the_list_of_those_that_wait_a_job_still_says_why() -> None:
+    """Kueue's visibility API may be switched off."""
+    simulation = queued()
+    simulation.api.unknown_kinds.add(PENDING_WORKLOADS)
+    await simulation.until("Queued")
+    await simulation.run(40)
+    assert "insufficient unused quota" in message(simulation)
+    assert "place" not in message(simulation)
+
+
+async def test_pods_of_an_admitted_job_go_where_its_flavor_is() -> None:
+    """The flavor's labels and tolerations are added to the pool's; status says which flavor it was."""
+    simulation = queued(nodes=1)
+    await simulation.until("Running")
+    (made,) = simulation.api.of(PYTORCH_JOB)
+    spec = made["spec"]["pytorchReplicaSpecs"]["Master"]["template"]["spec"]
+    assert spec["nodeSelector"] == {"gpu": "h100"}
+    assert spec["tolerations"] == [{"key": "gpu"}]
+    status = simulation.status()
+    assert status["queue"]["quotaReserved"] is True
+    assert status["queue"]["flavors"]["cpu"] == "h100"
+    assert message(simulation) == "admitted by ClusterQueue all, flavor h100"
+    assert status["children"]["workload"] == workload_of(simulation.api, simulation.job())["metadata"]["name"]
+
+
+async def test_children_are_never_handed_to_kueue() -> None:
+    """A queue-name label on them would make Kueue queue them a second time."""
+    simulation = queued(nodes=1)
+    await simulation.until("Succeeded")
+    for obj in simulation.api.objects.values():
+        assert not any(key.startswith("kueue.x-k8s.io/") for key in obj["metadata"].get("labels") or {})
+
+
+async def test_the_end_frees_the_quota_and_the_workload_stays_for_its_story() -> None:
+    """Finished, with the job's own last words."""
+    simulation = queued(nodes=1)
+    await simulation.until("Succeeded")
+    (finished,) = [
+        each
+        for each in workload_of(simulation.api, simulation.job())["status"]["conditions"]
+        if each["type"] == "Finished"
+    ]
+    assert (finished["status"], finished["reason"], finished["message"]) == ("True", "Succeeded", "loss 2.0 to 1.0")
+
+
+async def test_without_kueue_a_job_waits_and_goes_on_when_it_is_installed() -> None:
+    """The data is prepared meanwhile; a job without a queue is not concerned."""
+    simulation = queued(nodes=1)
+    simulation.api.unknown_kinds |= KUEUE
+    simulation.add(make_job("free", uid="uid-free", output={"path": "free"}))
+    await simulation.until("Succeeded", "free")
+    await simulation.until("Queued")
+    assert conditions(simulation.status())["Admitted"] == ("False", "WaitingForKueue")
+    assert "install it, or leave spec.queue out" in message(simulation)
+    simulation.api.unknown_kinds -= KUEUE
+    await simulation.until("Succeeded")
+
+
+async def test_what_runs_goes_on_when_kueue_is_removed() -> None:
+    """Its Workload goes with the type; nobody is left who could want the quota."""
+    simulation = queued(nodes=1)
+    simulation.machinery.training = [[replace(TRAINED, seconds=60)]]
+    await simulation.until("Running")
+    simulation.machinery.kueue = None
+    simulation.api.vanish(WORKLOAD, workload_of(simulation.api, simulation.job()))
+    simulation.api.unknown_kinds |= KUEUE
+    await simulation.run(30)
+    assert simulation.status()["phase"] == "Running"
+    assert conditions(simulation.status())["Admitted"] == ("Unknown", "WaitingForKueue")
+    await simulation.until("Succeeded")
+    assert len(simulation.status()["attempts"]) == 1
+
+
+REFUSED = {
+    "unknown-queue": ({"queue": "team-c"}, "UnknownQueue", ["spec.queue", "'team-c'", "team-a, team-b"]),
+    "unknown-priority": ({"priorityClass": "hihg"}, "UnknownPriorityClass", ["WorkloadPriorityClass 'hihg'", "high"]),
+    "no-gpus-in-the-queue": (
+        {"compute": {"pool": "h100", "gpusPerNode": 1}}, "QueueLacksResource", ["nvidia.com/gpu", "cpu, memory", "all"],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("spec", "reason", "words"), REFUSED.values(), ids=REFUSED)
+async def test_what_no_waiting_mends_is_said_before_anything_is_made(
+    spec: dict[str, Any], reason: str, words: list[str]
+) -> None:
+    """Each names the field, what it found, and what there is."""
+    simulation = queued(**spec)
+    cluster_queue = simulation.api.objects[CLUSTER_QUEUE, "", "all"]
+    groups = [{"coveredResources": ["cpu", "memory"]}]
+    simulation.api.update({**cluster_queue, "spec": {"resourceGroups": groups}})
+    await simulation.until("Pending")
+    assert conditions(simulation.status())["Accepted"] == ("False", reason)
+    assert all(word in message(simulation, "Accepted") for word in words), message(simulation, "Accepted")
+    assert not simulation.api.created
+
+
+async def test_an_unknown_priority_class_without_a_queue_is_said_too() -> None:
+    """There it is the PriorityClass of the pods, which admission would refuse one by one."""
+    simulation = Simulation()
+    metadata = {"name": "urgent"}
+    simulation.api.insert({"apiVersion": "scheduling.k8s.io/v1", "kind": PRIORITY_CLASS.name, "metadata": metadata})
+    simulation.add(make_job(priorityClass="high"))
+    await simulation.until("Pending")
+    assert conditions(simulation.status())["Accepted"] == ("False", "UnknownPriorityClass")
+    assert "no PriorityClass 'high'; it has: urgent" in message(simulation, "Accepted")
+
+
+async def test_a_queue_that_never_has_that_much_is_told_from_one_that_is_busy() -> None:
+    """Waiting would be for ever: the sentence says so and what to change."""
+    simulation = queued()
+    await simulation.until("Queued")
+    workload = workload_of(simulation.api, simulation.job())
+    words = "insufficient quota for nvidia.com/gpu in flavor h100, request > maximum capacity (8)"
+    assert simulation.machinery.kueue is not None
+    simulation.machinery.kueue._set(workload, "QuotaReserved", "False", "Pending", words)
+    simulation.machinery.kueue = None
+    await simulation.run(20)
+    assert message(simulation).endswith("the queue never has that much: ask for less, or have its quota raised")
+
+
+async def test_an_edit_before_the_start_asks_anew() -> None:
+    """The Workload stands for what the job asks for, not for what it once did; a learning rate changes nothing."""
+    simulation = queued()
+    await simulation.until("Queued")
+    first = workload_of(simulation.api, simulation.job())
+    simulation.edit(training={"globalBatchSize": 8, "microBatchSize": 4, "learningRate": 1e-3})
+    await simulation.run(30)
+    assert workload_of(simulation.api, simulation.job())["metadata"]["uid"] == first["metadata"]["uid"]
+    simulation.edit(compute={"gpusPerNode": 0, "cpu": "3"})
+    await simulation.run(30)
+    second = workload_of(simulation.api, simulation.job())
+    assert second["metadata"]["uid"] != first["metadata"]["uid"]
+    (podset,) = second["spec"]["podSets"]
+    assert podset["template"]["spec"]["containers"][0]["resources"]["requests"]["cpu"] == "3"
+
+
+async def test_leaving_the_queue_before_the_start_needs_no_quota() -> None:
+    """The Workload goes, and the job starts as one that names no queue."""
+    simulation = queued()
+    await simulation.until("Queued")
+    job = simulation.job()
+    spec = {key: value for key, value in job["spec"].items() if key != "queue"}
+    simulation.api.update({**job, "metadata": {**job["metadata"], "generation": 2}, "spec": spec})
+    await simulation.until("Succeeded")
+    assert not simulation.api.of(WORKLOAD)
+
+
+async def test_quota_is_free_while_data_is_prepared_again() -> None:
+    """An attempt that found its data stale holds no quota until there is something to train on."""
+    simulation = queued(nodes=1)
+    await simulation.until("Running")
+    simulation.edit(runPolicy={"suspend": True})
+    await simulation.until("Suspended")
+    await simulation.run(5)
+    assert not any(map(reserved, simulation.api.of(WORKLOAD)))
+
+
+class Counting:
+    """Answers, and counts how often it was asked."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    async def get(self, *_: object) -> Obj:
+        self.asked += 1
+        return {"metadata": {"name": "team-a"}}
+
+
+async def test_a_queue_is_read_once_for_all_that_wait_in_it() -> None:
+    """Answers are kept for seconds, not longer."""
+    now, cluster = [100.0], Counting()
+    lookups = Lookups(cluster, clock=lambda: now[0])  # type: ignore[arg-type]
+    for _ in range(200):
+        assert await lookups.get(LOCAL_QUEUE, "team", "team-a") is not None
+    assert cluster.asked == 1
+    now[0] += 6
+    await lookups.get(LOCAL_QUEUE, "team", "team-a")
+    assert cluster.asked == 2
+
+
+async def test_a_workload_that_the_server_refuses_is_told() -> None:
+    """Kueue's webhook may have something against it; the job says what, and tries again."""
+    simulation = queued(nodes=1)
+    simulation.api.refuse = lambda obj: ApiError(403, "Forbidden", "no!") if obj["kind"] == "Workload" else None
+    await simulation.until("Queued")
+    assert conditions(simulation.status())["Admitted"] == ("False", "PodRejected")
+    assert "was refused by the API server: no!" in message(simulation)
+    simulation.api.refuse = lambda _obj: None
+    await simulation.until("Succeeded")
