@@ -91,7 +91,7 @@ def test_a_volume_source_is_a_path_below_its_claim(tmp_path: object) -> None:
         local_path("volume://other/a", {})
 
 
-@pytest.mark.parametrize(("text", "value"), [("1", 1), ("500m", 0.5), ("2Gi", 2**31), ("1.5G", 1.5e9)])
+@pytest.mark.parametrize(("text", "value"), [("1", 1), ("500m", 0.5), ("2Gi", 2**31), ("1.5G", 1.5e9), ("3Ki", 3072)])
 def test_quantities_are_read_as_kubernetes_reads_them(text: str, value: float) -> None:
     """Suffixes are decimal without and binary with an i."""
     assert quantity_value(text) == pytest.approx(value)

@@ -18,6 +18,7 @@ from anneal_api.meta import (
     ROLE_TRAINER,
 )
 from anneal_api.status import Attempt
+from anneal_operator.affinity import keep_apart
 from anneal_operator.kinds import PYTORCH_JOB, Obj
 from anneal_operator.manifests import pods
 from anneal_operator.manifests.common import child
@@ -62,13 +63,14 @@ def _role(plan: Plan, nodes: int, placement: Placement) -> pods.Role:
         affinity=_affinity(plan, nodes),
         node_selector={**plan.pool.node_selector, **placement.node_selector},
         tolerations=(*plan.pool.tolerations, *placement.tolerations),
+        processes=max(1, plan.spec.compute.gpus_per_node),
     )
 
 
 def _resources(plan: Plan) -> Obj:
     compute, pool = plan.spec.compute, plan.pool
     gpus = compute.gpus_per_node
-    devices = {pool.resource_name: str(gpus)} if gpus and pool.resource_name else {}
+    devices = {**pool.extra_resources, pool.resource_name: str(gpus)} if gpus and pool.resource_name else {}
     return pods.resources(
         cpu=str(compute.cpu), memory=str(compute.memory), shared_memory=_shared_memory(plan), devices=devices
     )
@@ -107,13 +109,12 @@ def _given(plan: Plan, attempt: Attempt) -> dict[str, str]:
     return given
 
 
-def _affinity(plan: Plan, nodes: int) -> Obj | None:
-    """The pool's zones; several pods prefer different nodes, but a small cluster may put them on one."""
-    affinity = dict(pods.in_zones(plan.pool.zones) or {})
-    if nodes > 1:
-        same_job = {"labelSelector": {"matchLabels": {OWNER_UID_LABEL: plan.uid}}}
-        term = {**same_job, "topologyKey": "kubernetes.io/hostname"}
-        affinity["podAntiAffinity"] = {
-            "preferredDuringSchedulingIgnoredDuringExecution": [{"weight": 100, "podAffinityTerm": term}]
-        }
-    return affinity or None
+def _affinity(plan: Plan, nodes: int) -> Obj:
+    """The pool's own, and its zones; several pods prefer different nodes, but a small cluster may put them on one."""
+    pool = plan.pool
+    affinity = pods.in_zones(pool.zones, pool.affinity.as_manifest() if pool.affinity else None)
+    if nodes == 1:
+        return affinity
+    same_job = {"labelSelector": {"matchLabels": {OWNER_UID_LABEL: plan.uid}}}
+    term = {**same_job, "topologyKey": "kubernetes.io/hostname"}
+    return keep_apart(affinity, {"weight": 100, "podAffinityTerm": term})
