@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from anneal_api import Outcome
+from anneal_api.conditions import ConditionType
 from anneal_api.meta import ENV_GRADIENT_CHECKPOINTING, ENV_MICRO_BATCH_SIZE
 from anneal_api.modelrecord import ModelRecord, record_of
 from anneal_api.progress import ProgressReport, TerminationMessage
@@ -13,9 +14,10 @@ from anneal_operator import draft as drafts
 from anneal_operator.kinds import JOB, PYTORCH_JOB, Obj
 from anneal_operator.placement import Placement
 from anneal_operator.plan import plan_of
+from anneal_operator.pools import NodeGroup
 from anneal_operator.progress import memory
 from anneal_operator.settings import Pool
-from anneal_operator.steps.fit import fitted
+from anneal_operator.steps.fit import fit, fitted
 from anneal_operator.world import World
 from api.llama import shape
 from simulated.builders import START, make_job, make_settings
@@ -130,18 +132,66 @@ async def test_an_attempt_takes_what_fits(
     assert status["memory"]["gradientCheckpointing"] == bool(checkpointing)
 
 
+FOUND = (
+    NodeGroup("NVIDIA-H100-80GB", "nvidia.com/gpu.product", "nvidia.com/gpu", 8, 80.0),
+    NodeGroup("Tesla-T4", "nvidia.com/gpu.product", "nvidia.com/gpu", 4, 1.0),
+)
+
+
+def drafted(made: Obj, **placed: Any) -> drafts.Draft:
+    """A pass at the moment at which an attempt begins, on a cluster with two kinds of GPUs."""
+    pools = {"small": Pool.model_validate({"nodeSelector": {"pool": "small"}, "memoryGiB": 1.4})}
+    draft = drafts.begin(World(made, make_settings(pools=pools), START, node_groups=FOUND))
+    draft.plan = plan_of(made, draft.world.settings, FOUND)
+    draft.fields["models"] = [record_of(shape())]
+    draft.placement = Placement(**placed)
+    return draft
+
+
+@pytest.mark.parametrize(
+    ("labels", "gib", "micro"),
+    [
+        pytest.param({}, 80.0, 24, id="not-placed"),
+        pytest.param({"nvidia.com/gpu.product": "Tesla-T4"}, 1.0, 2, id="found"),
+        pytest.param({"pool": "small", "zone": "a"}, 1.4, 4, id="declared"),
+        pytest.param({"instance": "x"}, 80.0, 24, id="unknown"),
+    ],
+)
+def test_an_attempt_fits_the_flavor_that_it_was_admitted_in(labels: dict[str, str], gib: float, micro: int) -> None:
+    """A job that names no GPUs could get any; the queue decides which, by labels of nodes."""
+    draft = drafted(job(compute={"pool": None}, training={"microBatchSize": "auto"}), node_selector=labels)
+    assert fitted(draft, Attempt(number=1, start_time=draft.now)).micro_batch_size == micro
+    assert draft.value("memory").gpu_gib == gib
+
+
+@pytest.mark.parametrize(
+    ("compute", "goes_on"),
+    [
+        pytest.param({"pool": None}, True, id="any-gpu"),
+        pytest.param({"pool": None, "gpuType": "t4"}, False, id="by-type"),
+        pytest.param({"pool": "tesla-t4"}, False, id="by-name"),
+        pytest.param({"pool": "small"}, False, id="declared"),
+    ],
+)
+def test_a_job_fails_only_where_the_memory_is_certain(compute: dict[str, Any], *, goes_on: bool) -> None:
+    """Larger GPUs may be scaled to zero, unless the job says which ones it gets."""
+    made = job(compute=compute, training={"sequenceLength": 1024 if compute != {"pool": None} else 1 << 20})
+    draft = drafted(made)
+    assert fit(draft) is goes_on
+    assert draft.value("memory").fits is False
+    assert draft.is_true(ConditionType.FAILED) is not goes_on
+    assert [note.reason for note in draft.events] == ["MemoryDoesNotFit"]
+
+
 @pytest.mark.parametrize(
     ("nodes", "expected"),
     [pytest.param(4, (6, None), id="all"), pytest.param(2, (12, 2), id="half"), pytest.param(1, (24, 1), id="one")],
 )
 def test_fewer_nodes_have_larger_shares(nodes: int, expected: tuple[int, int | None]) -> None:
     """The micro batch is chosen anew for the nodes that the queue has quota for; the global batch stays."""
-    compute = {"nodes": 4, "minNodes": 1}
+    compute = {"nodes": 4, "minNodes": 1, "pool": None}
     made = job(compute=compute, training={"microBatchSize": "auto"}, queue="team-queue")
-    draft = drafts.begin(World(made, simulated(80).settings, START))
-    draft.plan = plan_of(made, draft.world.settings)
-    draft.fields["models"] = [record_of(shape())]
-    draft.placement = Placement(nodes=nodes)
+    draft = drafted(made, nodes=nodes)
     attempt = fitted(draft, Attempt(number=1, start_time=draft.now))
     assert (attempt.micro_batch_size, attempt.nodes) == expected
 

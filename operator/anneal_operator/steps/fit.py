@@ -5,6 +5,8 @@ GPU that the job could get, and once more for each attempt, where that was place
 a job fails: nodes with larger GPUs may be scaled to zero.
 """
 
+from collections.abc import Iterator
+
 from anneal_api import fit as fitting
 from anneal_api.conditions import ConditionType, Reason
 from anneal_api.fit import GIB, Asked, Choice, Gpu, Limits
@@ -23,7 +25,7 @@ def fit(draft: Draft) -> bool:
         return True
     choice = _choose(draft, Limits())
     _tell(draft, choice)
-    if choice.fits is not False or not _gpu_is_certain(draft) or draft.plan.spec.compute.memory_fit == "warn":
+    if choice.fits is not False or not draft.plan.gpu_memory_certain or draft.plan.spec.compute.memory_fit == "warn":
         return True
     _failed(draft, fitting.sentence(choice))
     return False
@@ -76,13 +78,24 @@ def _asks_for_auto(draft: Draft) -> bool:
 
 
 def _gpu(draft: Draft) -> Gpu:
-    """What a GPU has where the job goes."""
-    memory = draft.plan.pool.memory_gib if draft.plan.gpus else None
-    return Gpu(int(memory * GIB), f"pool {draft.plan.pool_name}") if memory else fitting.UNKNOWN
+    """What a GPU has where the queue has placed the job, else the roomiest one that it could get."""
+    plan = draft.plan
+    if not plan.gpus:
+        return fitting.UNKNOWN
+    placed = list(_placed(draft)) if not plan.gpu_memory_certain else []
+    memory, where = max(placed, default=(plan.gpu_memory, plan.gpu_memory_source), key=lambda each: each[0] or 0)
+    return Gpu(int(memory * GIB), where) if memory else fitting.UNKNOWN
 
 
-def _gpu_is_certain(draft: Draft) -> bool:
-    return draft.plan.pool.memory_gib is not None
+def _placed(draft: Draft) -> Iterator[tuple[float, str]]:
+    """GiB of the GPUs that the labels of a flavor select: of declared pools, and of nodes that were found."""
+    labels = draft.placement.node_selector
+    for name, pool in draft.plan.settings.pools.items():
+        if pool.memory_gib and pool.node_selector and pool.node_selector.items() <= labels.items():
+            yield pool.memory_gib, f"pool {name}"
+    for group in draft.plan.node_groups:
+        if group.memory and labels.get(group.label) == group.product:
+            yield group.memory, f"{group.product} nodes"
 
 
 def _tell(draft: Draft, choice: Choice) -> None:
