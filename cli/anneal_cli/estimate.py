@@ -107,7 +107,8 @@ def _fit_lines(found: "Found") -> list[str]:
         return [*chosen, f"whether it fits {where} is not known"]
     if choice.fits:
         return [*chosen, f"fits {where}"]
-    return [*chosen, f"does not fit {where}", *(f"  {each}" for each in remedies(choice))]
+    helps = list(remedies(choice)) or ["only GPUs with more memory would help"]
+    return [*chosen, f"does not fit {where}", *(f"  {each}" for each in helps)]
 
 
 def _gib(size: int) -> str:
