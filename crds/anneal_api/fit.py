@@ -153,6 +153,8 @@ def sentence(choice: Choice) -> str:
         return "the memory is not estimated: the model's shape is not known"
     missing = f"without {' and '.join(made.missing)}, which cannot be estimated, " if made.missing else ""
     needs = f"{missing}the job needs {gib(made.peak)} GiB with {_setting(choice)}"
+    if not choice.spec.compute.gpus_per_node:
+        return f"{needs}, for its tensors on CPUs"
     if gpu.size is None:
         return f"{needs}; what a GPU has is not known"
     has = f"a GPU that has {gib(gpu.size)} GiB{f' ({gpu.where})' if gpu.where else ''}"

@@ -279,6 +279,7 @@ async def test_on_cpus_it_is_reported_and_nothing_more() -> None:
     status = await simulation.until("Succeeded")
     assert status["memory"]["estimatedGiB"] > 0
     assert "fits" not in status["memory"]
+    assert status["memory"]["message"].endswith(", for its tensors on CPUs")
     assert not events(simulation, "MemoryUnknown")
     assert [attempt["microBatchSize"] for attempt in status["attempts"]] == [8]
 
