@@ -125,6 +125,7 @@ def test_a_job_goes_through_both_its_pods(storage: Path, pod: Callable[..., Pod]
     assert (code, words.outcome) == (0, "Succeeded")
     assert words.dataset is not None
     assert (words.dataset.rows, words.dataset.types) == (48, ["alpaca"])
+    assert [each.architecture for each in words.models] == ["Qwen3ForCausalLM"]
     code, words, output = pod(made, ANNEAL_ATTEMPT="2").start("train").end()
     assert (code, words.outcome, words.step, words.total_steps) == (0, "Succeeded", 4, 4)
     assert (words.first_loss, words.loss) == (losses(storage)[0], losses(storage)[-1])

@@ -7,7 +7,6 @@ from datetime import timedelta
 
 from anneal_api.conditions import ConditionType, Outcome, Reason
 from anneal_api.progress import TerminationMessage
-from anneal_api.resolve import largest_divisor
 from anneal_api.status import Attempt, Progress
 from anneal_api.words import counted
 from anneal_operator import attempts as policy
@@ -16,6 +15,7 @@ from anneal_operator.draft import Draft
 from anneal_operator.kinds import Obj, format_time, parse_time, uid_of
 from anneal_operator.steps import regroup
 from anneal_operator.steps.common import explain, pods_may_be_late, surroundings
+from anneal_operator.steps.fit import fitted
 from anneal_operator.steps.scene import Scene, in_order, scene
 from anneal_operator.world import Doomed
 
@@ -63,7 +63,7 @@ def _observed(draft: Draft, attempt: Attempt, now: Scene) -> Attempt:
         said = report.report
         draft.fields["progress"] = progress.from_report(said, fallback=draft.value("progress"))
         draft.fields["device"] = said.device or draft.value("device")
-        draft.fields["memory"] = progress.memory(said.peak_memory_bytes) or draft.value("memory")
+        draft.fields["memory"] = progress.memory(said.peak_memory_bytes, known=draft.value("memory"))
         draft.fields["gpu_hours"] = _gpu_hours(draft, [*draft.attempts[:-1], attempt.model_copy(update=update)])
         update |= {"last_step": said.step} if said.step else {}
         update |= {"resumed_from_step": said.resumed_from_step} if said.resumed_from_step is not None else {}
@@ -166,7 +166,7 @@ def _end(draft: Draft, attempt: Attempt, now: Scene) -> None:
     if words:
         draft.fields["progress"] = progress.at_end(words, fallback=draft.value("progress"))
         draft.fields["device"] = words.device or draft.value("device")
-        draft.fields["memory"] = progress.memory(words.peak_memory_bytes) or draft.value("memory")
+        draft.fields["memory"] = progress.memory(words.peak_memory_bytes, known=draft.value("memory"))
         if attempt.outcome is Outcome.SUCCEEDED:
             draft.fields["outputs"] = words.outputs
         update |= _from_words(draft, words)
@@ -244,10 +244,9 @@ def _make(draft: Draft, attempt: Attempt) -> None:
         words = f"attempt {attempt.number} begins when the queue admits the job"
         draft.set(RUNNING, "False", Reason.QUEUED, words)
         return
-    nodes = draft.placement.nodes
-    if nodes is not None and nodes != (attempt.nodes or draft.plan.nodes):
-        # Admitted anew since it was recorded, with another number of nodes.
-        draft.attempts[-1] = fitted(draft, attempt)
+    if draft.placement.nodes is not None and (again := fitted(draft, attempt)) != attempt:
+        # Admitted anew since it was recorded, elsewhere or with another number of nodes.
+        draft.attempts[-1] = again
         draft.wake_at(draft.world.now)
         return
     surroundings(draft, engine.build(draft.plan, attempt, draft.placement))
@@ -255,19 +254,6 @@ def _make(draft: Draft, attempt: Attempt) -> None:
         explain(draft, RUNNING, waiting.Waiting(refusal.reason, refusal.message))
     else:
         draft.set(RUNNING, "False", Reason.STARTING, f"attempt {attempt.number} is being started")
-
-
-def fitted(draft: Draft, attempt: Attempt) -> Attempt:
-    """The attempt on the nodes that there are for it; each process's share of the batch depends on their number."""
-    plan, nodes = draft.plan, draft.placement.nodes
-    wanted = attempt.micro_batch_size or plan.spec.training.micro_batch
-    return attempt.model_copy(
-        update={
-            "micro_batch_size": largest_divisor(plan.share(nodes), wanted),
-            "nodes": None if nodes in (None, plan.nodes) else nodes,
-            "pool": next(iter(draft.placement.flavors.values()), None) or plan.pool_name,
-        }
-    )
 
 
 def _say(draft: Draft, attempt: Attempt, now: Scene) -> None:
