@@ -1,0 +1,224 @@
+"""The blocks of methods that generate while they train: sampling, rewards, and what GRPO and RLOO can be told.
+
+Not here: where answers are generated (the operator's side of `rollout`), the formulas (the trainer's `online_losses`),
+and the rewards themselves (`anneal_trainer.rewards`).
+"""
+
+from typing import Annotated, ClassVar, Final, Literal
+
+from pydantic import Field, StringConstraints
+
+from anneal_api.base import Block, LabelName, ObjectName, Rule, ShortText, bounded
+
+ONLINE: Final = ("grpo", "rloo")
+GrpoLoss = Literal["grpo", "dr_grpo", "dapo", "bnpo", "cispo", "sapo"]
+ColumnName = ShortText
+HttpUrl = Annotated[str, StringConstraints(pattern=r"^https?://[^\s]+$", max_length=1024)]
+
+
+class SamplingSpec(Block):
+    """How answers are drawn from the model."""
+
+    max_tokens: int = Field(
+        default=256, ge=1, le=131_072, description="The most tokens of an answer; a longer one is cut off there."
+    )
+    temperature: float = Field(
+        default=1.0, gt=0, le=10, description="1 draws from the model as it is, which the methods assume."
+    )
+    top_p: float = Field(default=1.0, gt=0, le=1, description="Only the most likely tokens that make up this share.")
+    top_k: int = Field(default=0, ge=0, le=1_000_000, description="Only so many of the most likely tokens; 0: all.")
+    min_p: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="Only tokens that are this likely, of the likelihood of the most likely one.",
+    )
+    stop: list[ShortText] = bounded("Texts that end an answer, beside the end of a turn.", most=8)
+
+
+class GrpoSpec(Block):
+    """Group relative policy optimization (arXiv 2402.03300) and what descends from it."""
+
+    num_generations: int = Field(
+        default=8, ge=2, le=256, description="Answers a prompt, which are compared with each other: the group."
+    )
+    loss: GrpoLoss = Field(
+        default="dapo",
+        description="How the terms of tokens are averaged: grpo (a mean an answer, then over answers), dapo (over all tokens of the step, arXiv 2503.14476), dr_grpo (over the most tokens that there could be, 2503.20783), bnpo (over the tokens of a pass); cispo (2506.13585) clips the weight instead of the term, sapo (2511.20347) does it softly.",
+    )
+    beta: float = Field(
+        default=0.0, ge=0, le=1000, description="Weight of the KL divergence from the reference; 0 needs no reference."
+    )
+    kl_estimator: Literal["k1", "k2", "k3"] = Field(
+        default="k3", description="Of the KL divergence (Schulman, Approximating KL Divergence): k3 is what GRPO takes."
+    )
+    epsilon: float = Field(default=0.2, gt=0, le=10, description="How far the ratio may fall below 1 before it is cut.")
+    epsilon_high: float | None = Field(
+        default=None,
+        gt=0,
+        le=1000,
+        description="How far it may rise above 1. Default: epsilon; DAPO takes 0.28 (section 3.1), cispo 5.",
+    )
+    importance_sampling: Literal["token", "sequence"] = Field(
+        default="token", description="Of what the ratio is: of each token, or of the whole answer (GSPO, 2507.18071)."
+    )
+    scale_rewards: Literal["group", "batch", "none"] = Field(
+        default="group",
+        description="What a reward's distance from its group's mean is divided by: the group's standard deviation, that of the whole batch (2508.08221), or nothing (Dr. GRPO).",
+    )
+    iterations: int = Field(
+        default=1, ge=1, le=64, description="Optimizer steps over each batch of answers (the paper's mu)."
+    )
+    mask_truncated: bool = Field(
+        default=False, description="Answers that were cut off are not trained on (DAPO, section 3.4)."
+    )
+    skip_equal_groups: bool = Field(
+        default=False,
+        description="Groups whose answers all have one reward, which teach nothing, are left out of averages (DAPO, section 3.2).",
+    )
+    sapo_temperature: float = Field(default=1.0, gt=0, le=100, description="sapo: of tokens with a positive advantage.")
+    sapo_temperature_negative: float = Field(default=1.05, gt=0, le=100, description="sapo: of the others.")
+
+
+class RlooSpec(Block):
+    """REINFORCE with leave-one-out baselines (arXiv 2402.14740)."""
+
+    num_generations: int = Field(
+        default=4, ge=2, le=256, description="Answers a prompt; the others of a group are an answer's baseline."
+    )
+    beta: float = Field(
+        default=0.05,
+        ge=0,
+        le=1000,
+        description="Weight of the KL divergence, which is taken off the reward (section 3).",
+    )
+    epsilon: float = Field(default=0.2, gt=0, le=10, description="As of grpo, of the ratio of the whole answer.")
+    epsilon_high: float | None = Field(default=None, gt=0, le=1000, description="Default: epsilon.")
+    normalize_advantages: bool = Field(
+        default=False, description="Advantages of a batch are given mean 0 and standard deviation 1."
+    )
+    iterations: int = Field(default=1, ge=1, le=64, description="Optimizer steps over each batch of answers.")
+    mask_truncated: bool = Field(default=False, description="Answers that were cut off are not trained on.")
+
+
+class MatchReward(Block):
+    """1 where the answer is the expected one, else 0."""
+
+    column: ColumnName = Field(default="answer", description="The data's column with the expected answer.")
+    how: Literal["exact", "math", "contains"] = Field(
+        default="exact",
+        description="exact: the same text, but for white space around it; math: the same number or expression, found where answers are given (\\boxed{}, after ####, or last); contains: anywhere in the answer.",
+    )
+    ignore_case: bool = Field(default=False, description="exact, contains: A is a.")
+
+
+class PatternReward(Block):
+    """1 where a regular expression matches, else 0."""
+
+    pattern: str = Field(
+        min_length=1, max_length=4096, description="As Python's re has it; the dot matches line ends too."
+    )
+    whole: bool = Field(default=True, description="The whole answer must match, not only a part.")
+
+
+class SchemaReward(Block):
+    """1 where the answer is JSON that a schema accepts, 0.5 where it is other JSON, else 0."""
+
+    json_schema: str | None = Field(default=None, max_length=16384, description="The schema, as JSON text.")
+    column: ColumnName | None = Field(
+        default=None, description="The data's column with the schema of each row, instead."
+    )
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            cel="has(self.jsonSchema) != has(self.column)",
+            message="write the schema as jsonSchema, or the column that has it",
+            holds=lambda s: (s.json_schema is None) != (s.column is None),
+        ),
+    )
+
+
+class LengthReward(Block):
+    """1 for answers of so many tokens; less, in proportion, the farther away."""
+
+    least: int = Field(default=0, ge=0, le=1_000_000, description="The fewest tokens that are good.")
+    most: int = Field(default=1_000_000, ge=1, le=1_000_000, description="The most tokens that are good.")
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            cel="self.least <= self.most",
+            message="least is at most most",
+            holds=lambda reward: reward.least <= reward.most,
+            field="least",
+        ),
+    )
+
+
+class FunctionReward(Block):
+    """A Python function: fn(prompts, completions, **columns) -> list[float], plain or async."""
+
+    config_map: ObjectName | None = Field(default=None, description="A ConfigMap of the namespace with the module.")
+    file: str = Field(
+        default="rewards.py",
+        pattern=r"^[A-Za-z0-9_][A-Za-z0-9_./-]*\.py$",
+        max_length=256,
+        description="The module: the ConfigMap's key; without one volume://-like PATH below the job's storage, or for `anneal run` a local file.",
+    )
+    name: str = Field(
+        default="reward", pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=128, description="The function's name in it."
+    )
+    timeout_seconds: int = Field(default=60, ge=1, le=3600, description="The longest that a call may take.")
+
+
+class HttpReward(Block):
+    """A server: POST {prompts, completions, columns} -> {"rewards": [...]}, a number or null an answer."""
+
+    url: HttpUrl = Field(description="Where to. $(NAME) is an environment variable from `secrets`.")
+    timeout_seconds: int = Field(default=60, ge=1, le=3600, description="The longest that a call may take.")
+    retries: int = Field(
+        default=3, ge=0, le=20, description="Tries after the first where it cannot be reached or says 5xx."
+    )
+
+
+class ModelReward(Block):
+    """The score of a reward model, or of any sequence classifier with one label."""
+
+    source: str = Field(
+        min_length=1, max_length=1024, description="hf://, volume:// or job://rlhfjob/NAME, as model.source is written."
+    )
+    revision: ShortText = Field(default="main", description="Branch, tag or commit of an hf:// model.")
+
+
+KINDS: Final = ("match", "pattern", "schema", "length", "function", "http", "model")
+
+
+class RewardSource(Block):
+    """One thing that answers are judged by. The reward of an answer is the weighted sum of all."""
+
+    name: LabelName = Field(description="What it is called in metrics: rewards/NAME.")
+    weight: float = Field(default=1.0, ge=-1000, le=1000, description="Its weight in the sum.")
+    match: MatchReward | None = Field(default=None, description="The expected answer is in a column.")
+    pattern: PatternReward | None = Field(default=None, description="A regular expression.")
+    schema_: Annotated[SchemaReward | None, Field(alias="schema", description="JSON of a schema.")] = None
+    length: LengthReward | None = Field(default=None, description="The number of tokens.")
+    function: FunctionReward | None = Field(default=None, description="A Python function.")
+    http: HttpReward | None = Field(default=None, description="A server.")
+    model: ModelReward | None = Field(default=None, description="A reward model.")
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            cel=f"[{', '.join(f'has(self.{kind})' for kind in KINDS)}].filter(x, x).size() == 1",
+            message=f"write exactly one of {', '.join(KINDS[:-1])} and {KINDS[-1]}",
+            holds=lambda r: sum(getattr(r, _attribute(kind)) is not None for kind in KINDS) == 1,
+        ),
+    )
+
+    @property
+    def kind(self) -> str:
+        """Which of them it is."""
+        return next(kind for kind in KINDS if getattr(self, _attribute(kind)) is not None)
+
+
+def _attribute(kind: str) -> str:
+    # pydantic's own `schema` is taken.
+    return "schema_" if kind == "schema" else kind
