@@ -11,6 +11,7 @@ from pydantic import Field, StringConstraints
 from anneal_api.base import Block, LabelName, ObjectName, Rule, ShortText, bounded
 
 ONLINE: Final = ("grpo", "rloo")
+OnError = Literal["fail", "zero", "skip"]
 GrpoLoss = Literal["grpo", "dr_grpo", "dapo", "bnpo", "cispo", "sapo"]
 ColumnName = ShortText
 HttpUrl = Annotated[str, StringConstraints(pattern=r"^https?://[^\s]+$", max_length=1024)]
@@ -104,7 +105,9 @@ class RlooSpec(Block):
 class MatchReward(Block):
     """1 where the answer is the expected one, else 0."""
 
-    column: ColumnName = Field(default="answer", description="The data's column with the expected answer.")
+    column: ColumnName = Field(
+        default="answer", description="The data's column with the expected answer; null in a row: not judged by this."
+    )
     how: Literal["exact", "math", "contains"] = Field(
         default="exact",
         description="exact: the same text, but for white space around it; math: the same number or expression, found where answers are given (\\boxed{}, after ####, or last); contains: anywhere in the answer.",
@@ -116,7 +119,9 @@ class PatternReward(Block):
     """1 where a regular expression matches, else 0."""
 
     pattern: str = Field(
-        min_length=1, max_length=4096, description="As Python's re has it; the dot matches line ends too."
+        min_length=1,
+        max_length=4096,
+        description="As Python's re has it; the dot matches line ends too. White space around the answer is left out.",
     )
     whole: bool = Field(default=True, description="The whole answer must match, not only a part.")
 
@@ -126,7 +131,7 @@ class SchemaReward(Block):
 
     json_schema: str | None = Field(default=None, max_length=16384, description="The schema, as JSON text.")
     column: ColumnName | None = Field(
-        default=None, description="The data's column with the schema of each row, instead."
+        default=None, description="The data's column with the schema of each row, instead; null: not judged by this."
     )
 
     rules: ClassVar[tuple[Rule, ...]] = (
@@ -139,7 +144,7 @@ class SchemaReward(Block):
 
 
 class LengthReward(Block):
-    """1 for answers of so many tokens; less, in proportion, the farther away."""
+    """1 for answers of so many tokens; less in proportion to 0, at no token and at twice the most."""
 
     least: int = Field(default=0, ge=0, le=1_000_000, description="The fewest tokens that are good.")
     most: int = Field(default=1_000_000, ge=1, le=1_000_000, description="The most tokens that are good.")
@@ -155,12 +160,15 @@ class LengthReward(Block):
 
 
 class FunctionReward(Block):
-    """A Python function: fn(prompts, completions, **columns) -> list[float], plain or async."""
+    """A Python function: fn(prompts, completions, **columns) -> list[float], plain or async.
+
+    It runs in a process of its own, without GPUs. That is no sandbox: it has the job's files, environment and network.
+    """
 
     config_map: ObjectName | None = Field(default=None, description="A ConfigMap of the namespace with the module.")
     file: str = Field(
         default="rewards.py",
-        pattern=r"^[A-Za-z0-9_][A-Za-z0-9_./-]*\.py$",
+        pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*)*\.py$",
         max_length=256,
         description="The module: the ConfigMap's key; without one volume://-like PATH below the job's storage, or for `anneal run` a local file.",
     )
@@ -169,14 +177,23 @@ class FunctionReward(Block):
     )
     timeout_seconds: int = Field(default=60, ge=1, le=3600, description="The longest that a call may take.")
 
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            cel="!has(self.configMap) || !self.file.contains('/')",
+            message="with configMap, file is one of its keys, which hold no '/'",
+            holds=lambda reward: reward.config_map is None or "/" not in reward.file,
+            field="file",
+        ),
+    )
+
 
 class HttpReward(Block):
-    """A server: POST {prompts, completions, columns} -> {"rewards": [...]}, a number or null an answer."""
+    """A server: POST {prompts, completions, columns} -> {"rewards": [...]}, a number an answer."""
 
     url: HttpUrl = Field(description="Where to. $(NAME) is an environment variable from `secrets`.")
     timeout_seconds: int = Field(default=60, ge=1, le=3600, description="The longest that a call may take.")
     retries: int = Field(
-        default=3, ge=0, le=20, description="Tries after the first where it cannot be reached or says 5xx."
+        default=3, ge=0, le=20, description="Tries after the first where it cannot be reached or says 429 or 5xx."
     )
 
 
@@ -197,6 +214,10 @@ class RewardSource(Block):
 
     name: LabelName = Field(description="What it is called in metrics: rewards/NAME.")
     weight: float = Field(default=1.0, ge=-1000, le=1000, description="Its weight in the sum.")
+    on_error: OnError = Field(
+        default="fail",
+        description="What follows where it fails: it raises, takes too long, cannot be reached, or returns another number of values, None or NaN. fail: the job stops, and says why; zero: 0 for the answers concerned; skip: it says nothing of them. Either is counted in rewards/NAME/failures, but for None under skip: a function that judges some rows only.",
+    )
     match: MatchReward | None = Field(default=None, description="The expected answer is in a column.")
     pattern: PatternReward | None = Field(default=None, description="A regular expression.")
     schema_: Annotated[SchemaReward | None, Field(alias="schema", description="JSON of a schema.")] = None

@@ -4,7 +4,8 @@
     ├── UserError          only a change by the user helps; never retried
     │   ├── DataError      65: rows
     │   ├── InputError     66: something named in the manifest is not there or does not load
-    │   └── ConfigError    78: the manifest asks for what cannot be done here
+    │   ├── ConfigError    78: the manifest asks for what cannot be done here
+    │   └── RewardError    65: a reward gives no score for an answer, and its onError is fail
     ├── MemoryShortError   79: out of memory; retried with a smaller micro batch
     ├── StaleDataError     75: prepared data is missing or no longer matches its sources; prepared again
     ├── StoppedError       75: SIGTERM or SIGINT; resumed
@@ -51,6 +52,12 @@ class ConfigError(UserError):
     """A manifest that asks for what cannot be done with this model, data or machine."""
 
     exit_code = CONFIG
+
+
+class RewardError(UserError):
+    """A reward that failed, where its `onError` says that this ends the job."""
+
+    exit_code = DATA
 
 
 class MemoryShortError(TrainerError):

@@ -1,0 +1,137 @@
+"""A server that judges: POST {prompts, completions, columns}, and it answers {"rewards": [...]}.
+
+It is asked again where it cannot be reached, is too slow, or says 429 or 5xx, after 1, 2, 4, … up to 30 seconds. The
+address may hold secrets: messages have it as the manifest does, and what came from the environment is struck out of all
+that the server or a library says. Not here: headers; who needs them writes a function.
+"""
+
+import http.client
+import json
+import re
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from anneal_api.online import HttpReward
+from anneal_trainer.errors import ConfigError
+from anneal_trainer.rewards.scoring import Batch, CallError, Score, checked, shown
+
+_NAMED = re.compile(r"\$\(([A-Za-z_][A-Za-z0-9_]*)\)")
+_MOST_BYTES = 64 * 1024**2
+_CHUNK = 65536
+_LONGEST_PAUSE = 30.0
+_SLOW_DOWN, _SERVER_ERRORS = 429, 500
+
+
+class _AgainError(Exception):
+    """What may go well at another time."""
+
+
+class _StayHere(urllib.request.HTTPRedirectHandler):
+    """A redirected POST would become a GET without the answers."""
+
+    def redirect_request(self, *_: Any) -> None:
+        """Not followed."""
+        return
+
+
+@dataclass(frozen=True)
+class Server:
+    """Where to ask, and how. `secrets` are the values that no message may hold, by the names that they go by."""
+
+    reward: HttpReward
+    url: str
+    secrets: Mapping[str, str]
+    sleep: Callable[[float], None] = time.sleep
+
+    def score(self, batch: Batch) -> list[Score]:
+        """The server's scores; CallError, with nothing secret in it, if it gives none."""
+        question = {
+            "prompts": list(batch.prompts),
+            "completions": list(batch.completions),
+            "columns": {name: list(values) for name, values in batch.columns.items()},
+        }
+        try:
+            return _scores(self._asked(json.dumps(question, default=str).encode()), len(batch))
+        except CallError as error:
+            raise CallError(f"{self.reward.url} {self._hidden(error.what)}", temporary=error.temporary) from None
+
+    def _asked(self, body: bytes) -> bytes:
+        for attempt in range(self.reward.retries + 1):
+            try:
+                return _posted(self.url, body, self.reward.timeout_seconds)
+            except _AgainError as error:
+                if attempt == self.reward.retries:
+                    raise CallError(f"{error}, {attempt + 1} times", temporary=True) from None
+            self.sleep(min(2.0**attempt, _LONGEST_PAUSE))
+        raise AssertionError("the last attempt raises")
+
+    def _hidden(self, text: str) -> str:
+        for name, value in self.secrets.items():
+            if value:
+                text = text.replace(value, f"$({name})")
+        return text
+
+
+def server(reward: HttpReward, name: str, environment: Mapping[str, str]) -> Server:
+    """With the address filled in; ConfigError if the environment has not what it names."""
+    names = _NAMED.findall(reward.url)
+    missing = [each for each in names if each not in environment]
+    if missing:
+        raise ConfigError(
+            f"reward {name}: http.url names $({missing[0]}), which is not in the environment: add a Secret that has "
+            "it to secrets"
+        )
+    # Files that Secrets are made from often end with a line end.
+    secrets = {each: environment[each].strip() for each in names}
+    return Server(reward, _NAMED.sub(lambda found: secrets[found[1]], reward.url), secrets)
+
+
+def _posted(url: str, body: bytes, seconds: float) -> bytes:
+    """The body of the answer, all of it within the time."""
+    deadline = time.monotonic() + seconds
+    try:
+        request = urllib.request.Request(url, data=body, headers={"Content-Type": "application/json"}, method="POST")  # noqa: S310 - the pattern of the field
+        with urllib.request.build_opener(_StayHere).open(request, timeout=seconds) as response:
+            return _read(response, deadline)
+    except urllib.error.HTTPError as error:
+        said = f"answered {error.code} {error.reason}: {shown(_beginning(error))}"
+        if error.code == _SLOW_DOWN or error.code >= _SERVER_ERRORS:
+            raise _AgainError(said) from None
+        raise CallError(said) from None
+    except http.client.InvalidURL as error:
+        raise CallError(f"is not an address: {error}") from None
+    except (OSError, http.client.HTTPException) as error:
+        reason = getattr(error, "reason", error)
+        raise _AgainError(f"cannot be reached: {reason or type(error).__name__}") from None
+
+
+def _read(response: Any, deadline: float) -> bytes:
+    found = b""
+    while chunk := response.read1(_CHUNK):
+        found += chunk
+        if time.monotonic() > deadline:
+            raise TimeoutError("timed out")
+        if len(found) > _MOST_BYTES:
+            raise CallError(f"answered more than {_MOST_BYTES} bytes")
+    return found
+
+
+def _beginning(error: urllib.error.HTTPError) -> str:
+    try:
+        return error.read(_CHUNK).decode(errors="replace")
+    except (OSError, http.client.HTTPException):
+        return ""
+
+
+def _scores(body: bytes, count: int) -> list[Score]:
+    try:
+        answer = json.loads(body)
+    except (ValueError, RecursionError):
+        raise CallError(f"answered no JSON: {shown(body.decode(errors='replace'))}") from None
+    if not isinstance(answer, dict) or "rewards" not in answer:
+        raise CallError(f'answered {shown(json.dumps(answer))}, where {{"rewards": [...]}} is expected')
+    return checked(answer["rewards"], count)

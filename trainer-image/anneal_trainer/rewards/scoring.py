@@ -1,0 +1,123 @@
+"""What a reward is asked, and what it can say: a score, nothing, or that it failed.
+
+Not here: what follows from a failure (`judging`), and any kind of reward.
+"""
+
+import math
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from anneal_api.online import OnError
+from anneal_trainer.errors import ConfigError
+
+# Text, or turns of role and content.
+Prompt = str | list[dict[str, Any]]
+_SHOWN = 300
+_TRACE = 4000
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Answers to be judged, each with its prompt, its length in tokens and the other columns of its row."""
+
+    prompts: Sequence[Prompt]
+    completions: Sequence[str]
+    columns: Mapping[str, Sequence[Any]]
+    lengths: Sequence[int]
+
+    def __len__(self) -> int:
+        """How many answers."""
+        return len(self.completions)
+
+    def column(self, name: str) -> Sequence[Any]:
+        """A column of the data; ConfigError if it has none of that name."""
+        if name not in self.columns:
+            raise ConfigError(absent(name, self.columns))
+        return self.columns[name]
+
+
+def absent(column: str, columns: Collection[str]) -> str:
+    """That there is no such column, and which there are."""
+    return f"the data has no column {column}; beside its prompts it has {', '.join(sorted(columns)) or 'none'}"
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Why one answer has no score. `silent`: the reward said nothing of it, which `onError: skip` takes as it is."""
+
+    what: str
+    silent: bool = False
+
+
+Score = float | None | Fault
+Scorer = Callable[[Batch], list[Score]]
+
+
+class CallError(Exception):
+    """A call that gave no scores at all.
+
+    `cut_off`: it took too long, or its process died. `temporary`: it may go well at another time.
+    """
+
+    def __init__(self, what: str, *, trace: str = "", cut_off: bool = False, temporary: bool = False) -> None:
+        super().__init__(what)
+        self.what = what
+        self.trace = trace[-_TRACE:]
+        self.cut_off = cut_off
+        self.temporary = temporary
+
+
+def _nothing_to_close() -> None:
+    pass
+
+
+@dataclass(frozen=True)
+class Source:
+    """A reward that is ready to be asked."""
+
+    name: str
+    weight: float
+    on_error: OnError
+    score: Scorer
+    close: Callable[[], None] = _nothing_to_close
+
+
+def checked(values: Any, count: int) -> list[Score]:
+    """What a function or a server returned, as scores; CallError if it is not one value an answer."""
+    if not isinstance(values, list):
+        raise CallError(f"returned {described(values)}, where a list of {count} numbers is expected")
+    if len(values) != count:
+        raise CallError(f"returned {len(values)} values for {count} answers")
+    return [_score(value) for value in values]
+
+
+def _score(value: Any) -> Score:
+    if value is None:
+        return Fault("returned None: write onError: skip if it says nothing of some answers", silent=True)
+    if not isinstance(value, int | float):
+        return Fault(f"returned {described(value)}, where a number is expected")
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    return number if math.isfinite(number) else Fault(f"returned {number}, which is no reward")
+
+
+@dataclass(frozen=True)
+class Unfit:
+    """Something that is no number and no list, as its process described it."""
+
+    words: str
+
+
+def described(value: Any) -> str:
+    """The type and the beginning of a value, for a message."""
+    if isinstance(value, Unfit):
+        return value.words
+    return "None" if value is None else f"{type(value).__name__} {shown(repr(value))}"
+
+
+def shown(text: str) -> str:
+    """Not more of a text than a message can hold."""
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
