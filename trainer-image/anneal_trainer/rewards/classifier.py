@@ -15,11 +15,12 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from anneal_api.model import ModelSource
 from anneal_trainer import quiet_libraries
 from anneal_trainer.errors import ConfigError, InputError
-from anneal_trainer.model import check_files, check_head
-from anneal_trainer.rewards.scoring import Batch, Fault, Prompt, Score
+from anneal_trainer.model import check_files, check_head, config_of
+from anneal_trainer.rewards.scoring import Batch, Fault, Prompt, Score, checked
 
 # Of a batch, padding included.
 _TOKENS = 16384
+_KIND = "ForSequenceClassification"
 
 
 class Classifier:
@@ -28,7 +29,7 @@ class Classifier:
     def __init__(self, path: Path, named: ModelSource, *, device: str, bf16: bool) -> None:
         self._named = named
         check_files(path, named)
-        check_head(path, named, "reward")
+        _check_kind(path, named)
         quiet_libraries.hide_bars()
         try:
             self._tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)
@@ -39,18 +40,10 @@ class Classifier:
             if isinstance(error, torch.OutOfMemoryError) or (isinstance(error, OSError) and error.errno is not None):
                 raise
             raise InputError(f"{named}: the model does not load: {error}") from error
-        self._check_labels(model)
         self._model = model.to(device).eval().requires_grad_(requires_grad=False)
         config = model.config.get_text_config()
         self._padding: int | None = config.pad_token_id
         self._longest: int | None = getattr(config, "max_position_embeddings", None)
-
-    def _check_labels(self, model: Any) -> None:
-        if model.config.num_labels != 1:
-            raise InputError(
-                f"{self._named}: it has {model.config.num_labels} labels, where a reward model has one score: write a "
-                "model that method reward made, or another *ForSequenceClassification with one label"
-            )
 
     def score(self, batch: Batch) -> list[Score]:
         """The score of each answer; a fault where the text is longer than the model can read."""
@@ -100,4 +93,15 @@ class Classifier:
         with torch.no_grad():
             logits = self._model(input_ids=ids, attention_mask=mask).logits
         found: list[float] = logits.float().squeeze(-1).tolist()
-        return [score if score == score else Fault("the model's score is NaN") for score in found]  # noqa: PLR0124 - NaN
+        return checked(found, len(rows))
+
+
+def _check_kind(path: Path, named: ModelSource) -> None:
+    """InputError if the model does not give a text one score."""
+    check_head(path, named, "reward")
+    classes = config_of(path).get("architectures") or ["model of no named class"]
+    if not str(classes[0]).endswith(_KIND):
+        raise InputError(
+            f"{named}: it is a {classes[0]}, which scores no texts; write a model that method reward made, or "
+            f"another *{_KIND} with one label"
+        )

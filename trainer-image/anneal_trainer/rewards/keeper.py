@@ -53,8 +53,8 @@ class Child:
             self._connection = None
 
     def _alive(self) -> Connection:
-        # It may have been killed while nobody asked it anything.
-        if self._process is not None and self._process.poll() is not None:
+        # It says nothing that it was not asked for: what can be read now is its end, of a process that was killed.
+        if self._connection is not None and self._connection.poll():
             self.close()
         return self._connection or self._start()
 

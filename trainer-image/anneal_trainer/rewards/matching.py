@@ -13,7 +13,7 @@ from anneal_trainer.rewards.scoring import Batch, CallError, Score, Scorer
 
 # Equality of two expressions cannot be decided in general, and some take all memory (5^5^5^5): what is not shown to be
 # equal within these is not.
-_SECONDS = 10.0
+_SECONDS = 5.0
 _BYTES = 4 * 1024**3
 
 
@@ -38,7 +38,7 @@ def scorer(reward: MatchReward) -> Scorer:
     return score
 
 
-def mathematics(reward: MatchReward, name: str) -> tuple[Scorer, Child]:
+def mathematics(reward: MatchReward, name: str, *, seconds: float = _SECONDS) -> tuple[Scorer, Child]:
     """Of math, and the process that it computes in."""
     check(reward, name)
     child = Child("anneal_trainer.rewards.mathematics", "equal", memory=_BYTES)
@@ -46,7 +46,7 @@ def mathematics(reward: MatchReward, name: str) -> tuple[Scorer, Child]:
     def score(batch: Batch) -> list[Score]:
         expected = [_text(value, reward.column) for value in batch.column(reward.column)]
         questions = [None if e is None else (e, a) for e, a in zip(expected, batch.completions, strict=True)]
-        return each(child, questions, seconds=_SECONDS, cut_off=0.0)
+        return each(child, questions, seconds=seconds, cut_off=0.0)
 
     return score, child
 

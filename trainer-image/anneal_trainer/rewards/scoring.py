@@ -68,10 +68,6 @@ class CallError(Exception):
         self.temporary = temporary
 
 
-def _nothing_to_close() -> None:
-    pass
-
-
 @dataclass(frozen=True)
 class Source:
     """A reward that is ready to be asked."""
@@ -80,7 +76,6 @@ class Source:
     weight: float
     on_error: OnError
     score: Scorer
-    close: Callable[[], None] = _nothing_to_close
 
 
 def checked(values: Any, count: int) -> list[Score]:

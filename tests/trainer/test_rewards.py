@@ -1,0 +1,287 @@
+"""Rewards that compute alone: expected answers, patterns, schemas, lengths; and how several become one number."""
+
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from anneal_api.online import KINDS, MatchReward, PatternReward, RewardSource
+from anneal_trainer.errors import ConfigError, RewardError
+from anneal_trainer.rewards import check, pattern
+from anneal_trainer.rewards.matching import mathematics
+from anneal_trainer.rewards.scoring import Batch, Fault
+from trainer.judges import ask, asking, module, reward
+
+
+def one(folder: Path, source: RewardSource, text: str, /, **columns: Any) -> float | None:
+    """The score of a single answer."""
+    with asking(folder, source) as sources:
+        return ask(sources, [text], **{name: [value] for name, value in columns.items()}).scores["mine"][0]
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected", "answer", "score"),
+    [
+        ({}, "yes", "yes", 1.0),
+        ({}, "yes", "  yes\n", 1.0),
+        ({}, "yes", "Yes", 0.0),
+        ({"ignoreCase": True}, "yes", "YES", 1.0),
+        ({"ignoreCase": True}, "Straße", "STRASSE", 1.0),
+        ({}, "yes", "yes!", 0.0),
+        ({}, 7, "7", 1.0),
+        ({}, None, "anything", None),
+        ({"how": "contains"}, "yes", "I say yes to that", 1.0),
+        ({"how": "contains"}, "yes", "I say YES to that", 0.0),
+        ({"how": "contains", "ignoreCase": True}, "yes", "I say YES to that", 1.0),
+        ({"how": "contains"}, "yes", "no", 0.0),
+        ({"how": "contains"}, None, "no", None),
+    ],
+)
+def test_an_expected_answer_is_found(
+    tmp_path: Path, fields: dict[str, Any], expected: Any, answer: str, score: float | None
+) -> None:
+    """1 where it is as asked for, 0 where not, and nothing where the row expects nothing."""
+    assert one(tmp_path, reward("match", **fields), answer, answer=expected) == score
+
+
+def test_the_expected_answer_may_be_in_another_column(tmp_path: Path) -> None:
+    """By the column's name; one that is not there is an error that no policy hides."""
+    assert one(tmp_path, reward("match", column="gold"), "yes", gold="yes") == 1
+    with pytest.raises(ConfigError, match="reward mine: the data has no column gold; beside its prompts it has answer"):
+        one(tmp_path, reward("match", column="gold", onError="skip"), "yes", answer="yes")
+
+
+def test_an_expected_answer_that_is_no_text_is_told(tmp_path: Path) -> None:
+    """With its type."""
+    with pytest.raises(RewardError, match="cannot compare with column answer: it holds list, where text is expected"):
+        one(tmp_path, reward("match"), "yes", answer=["yes"])
+
+
+MATHS = [
+    ("1/2", r"so it is \boxed{\frac{1}{2}}.", 1),
+    ("1/2", "so it is 0.5", 1),
+    (r"\frac{1}{2}", "#### 0.5", 1),
+    ("72", "3 + 4 is 7\n#### 72\n", 1),
+    ("72", "#### 73", 0),
+    ("a whole solution\n#### 72", r"\boxed{72}", 1),
+    ("1,000", "It is 1000.", 1),
+    ("x^2+2x+1", r"\boxed{(x+1)^2}", 1),
+    ("x^2+2x+1", r"\boxed{(x+2)^2}", 0),
+    ("(1,2)", r"\boxed{(1, 2)}", 1),
+    (r"\{1,2\}", r"\boxed{\{2,1\}}", 1),
+    ("x>3", r"\boxed{x > 3}", 1),
+    ("$1{,}000$", "1000 dollars", 1),
+    ("12 cm", r"\boxed{12\text{ cm}}", 1),
+    ("A", r"\boxed{A}", 1),
+    ("A", r"\boxed{B}", 0),
+    (r"\sqrt{8}", r"first \boxed{1}, no: \boxed{2\sqrt{2}}", 1),
+    ("3.14", r"\boxed{\pi}", 0),
+    ("5", "I do not know", 0),
+    ("5", "", 0),
+    ("5", r"\boxed{5", 0),
+    ("5", r"\boxed{", 0),
+    (5, r"\boxed{5.0}", 1),
+    (None, r"\boxed{5}", None),
+]
+
+
+def test_answers_are_compared_as_mathematics(tmp_path: Path) -> None:
+    """Numbers, expressions, intervals, sets and units, wherever the answer is given."""
+    pytest.importorskip("math_verify")
+    with asking(tmp_path, reward("match", how="math")) as sources:
+        found = ask(sources, [answer for _, answer, _ in MATHS], answer=[wanted for wanted, _, _ in MATHS])
+    wrong = [(case, score) for case, score in zip(MATHS, found.scores["mine"], strict=True) if score != case[2]]
+    assert wrong == []
+
+
+ENDLESS = [
+    r"\boxed{\dfrac{5^{\left(5^{\left(5^{\left(5^5\right)}\right)} - 4\right)} - 5}{16}}",
+    r"\boxed{100000000!}",
+    r"\boxed{" + "(" * 3000 + ")" * 3000 + "}",
+]
+
+
+def test_what_cannot_be_computed_is_not_equal() -> None:
+    """Within seconds, whatever the model writes; the next answer is judged as ever."""
+    pytest.importorskip("math_verify")
+    score, child = mathematics(MatchReward(how="math"), "mine", seconds=2.0)
+    try:
+        begun = time.monotonic()
+        found = score(Batch(["q"] * 4, [*ENDLESS, r"\boxed{7}"], {"answer": ["7"] * 4}, [1] * 4))
+    finally:
+        child.close()
+    assert found == [0, 0, 0, 1]
+    assert time.monotonic() - begun < 60
+
+
+@pytest.mark.parametrize(
+    ("regex", "whole", "answer", "score"),
+    [
+        (r"<think>.*</think>.+", True, "<think>a\nb</think>\n7", 1),
+        (r"<think>.*</think>.+", True, " <think>a</think>7\n", 1),
+        (r"<think>.*</think>.+", True, "well <think>a</think>7", 0),
+        (r"<think>.*</think>", False, "well <think>a</think>7", 1),
+        (r"\d+", True, "", 0),
+        (r"(?i)yes", True, "YES", 1),
+    ],
+)
+def test_a_pattern_matches(tmp_path: Path, regex: str, whole: bool, answer: str, score: float) -> None:
+    """All of the answer or a part of it; the dot is any character."""
+    assert one(tmp_path, reward("pattern", pattern=regex, whole=whole), answer) == score
+
+
+def test_a_pattern_that_takes_for_ever_is_stopped() -> None:
+    """Its answer is a fault that says how long it took, and the next one is matched."""
+    score, child = pattern.scorer(PatternReward(pattern=r"(a+)+b"), "mine", seconds=0.5)
+    try:
+        found = score(Batch(["q"] * 2, ["a" * 40, "aab"], {}, [1, 1]))
+    finally:
+        child.close()
+    assert found == [Fault("took longer than 0.5 s, and was stopped"), 1.0]
+
+
+SCHEMA = '{"type": "object", "required": ["n"], "properties": {"n": {"type": "integer"}}}'
+
+
+@pytest.mark.parametrize(
+    ("answer", "score"),
+    [
+        ('{"n": 1}', 1),
+        (' {"n": 1, "more": []}\n', 1),
+        ('{"n": "1"}', 0.5),
+        ("7", 0.5),
+        ("{n: 1}", 0),
+        ("", 0),
+        ('{"n": NaN}', 0),
+        ("[" * 200_000, 0),
+        ("9" * 10_000, 0),
+    ],
+    ids=["accepted", "spaces", "type", "number", "no-json", "nothing", "nan", "deep", "long-number"],
+)
+def test_json_of_a_schema(tmp_path: Path, answer: str, score: float) -> None:
+    """1 where the schema accepts it, 0.5 for other JSON, else 0."""
+    assert one(tmp_path, reward("schema", jsonSchema=SCHEMA), answer) == score
+
+
+def test_each_row_may_have_its_schema(tmp_path: Path) -> None:
+    """As text or as it stands; a row without one is not judged."""
+    schemas = [SCHEMA, {"type": "integer"}, None]
+    with asking(tmp_path, reward("schema", column="shape")) as sources:
+        assert ask(sources, ["1", "1", "1"], shape=schemas).scores["mine"] == [0.5, 1.0, None]
+
+
+def test_a_schema_fetches_nothing(tmp_path: Path) -> None:
+    """What it refers to elsewhere cannot be resolved, and that is told."""
+    source = reward("schema", jsonSchema='{"$ref": "http://127.0.0.1:9/schema.json"}')
+    with pytest.raises(RewardError, match="Unresolvable"):
+        one(tmp_path, source, "{}")
+
+
+@pytest.mark.parametrize(
+    ("length", "score"),
+    [(0, 0), (5, 0.5), (10, 1), (15, 1), (20, 1), (30, 0.5), (40, 0), (400, 0)],
+)
+def test_lengths_are_judged_by_a_trapezoid(tmp_path: Path, length: int, score: float) -> None:
+    """1 between the bounds, in a straight line to 0 outside."""
+    with asking(tmp_path, reward("length", least=10, most=20)) as sources:
+        assert ask(sources, ["text"], lengths=[length]).rewards == [pytest.approx(score)]
+
+
+def test_any_length_is_good_without_bounds(tmp_path: Path) -> None:
+    """Nothing is divided by a bound of 0."""
+    with asking(tmp_path, reward("length")) as sources:
+        assert ask(sources, ["", "a"], lengths=[0, 9]).rewards == [1, 1]
+
+
+def test_rewards_are_weighted_and_summed(tmp_path: Path) -> None:
+    """What says nothing of an answer has no part in it; where nothing is said, there is no reward."""
+    sources = (
+        reward("match", "right", weight=2.0),
+        reward("match", "near", how="contains", column="part", weight=-0.5),
+    )
+    with asking(tmp_path, *sources) as made:
+        found = ask(made, ["yes", "yes", "yes", "yes"], answer=["yes", "no", None, None], part=["y", None, "e", None])
+    assert found.rewards[:3] == [1.5, 0.0, -0.5]
+    assert math.isnan(found.rewards[3])
+    assert found.scores == {"right": [1, 0, None, None], "near": [1, None, 1, None]}
+    metrics = found.metrics
+    assert (metrics["rewards/right"], metrics["rewards/near"], metrics["rewards/unjudged"]) == (0.5, 1.0, 1.0)
+    assert metrics["rewards/right/failures"] == 0
+    assert 0 <= metrics["rewards/right/seconds"] < 60
+
+
+def test_no_answers_have_no_rewards(tmp_path: Path) -> None:
+    """And nothing is asked."""
+    module(tmp_path, "def reward(**_): raise ValueError")
+    with asking(tmp_path, reward("function")) as sources:
+        found = ask(sources, [])
+    assert (found.rewards, found.scores) == ([], {})
+
+
+def test_rewards_that_wait_do_so_together(tmp_path: Path) -> None:
+    """Two that take half a second each take less than a second."""
+    module(tmp_path, "import time\ndef reward(completions): time.sleep(0.5); return [1.0] * len(completions)")
+    with asking(tmp_path, reward("function", "one"), reward("function", "two")) as sources:
+        begun = time.monotonic()
+        found = ask(sources, ["a"])
+        took = time.monotonic() - begun
+    assert found.rewards == [2]
+    assert took < 0.95
+    assert min(found.seconds.values()) >= 0.5
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        (reward("match", column="gold"), r"reward mine: match.column: the data has no column gold; .* it has answer"),
+        (reward("schema", column="shape"), "reward mine: schema.column: the data has no column shape"),
+        (reward("pattern", pattern="(a"), r"pattern.pattern '\(a' is not a regular expression of Python: missing \)"),
+        (reward("schema", jsonSchema="{"), "reward mine: schema.jsonSchema is not JSON"),
+        (reward("schema", jsonSchema='{"type": "int"}'), "schema.jsonSchema is not a JSON schema: 'int' is not valid"),
+    ],
+    ids=["column", "schema-column", "pattern", "no-json", "no-schema"],
+)
+def test_mistakes_are_told_before_anything_starts(source: RewardSource, words: str) -> None:
+    """By the reward's name and the field."""
+    with pytest.raises(ConfigError, match=words):
+        check([source], ["answer"])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_right_is_let_through(kind: str) -> None:
+    """Of each kind."""
+    if kind == "match":
+        pytest.importorskip("math_verify")
+    needed = {
+        "match": {"how": "math"},
+        "pattern": {"pattern": "a"},
+        "schema": {"jsonSchema": SCHEMA},
+        "http": {"url": "http://judge/$(KEY)"},
+        "model": {"source": "hf://org/name"},
+    }
+    check([reward(kind, **needed.get(kind, {}))], ["answer"])
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({}, "write exactly one of match, pattern, schema, length, function, http and model"),
+        ({"match": {}, "length": {}}, "write exactly one of"),
+        ({"match": {}, "onError": "ignore"}, "'fail', 'zero' or 'skip'"),
+        ({"schema": {}}, "write the schema as jsonSchema, or the column that has it"),
+        ({"length": {"least": 2, "most": 1}}, "least is at most most"),
+        ({"function": {"configMap": "mine", "file": "a/b.py"}}, "file is one of its keys"),
+        ({"function": {"file": "../b.py"}}, "pattern"),
+        ({"function": {"file": "a/../b.py"}}, "pattern"),
+        ({"http": {"url": "ftp://judge"}}, "pattern"),
+    ],
+)
+def test_manifests_that_cannot_be_meant_are_refused(fields: dict[str, Any], words: str) -> None:
+    """With what to write."""
+    with pytest.raises(ValidationError) as caught:
+        RewardSource.model_validate({"name": "mine", **fields})
+    error = caught.value.errors()[0]
+    assert words in f"{error['type']} {error['msg']} {error.get('ctx')}"
