@@ -42,7 +42,7 @@ ANSWERS = ["red", "RED RED RED", "sun moon star tea bread", ""]
 
 
 @pytest.mark.parametrize("padding", [True, False], ids=["padded", "alone"])
-def test_texts_are_scored_as_the_library_scores_them(storage: Path, padding: bool) -> None:
+def test_texts_are_scored_as_the_library_scores_them(storage: Path, *, padding: bool) -> None:
     """Prompt and answer as one text, whatever else is in the batch, and whether the model knows padding or not."""
     path = classifier(storage, padding=padding)
     prompts = [f"Say {n}: " for n in range(4)]
@@ -95,9 +95,11 @@ def test_a_text_that_is_too_long_is_a_failure_of_that_answer(storage: Path) -> N
         found = ask(sources, ["red", "red " * 60], prompts=["Say: "] * 2)
     assert found.scores["mine"][1] is None
     assert found.scores["mine"][0] is not None
-    with asking(storage, reward("model", source="scorer")) as sources:
-        with pytest.raises(RewardError, match=r"reward mine: the text has \d+ tokens, and the model reads 32 \(1 of 2"):
-            ask(sources, ["red", "red " * 60], prompts=["Say: "] * 2)
+    with (
+        asking(storage, reward("model", source="scorer")) as sources,
+        pytest.raises(RewardError, match=r"reward mine: the text has \d+ tokens, and the model reads 32 \(1 of 2"),
+    ):
+        ask(sources, ["red", "red " * 60], prompts=["Say: "] * 2)
 
 
 def test_a_score_that_is_no_number_is_told(storage: Path) -> None:
@@ -110,25 +112,33 @@ def test_a_score_that_is_no_number_is_told(storage: Path) -> None:
     with torch.no_grad():
         model.score.weight.fill_(float("nan"))
     model.save_pretrained(path)
-    with asking(storage, reward("model", source="scorer")) as sources:
-        with pytest.raises(RewardError, match="reward mine: returned nan, which is no reward"):
-            ask(sources, ["red"])
+    with (
+        asking(storage, reward("model", source="scorer")) as sources,
+        pytest.raises(RewardError, match="reward mine: returned nan, which is no reward"),
+    ):
+        ask(sources, ["red"])
 
 
 def test_a_model_of_another_kind_is_refused(storage: Path) -> None:
     """With the reward's name, before anything is generated."""
     classifier(storage, labels=3)
-    with pytest.raises(InputError, match="reward mine: model.source scorer: it is a .* with 3 outputs"):
-        with opened([reward("model", source="scorer")], places(storage)):
-            pass
-    with pytest.raises(
-        InputError, match=r"reward mine: model.source model: it is a Qwen3ForCausalLM, which scores no texts"
+    with (
+        pytest.raises(InputError, match=r"reward mine: model.source scorer: it is a .* with 3 outputs"),
+        opened([reward("model", source="scorer")], places(storage)),
     ):
-        with opened([reward("model", source="model")], places(storage)):
-            pass
-    with pytest.raises(InputError, match="reward mine: model.source nowhere: there is no such directory"):
-        with opened([reward("model", source="nowhere")], places(storage)):
-            pass
+        pass
+    with (
+        pytest.raises(
+            InputError, match=r"reward mine: model.source model: it is a Qwen3ForCausalLM, which scores no texts"
+        ),
+        opened([reward("model", source="model")], places(storage)),
+    ):
+        pass
+    with (
+        pytest.raises(InputError, match=r"reward mine: model.source nowhere: there is no such directory"),
+        opened([reward("model", source="nowhere")], places(storage)),
+    ):
+        pass
 
 
 def test_turns_need_a_template(storage: Path) -> None:
@@ -140,6 +150,8 @@ def test_turns_need_a_template(storage: Path) -> None:
     tokenizer.chat_template = None
     tokenizer.save_pretrained(path)
     (path / "chat_template.jinja").unlink(missing_ok=True)
-    with asking(storage, reward("model", source="scorer")) as sources:
-        with pytest.raises(ConfigError, match="reward mine: .* its tokenizer has no chat template, and the prompts"):
-            ask(sources, ["red"], prompts=[[{"role": "user", "content": "Say red"}]])
+    with (
+        asking(storage, reward("model", source="scorer")) as sources,
+        pytest.raises(ConfigError, match=r"reward mine: .* its tokenizer has no chat template, and the prompts"),
+    ):
+        ask(sources, ["red"], prompts=[[{"role": "user", "content": "Say red"}]])

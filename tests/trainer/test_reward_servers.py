@@ -27,7 +27,7 @@ class Judge(Quiet):
     script: list[tuple[int, Any]]
     seen: list[dict[str, Any]]
 
-    def do_POST(self) -> None:
+    def do_POST(self) -> None:  # noqa: N802 - the library's name
         """The next entry."""
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         self.seen.append({"path": self.path, "type": self.headers["Content-Type"], **body})
@@ -113,34 +113,41 @@ def test_an_answer_that_is_none_is_told_at_once(judge_server: Any, status: int, 
 
 
 def test_single_answers_can_lack_a_score(tmp_path: Path, judge_server: Any) -> None:
-    """null and NaN are told as those of a function are."""
+    """Null and NaN are told as those of a function are."""
     url, handler = judge_server
     handler.script[:] = [(200, '{"rewards": [null, NaN]}')]
-    with asking(tmp_path, reward("http", url=url)) as sources:
-        with pytest.raises(RewardError, match=r"reward mine: returned None.* \(2 of 2 answers; the first is 'a'"):
-            ask(sources, ["a", "b"])
+    with (
+        asking(tmp_path, reward("http", url=url)) as sources,
+        pytest.raises(RewardError, match=r"reward mine: returned None.* \(2 of 2 answers; the first is 'a'"),
+    ):
+        ask(sources, ["a", "b"])
 
 
-def test_a_server_that_cannot_be_reached_is_a_failure_that_may_pass(tmp_path: Path, judge_server: Any) -> None:
+def test_a_server_that_cannot_be_reached_is_a_failure_that_may_pass(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The attempt ends as temporary, so that another one can go on from the last checkpoint."""
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{taken.getsockname()[1]}/"
-    with asking(tmp_path, reward("http", url=url, retries=0)) as sources:
-        with pytest.raises(TemporaryError, match="reward mine: .* cannot be reached: .*Connection refused, 1 times"):
-            ask(sources, ["a"])
+    with (
+        asking(tmp_path, reward("http", url=url, retries=0)) as sources,
+        pytest.raises(TemporaryError, match=r"reward mine: .* cannot be reached: .*Connection refused, 1 times"),
+    ):
+        ask(sources, ["a"])
     with asking(tmp_path, reward("http", url=url, retries=0, onError="skip")) as sources:
         assert ask(sources, ["a"]).scores["mine"] == [None]
 
 
 @pytest.mark.parametrize("drip", [False, True], ids=["silent", "slow"])
-def test_a_server_that_is_too_slow_is_not_waited_for(monkeypatch: pytest.MonkeyPatch, drip: bool) -> None:
+def test_a_server_that_is_too_slow_is_not_waited_for(monkeypatch: pytest.MonkeyPatch, *, drip: bool) -> None:
     """Neither one that says nothing nor one that says a byte now and then."""
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     done = threading.Event()
 
     class Slow(Quiet):
-        def do_POST(self) -> None:
+        def do_POST(self) -> None:  # noqa: N802 - the library's name
             self.send_response(200)
             self.send_header("Content-Length", "100000")
             self.end_headers()
@@ -150,7 +157,7 @@ def test_a_server_that_is_too_slow_is_not_waited_for(monkeypatch: pytest.MonkeyP
 
     with serving(Slow) as url:
         begun = time.monotonic()
-        with pytest.raises(CallError, match="cannot be reached: .*timed out"):
+        with pytest.raises(CallError, match=r"cannot be reached: .*timed out"):
             asked(url, seconds=1)
         done.set()
     assert time.monotonic() - begun < 4
@@ -174,6 +181,8 @@ def test_secrets_are_in_no_message(judge_server: Any) -> None:
 def test_a_name_that_is_not_in_the_environment_is_told(tmp_path: Path) -> None:
     """With where it comes from."""
     source = reward("http", url="http://judge/$(TOKEN)")
-    with pytest.raises(ConfigError, match=r"reward mine: http.url names \$\(TOKEN\), .*: add a Secret that has it"):
-        with opened([source], places(tmp_path, {})):
-            pass
+    with (
+        pytest.raises(ConfigError, match=r"reward mine: http.url names \$\(TOKEN\), .*: add a Secret that has it"),
+        opened([source], places(tmp_path, {})),
+    ):
+        pass

@@ -128,7 +128,7 @@ def test_what_cannot_be_computed_is_not_equal() -> None:
         (r"(?i)yes", True, "YES", 1),
     ],
 )
-def test_a_pattern_matches(tmp_path: Path, regex: str, whole: bool, answer: str, score: float) -> None:
+def test_a_pattern_matches(tmp_path: Path, *, regex: str, whole: bool, answer: str, score: float) -> None:
     """All of the answer or a part of it; the dot is any character."""
     assert one(tmp_path, reward("pattern", pattern=regex, whole=whole), answer) == score
 

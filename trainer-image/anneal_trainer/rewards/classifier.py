@@ -7,7 +7,6 @@ Not here: fetching or merging the model, and an adapter that is not merged.
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
