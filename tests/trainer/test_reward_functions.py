@@ -154,9 +154,11 @@ def ended(process: int) -> bool:
     for _ in range(100):
         try:
             state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
+            threads = list(Path(f"/proc/{process}/task").iterdir())
         except OSError:
             return True
-        if state == "Z":
+        # A process is a zombie before its other threads have gone, and its files with them.
+        if state == "Z" and len(threads) == 1:
             return True
         time.sleep(0.05)
     return False
@@ -236,7 +238,7 @@ def test_a_module_may_import_its_neighbours(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("def reward(:", "function.file rewards.py does not load: raised SyntaxError"),
+        ("def reward(:", "reward mine: function does not start: raised SyntaxError"),
         ("import nothing_of_that_name", "raised ModuleNotFoundError: No module named 'nothing_of_that_name'"),
         (
             "def score(): pass\ndef other(): pass",

@@ -152,6 +152,8 @@ def test_turns_need_a_template(storage: Path) -> None:
     (path / "chat_template.jinja").unlink(missing_ok=True)
     with (
         asking(storage, reward("model", source="scorer")) as sources,
-        pytest.raises(ConfigError, match=r"reward mine: .* its tokenizer has no chat template, and the prompts"),
+        pytest.raises(
+            ConfigError, match=r"reward mine: model.source scorer: its tokenizer has no chat template, and the prompts"
+        ),
     ):
         ask(sources, ["red"], prompts=[[{"role": "user", "content": "Say red"}]])

@@ -1,7 +1,7 @@
 """What answers are judged by: `opened` makes the rewards of a job ready, `judge` asks them.
 
-One module a kind. Functions, patterns, schemas and mathematics run in processes of their
-own (`keeper`): they can hang or fail in ways that training must outlive. Not here: what is learnt from rewards.
+One module a kind. Functions, patterns, schemas and mathematics run in processes of their own (`keeper`): they can hang
+or fail in ways that training must outlive. Not here: what is learnt from rewards.
 """
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -24,7 +24,7 @@ from anneal_trainer.errors import ConfigError
 from anneal_trainer.rewards import function, http, length, matching, pattern, schema
 from anneal_trainer.rewards.judging import Judged, judge
 from anneal_trainer.rewards.keeper import Child
-from anneal_trainer.rewards.scoring import Prompt, Scorer, Source, absent
+from anneal_trainer.rewards.scoring import CallError, Prompt, Scorer, Source, absent
 
 __all__ = ["Judged", "Places", "Prompt", "Source", "check", "judge", "opened"]
 
@@ -77,11 +77,19 @@ def opened(rewards: Sequence[RewardSource], places: Places) -> Iterator[list[Sou
     with ExitStack() as stack:
         sources = []
         for reward in rewards:
-            score, child = _asked(reward, places)
+            score, child = _started(reward, places)
             if child is not None:
                 stack.callback(child.close)
             sources.append(Source(reward.name, reward.weight, reward.on_error, score))
         yield sources
+
+
+def _started(reward: RewardSource, places: Places) -> tuple[Scorer, Child | None]:
+    try:
+        return _asked(reward, places)
+    except CallError as error:
+        words = f"reward {reward.name}: {reward.kind} does not start: {error.what}"
+        raise ConfigError(f"{words}\n{error.trace}" if error.trace else words) from error
 
 
 def _asked(reward: RewardSource, places: Places) -> tuple[Scorer, Child | None]:  # noqa: PLR0911 - a kind each

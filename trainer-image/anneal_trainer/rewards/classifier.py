@@ -48,14 +48,15 @@ class Classifier:
         """The score of each answer; a fault where the text is longer than the model can read."""
         asked = zip(batch.prompts, batch.completions, strict=True)
         ids = [self._ids(prompt, completion) for prompt, completion in asked]
-        scores: list[Score] = [
-            Fault(f"the text has {len(each)} tokens, and the model reads {self._longest}") for each in ids
-        ]
+        scores: list[Score] = [self._too_long(each) for each in ids]
         readable = [i for i, each in enumerate(ids) if self._longest is None or len(each) <= self._longest]
         for group in self._groups(readable, ids):
             for index, score in zip(group, self._scores([ids[i] for i in group]), strict=True):
                 scores[index] = score
         return scores
+
+    def _too_long(self, ids: Sequence[int]) -> Fault:
+        return Fault(f"the text has {len(ids)} tokens, and the model reads {self._longest}")
 
     def _ids(self, prompt: Prompt, completion: str) -> list[int]:
         if isinstance(prompt, str):
@@ -63,7 +64,7 @@ class Classifier:
             return found
         if not self._tokenizer.chat_template:
             raise ConfigError(
-                f"{self._named}: its tokenizer has no chat template, and the prompts are turns: write prompts as text, "
+                f"model.source {self._named.source}: its tokenizer has no chat template, and the prompts are turns: write prompts as text, "
                 "or take a model with a template"
             )
         turns = [*prompt, {"role": "assistant", "content": completion}]

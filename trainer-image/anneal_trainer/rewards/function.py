@@ -7,9 +7,9 @@ sandbox. Its module is loaded when the job begins, so that a mistake there is to
 from pathlib import Path
 
 from anneal_api.online import FunctionReward
-from anneal_trainer.errors import ConfigError, InputError
+from anneal_trainer.errors import InputError
 from anneal_trainer.rewards.keeper import Child
-from anneal_trainer.rewards.scoring import Batch, CallError, Score, Scorer, checked
+from anneal_trainer.rewards.scoring import Batch, Score, Scorer, checked
 
 _OWN = ("prompts", "completions")
 
@@ -19,11 +19,7 @@ def scorer(reward: FunctionReward, name: str, path: Path) -> tuple[Scorer, Child
     if not path.is_file():
         place = f"ConfigMap {reward.config_map}" if reward.config_map else str(path.parent)
         raise InputError(f"reward {name}: function.file {reward.file} is not in {place}")
-    try:
-        child = Child(str(path), reward.name)
-    except CallError as error:
-        words = f"reward {name}: function.file {reward.file} does not load: {error.what}"
-        raise ConfigError(f"{words}\n{error.trace}" if error.trace else words) from error
+    child = Child(str(path), reward.name)
 
     def score(batch: Batch) -> list[Score]:
         columns = {key: list(values) for key, values in batch.columns.items() if key not in _OWN}

@@ -32,11 +32,12 @@ class Judged:
     @property
     def metrics(self) -> dict[str, float]:
         """The mean of each source over what it judged, its failures and seconds, and the answers without a reward."""
-        found = {f"rewards/{name}": _mean(scores) for name, scores in self.scores.items() if _mean(scores) is not None}
+        means = {name: _mean(scores) for name, scores in self.scores.items()}
+        found = {f"rewards/{name}": mean for name, mean in means.items() if mean is not None}
         failed = {f"rewards/{name}/failures": float(count) for name, count in self.failures.items()}
         took = {f"rewards/{name}/seconds": seconds for name, seconds in self.seconds.items()}
         missing = float(sum(math.isnan(reward) for reward in self.rewards))
-        return {**found, **failed, **took, "rewards/unjudged": missing}  # type: ignore[dict-item]
+        return {**found, **failed, **took, "rewards/unjudged": missing}
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 from anneal_trainer.rewards.scoring import CallError, Fault, Score, Unfit
@@ -21,6 +22,8 @@ from anneal_trainer.rewards.scoring import CallError, Fault, Score, Unfit
 # Imports can take long: torch alone takes seconds, from a busy network file system a minute.
 STARTUP_SECONDS = 300
 _ENDING_SECONDS = 5
+# By its file, since its package imports much; with -P, or the modules beside it would hide the standard library's.
+_PROGRAM = Path(__file__).with_name("child.py")
 
 
 class Child:
@@ -60,7 +63,7 @@ class Child:
 
     def _start(self) -> Connection:
         ours, theirs = Pipe()
-        program = [sys.executable, "-u", "-m", "anneal_trainer.rewards.child", str(theirs.fileno()), *self._command]
+        program = [sys.executable, "-P", "-u", str(_PROGRAM), str(theirs.fileno()), *self._command]
         self._process = subprocess.Popen(  # noqa: S603 - our own program
             program,
             stdin=subprocess.DEVNULL,
