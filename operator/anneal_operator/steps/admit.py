@@ -24,6 +24,8 @@ from anneal_operator.world import Amendment, Doomed
 ADMITTED = ConditionType.ADMITTED
 # A wait that is longer than this holds no quota.
 LONG_WAIT = timedelta(seconds=60)
+# Kueue writes nothing onto a Workload that asks for what it has just refused to another one: nobody tells of its place.
+KUEUE_MAY_BE_SILENT = timedelta(seconds=5)
 # With Kueue's types go its objects, one after the other.
 KUEUE_MAY_BE_LEAVING = timedelta(seconds=15)
 MISSING = (
@@ -151,6 +153,7 @@ def _enqueue(draft: Draft) -> None:
         draft.wake_at(draft.world.now + RETRY)
         return
     draft.apply.append(made)
+    draft.wake_at(draft.world.now + KUEUE_MAY_BE_SILENT)
     _hold(draft, Reason.WAITING_FOR_QUOTA, f"enters queue {draft.plan.spec.queue}")
 
 
@@ -187,9 +190,16 @@ def _evicted(draft: Draft, workload: WorkloadView) -> None:
     else:
         _hold(draft, Reason.EVICTED, f"evicted from queue {workload.queue} ({reason}): {message}")
     if _holds(draft):
-        draft.eviction = Evidence(Outcome.EVICTED, reason, f"evicted from queue {workload.queue}: {message or reason}")
+        why = f"{message or reason}{_preemptor(draft, message)}"
+        draft.eviction = Evidence(Outcome.EVICTED, reason, f"evicted from queue {workload.queue}: {why}")
     elif workload.reserved:
         draft.amend.append(Amendment(kueue.given_back(workload, now=draft.now), status=True))
+
+
+def _preemptor(draft: Draft, message: str) -> str:
+    """Who has the quota now, if it is a job of this namespace: Kueue's message has its UID."""
+    name = next((other.name for other in draft.world.neighbours if other.uid in message), None)
+    return f"; preempted by job {name}" if name else ""
 
 
 def _admitted(draft: Draft, workload: WorkloadView) -> None:
@@ -272,7 +282,8 @@ def _waiting_words(draft: Draft, workload: WorkloadView, report: QueueReport) ->
             words += f" behind {shown}" + (f" and {more} more" if more > 0 else "")
         elif report.position > 1:
             words += f" behind {counted(report.position - 1, 'job')} of other queues"
-    why = workload.waits or "Kueue has not looked at it yet"
+    first = (report.position or 1) == 1
+    why = workload.waits or ("Kueue has not looked at it yet" if first else "its turn has not come")
     return f"{words}: {why}{_hint(draft, why)}"
 
 
