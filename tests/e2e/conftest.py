@@ -7,6 +7,7 @@ and removed at the end. A person's current context is never looked at.
 import hashlib
 import os
 import re
+import secrets
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
@@ -124,9 +125,8 @@ def kube(system: Kube, cluster: lifecycle.Cluster, request: pytest.FixtureReques
 
 
 def namespace_of(request: pytest.FixtureRequest) -> str:
-    """A namespace named for the test or file, and for none but it: the one before may still be ending."""
-    name = request.node.name.removesuffix(".py").removeprefix("test_")
-    words = re.sub(r"[^a-z0-9]+", "-", name.lower())[:40].strip("-")
+    """A namespace named for the test, and for none but it: the one of the test before may still be ending."""
+    words = re.sub(r"[^a-z0-9]+", "-", request.node.name.removeprefix("test_").lower())[:40].strip("-")
     return f"e2e-{words}-{hashlib.sha256(request.node.nodeid.encode()).hexdigest()[:5]}"
 
 
@@ -172,19 +172,18 @@ def namespace_with_claim(kube: Kube, cluster: lifecycle.Cluster, make: Callable[
 
 @dataclass(frozen=True)
 class Team:
-    """A namespace that tests of one file share, so that its data is prepared once."""
+    """A namespace that tests share, so that its data is prepared once."""
 
     kube: Kube
     storage: Storage
 
 
-@pytest.fixture(scope="module")
-def team(
-    system: Kube, cluster: lifecycle.Cluster, kueue: None, gpus: int, tiny: Path, request: pytest.FixtureRequest
-) -> Iterator[Team]:
+@pytest.fixture(scope="session")
+def team(system: Kube, cluster: lifecycle.Cluster, kueue: None, gpus: int, tiny: Path) -> Iterator[Team]:
     """A team's namespace beside a real Kueue, on a node with GPUs; tests make queues and jobs of their own names."""
     del kueue, gpus
-    kube = replace(system, namespace=namespace_of(request))
+    # In a cluster that is kept, the one of the session before may still be ending.
+    kube = replace(system, namespace=f"e2e-team-{secrets.token_hex(3)}")
     root = cluster.node.paths.volumes / kube.namespace
     with namespace_with_claim(kube, cluster, lambda: seeded(root / "runs", tiny)) as storage:
         yield Team(kube, storage)

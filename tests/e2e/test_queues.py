@@ -2,35 +2,37 @@
 
 Pods ask for GPUs that the node only says it has, so quotas, the scheduler and the kubelet all count them; they train on
 the CPU, where the same steps give the same losses to the last bit. The tests share a namespace, whose data is prepared
-once; each has queues of its own. Not here: what is killed (`test_queue_faults`).
+once; each has queues of its own. Not here: what comes, goes or is killed (`test_queue_faults`).
 """
 
-import json
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from e2e import queues
 from e2e.conftest import Team
-from e2e.harness import JOB, RLHF, Kube, KubectlError, Storage, condition, small_job
+from e2e.harness import JOB, Kube, KubectlError, condition
 from e2e.queues import queued_job
 from e2e.test_cli import anneal
 from e2e.test_faults import running, trainer_pods
 
 pytestmark = pytest.mark.e2e
 
-LONG = {"maxSteps": 600}
+# Seconds of training: long enough to see its first steps and do something about it.
+LONG = {"maxSteps": 300}
+EIGHT = {"globalBatchSize": 8, "maxSteps": 8}
 
 
 @pytest.fixture
 def kube(team: Team) -> Kube:
-    """The team's namespace; what a test leaves there is deleted, so that it takes nothing from the next one."""
+    """The team's namespace."""
     return team.kube
 
 
 @pytest.fixture(autouse=True)
-def tidy(kube: Kube) -> Any:
+def tidy(kube: Kube) -> Iterator[None]:
     """No job of one test waits, or holds a GPU, in the next."""
     yield
     kube.run("delete", JOB, "--all", "--timeout=30s")
@@ -80,7 +82,9 @@ def waits_again(job: dict[str, Any]) -> bool:
     """Queued, with the reason in words."""
     words = "waits in queue borrower since", "place 1", "insufficient unused quota for nvidia.com/gpu"
     said = condition(job, "Admitted").get("message", "")
-    return job["status"]["phase"] == "Queued" and all(word in said for word in words) and said == job["status"]["message"]
+    return (
+        job["status"]["phase"] == "Queued" and all(word in said for word in words) and said == job["status"]["message"]
+    )
 
 
 @pytest.fixture(scope="module")
@@ -91,9 +95,6 @@ def rivals(team: Team) -> list[dict[str, Any]]:
         kube.apply(*(queued_job(each, "all", training=EIGHT, compute={"nodes": 2}) for each in names))
         jobs = [kube.until_phase(each, "Succeeded", seconds=300) for each in names]
     return sorted(jobs, key=lambda job: job["status"]["attempts"][0]["startTime"])
-
-
-EIGHT = {"globalBatchSize": 8, "maxSteps": 8}
 
 
 def test_two_jobs_that_need_every_gpu_take_turns(rivals: list[dict[str, Any]]) -> None:
@@ -182,7 +183,7 @@ def test_a_job_may_change_its_queue_until_quota_is_reserved(kube: Kube) -> None:
         after = queues.workload_of(kube, "mover")
         assert after["metadata"]["uid"] == before["metadata"]["uid"]
         assert (before["spec"]["queueName"], after["spec"]["queueName"]) == ("full", "free")
-        with pytest.raises(KubectlError, match="set runPolicy.suspend to true first, which gives the quota back"):
+        with pytest.raises(KubectlError, match=r"set runPolicy\.suspend to true first, which gives the quota back"):
             kube.patch("mover", {"queue": "full"})
         kube.run("delete", JOB, "mover", "--timeout=30s")
 
