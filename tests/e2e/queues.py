@@ -99,7 +99,7 @@ def taken(kube: Kube, name: str, *, queue: str, gpus: int, priority: int = 0) ->
         kube.run("delete", WORKLOADS, name, "--ignore-not-found")
 
 
-def queued_job(name: str, queue: str | None, **spec: Any) -> dict[str, Any]:
+def queued_job(name: str, queue: str | None = None, **spec: Any) -> dict[str, Any]:
     """A small job for one GPU of the pool `gpus`: it computes on the CPU, as a pod that finds no CUDA does."""
     compute = {"pool": "gpus", "gpusPerNode": 1} | spec.pop("compute", {})
     named = {"queue": queue} if queue else {}

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.e2e
 def test_kueue_may_come_late_and_stumble(kube: Kube, gpus: int, kueue_comes: Callable[[], None]) -> None:
     """Without it, only jobs that name a queue wait; they go on by themselves when it is there."""
     del gpus
-    kube.apply(queued_job("free", None), queued_job("early", "late"))
+    kube.apply(queued_job("free"), queued_job("early", "late"))
     job = kube.until("early says what it waits for", lambda: waits_for_kueue(kube.job("early")), name="early")
     assert "install it, or leave spec.queue out" in job["status"]["message"]
     kube.until_phase("free", "Succeeded")

@@ -230,7 +230,7 @@ def test_what_a_queue_cannot_serve_is_refused_before_anything_is_made(kube: Kube
         ),
     }
     with queues.applied(kube, *made):
-        kube.apply(*(queued_job(each, None, **spec) for each, (spec, _) in cases.items()))
+        kube.apply(*(queued_job(each, **spec) for each, (spec, _) in cases.items()))
         for each, (_, words) in cases.items():
             job = kube.until_phase(each, "Pending", seconds=30)
             assert words in job["status"]["message"]

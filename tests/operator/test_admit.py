@@ -87,9 +87,25 @@ async def test_a_preempted_job_says_for_whom() -> None:
     simulation.machinery.training = [[replace(TRAINED, seconds=60)], [TRAINED], [TRAINED]]
     await simulation.until("Running")
     simulation.add(make_job("boss", uid="uid-boss", queue="team-a", priorityClass="high", output={"path": "boss"}))
-    await simulation.until("Succeeded", "boss")
+    await simulation.until("Queued")
+    await simulation.run(6)
+    assert conditions(simulation.status())["Admitted"] == ("False", "WaitingForQuota")
+    assert message(simulation).endswith("insufficient unused quota, 1 more needed; preempted by job boss")
     first = simulation.status()["attempts"][0]
     assert first["message"].endswith("(JobUID: uid-boss); preempted by job boss")
+
+
+async def test_a_preempted_job_may_wait_in_another_queue() -> None:
+    """Kueue calls it evicted for as long as it waits; that keeps it from nothing."""
+    simulation = queued(nodes=1)
+    simulation.machinery.training = [[replace(TRAINED, seconds=60)], [replace(TRAINED, seconds=60)], [TRAINED]]
+    await simulation.until("Running")
+    simulation.add(make_job("boss", uid="uid-boss", queue="team-a", priorityClass="high", output={"path": "boss"}))
+    await simulation.until("Queued")
+    simulation.edit(queue="team-b")
+    await simulation.run(20)
+    assert workload_of(simulation.api, simulation.job())["spec"]["queueName"] == "team-b"
+    await simulation.until("Succeeded")
 
 
 async def test_without_the_list_of_those_that_wait_a_job_still_says_why() -> None:

@@ -49,7 +49,7 @@ def admit(draft: Draft) -> bool:
     draft.own(workload=draft.plan.base)
     if workload is None or workload.deleting:
         _without_workload(draft, workload)
-    elif workload.evicted or not workload.active or (_holds(draft) and not workload.admitted):
+    elif not workload.active or _is_to_go(draft, workload):
         _evicted(draft, workload)
     elif _is_outdated(draft, workload) or (draft.pause is not None and not _holds(draft)):
         _take_back(draft, workload)
@@ -58,6 +58,12 @@ def admit(draft: Draft) -> bool:
     else:
         _waits(draft, workload)
     return True
+
+
+def _is_to_go(draft: Draft, workload: WorkloadView) -> bool:
+    """Whether pods or quota are still to be given back. Kueue calls it evicted until it is admitted again."""
+    holds = _holds(draft)
+    return (holds and not workload.admitted) or (workload.evicted is not None and (holds or workload.reserved))
 
 
 def withdraw(draft: Draft) -> None:
@@ -244,6 +250,9 @@ def _waits(draft: Draft, workload: WorkloadView) -> None:
         _hold(draft, Reason.WAITING_FOR_CHECKS, f"quota is reserved; waits for {checks}{_moves_later(draft, workload)}")
     else:
         report = report.model_copy(update=_places(draft, workload))
+        if report.position is None and draft.world.queue and draft.world.queue.pending is not None:
+            # It was asked before Kueue had listed it.
+            draft.wake_at(draft.world.now + KUEUE_MAY_BE_SILENT)
         _hold(draft, Reason.WAITING_FOR_QUOTA, _waiting_words(draft, workload, report))
     draft.fields["queue"] = report
 
@@ -284,7 +293,8 @@ def _waiting_words(draft: Draft, workload: WorkloadView, report: QueueReport) ->
             words += f" behind {counted(report.position - 1, 'job')} of other queues"
     first = (report.position or 1) == 1
     why = workload.waits or ("Kueue has not looked at it yet" if first else "its turn has not come")
-    return f"{words}: {why}{_hint(draft, why)}"
+    after = _preemptor(draft, workload.evicted[1]) if workload.evicted else ""
+    return f"{words}: {why}{after}{_hint(draft, why)}"
 
 
 def _hint(draft: Draft, why: str) -> str:
