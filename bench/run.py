@@ -1,6 +1,6 @@
 """`make bench`: every measurement, one after the other, each with its table and JSON.
 
-run.py [data] [trainer] [alignment] [chat] [estimate] [operator]
+run.py [data] [trainer] [alignment] [chat] [estimate] [admission] [operator]
 """
 
 import sys
@@ -31,6 +31,10 @@ def main(chosen: list[str]) -> None:
         import estimate_start
 
         estimate_start.main()
+    if not chosen or "admission" in chosen:
+        import admission
+
+        admission.main()
     if not chosen or "operator" in chosen:
         import operator_load
 

@@ -9,6 +9,8 @@ from anneal_api import ConditionType, Outcome, Phase, Reason
 from anneal_api.alignment import ALIGNMENT_READS
 from anneal_api.columns import READS
 from anneal_api.conditions import DataReason
+from anneal_operator import pools
+from anneal_operator.settings import Pool, parse_settings
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("helm/**/*.md")])
@@ -79,3 +81,15 @@ def test_every_type_of_judgements_is_in_the_page(family: str) -> None:
     table = (ROOT / "docs/dataset-types.md").read_text().split("## Rows of judgements")[1].split("\n## ")[0]
     for kind in ALIGNMENT_READS[family]:  # type: ignore[index]
         assert f"`{kind}`" in table
+
+
+def test_the_pools_of_the_page_are_what_the_operator_reads() -> None:
+    """Each example of declared pools parses, and the tables name every field of a pool and every label that is read."""
+    page = (ROOT / "docs/pools.md").read_text()
+    examples = [text for text in re.findall(r"(?s)```yaml\n(.*?)```", page) if text.startswith("pools:")]
+    assert len(examples) == 2
+    for text in examples:
+        parse_settings(f"trainerImage: x:1\n{text}", namespace="sys")
+    fields = {str(info.alias) for info in Pool.model_fields.values()}
+    labels = {*pools.PRODUCT_LABELS, pools.INSTANCE_TYPE, *pools.MIB_LABELS, pools.AMD_MEMORY}
+    assert not [name for name in fields | labels if f"`{name}`" not in page]

@@ -1,6 +1,6 @@
 """`anneal estimate`: the memory that a job needs on each GPU, part by part, before one is asked for.
 
-Reads the model's config, no weights and no data. Not here: whether a pool has such GPUs.
+Reads the model's config, no weights and no data. Not here: what GPUs there are (`--gpu-memory` says it).
 """
 
 import json
@@ -21,6 +21,10 @@ def estimate(
     *,
     volume: here.Volume = None,
     name: here.Name = None,
+    gpu_memory: Annotated[
+        float | None,
+        typer.Option("--gpu-memory", min=0, metavar="GIB", help="What a GPU has: tell whether it fits, or what would."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, sizes in bytes.")] = False,
 ) -> None:
     """Estimate the peak memory of a job on each GPU."""
@@ -36,13 +40,14 @@ def estimate(
     if problems:
         raise typer.Exit(exitcodes.USAGE)
     here.need_trainer(("torch", "transformers"))
+    from anneal_api.fit import UNKNOWN, Gpu
     from anneal_trainer import quiet_libraries
     from anneal_trainer.errors import TrainerError
     from anneal_trainer.estimate import of_job
 
     quiet_libraries.apply()
     try:
-        found = of_job(job, volumes)
+        found = of_job(job, volumes, UNKNOWN if gpu_memory is None else Gpu(int(gpu_memory * GIB)))
     except TrainerError as error:
         raise failed(str(error), code=error.exit_code) from error
     for warning in found.warnings:
@@ -52,7 +57,10 @@ def estimate(
 
 def document(found: "Found") -> dict[str, Any]:
     """The estimate for programs."""
-    made = found.estimate
+    from anneal_api.fit import sentence
+
+    made, choice = found.estimate, found.choice
+    fit = {"gpuBytes": choice.gpu.size, "fits": choice.fits, "message": sentence(choice)} if choice.gpu.size else {}
     return {
         "architecture": found.shape.architecture,
         "parameters": made.parameters,
@@ -60,6 +68,10 @@ def document(found: "Found") -> dict[str, Any]:
         "peakBytes": made.peak,
         "allocatedBytes": made.allocated,
         "moment": made.moment,
+        "microBatchSize": choice.micro_batch,
+        "gradientCheckpointing": choice.checkpointing,
+        "tuned": choice.tuned,
+        **fit,
         "parts": [{"name": part.name, "bytes": part.size, "note": part.note} for part in made.parts],
         "missing": list(made.missing),
         "warnings": list(found.warnings),
@@ -77,7 +89,26 @@ def lines(found: "Found") -> list[str]:
     parameters = f"{made.parameters:,} parameters, {made.trained:,} of them trained"
     if found.spec.adapter:
         parameters = f"{made.parameters:,} parameters; {made.trained:,} trained beside them"
-    return [f"{found.shape.architecture}: {parameters}", *table(("PART", "GIB", "WHAT"), [*rows, total])]
+    head = f"{found.shape.architecture}: {parameters}"
+    return [head, *table(("PART", "GIB", "WHAT"), [*rows, total]), *_fit_lines(found)]
+
+
+def _fit_lines(found: "Found") -> list[str]:
+    """Whether it fits, one remedy a line."""
+    from anneal_api.fit import gib, remedies
+
+    choice = found.choice
+    tuned = "gradientCheckpointing on" if choice.checkpointing else "gradientCheckpointing off"
+    chosen = [f"chosen: microBatchSize {choice.micro_batch}, {tuned}"] if choice.tuned else []
+    if choice.gpu.size is None:
+        return []
+    where = f"a GPU of {gib(choice.gpu.size)} GiB"
+    if choice.fits is None:
+        return [*chosen, f"whether it fits {where} is not known"]
+    if choice.fits:
+        return [*chosen, f"fits {where}"]
+    helps = list(remedies(choice)) or ["only GPUs with more memory would help"]
+    return [*chosen, f"does not fit {where}", *(f"  {each}" for each in helps)]
 
 
 def _gib(size: int) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
-from anneal_api.status import Attempt, Condition, JobStatus, QueueReport
+from anneal_api.status import Attempt, Condition, JobStatus, MemoryReport, QueueReport
 from anneal_cli.columns import age, count, duration, pairs, table, timestamp
 from anneal_cli.data_view import data_lines
 
@@ -79,9 +79,25 @@ def _summary(job: dict[str, Any], status: JobStatus, now: datetime) -> list[str]
         ("Queue", status.queue and _queue(status.queue, now)),
         ("GPU-hours", count(status.gpu_hours) if status.gpus else None),
         ("Device", status.device),
-        ("Peak memory", status.memory and status.memory.peak_gib and f"{status.memory.peak_gib:.1f} GiB"),
+        ("Memory", status.memory and _memory(status.memory)),
     ])  # fmt: skip
     return [*head, "", *facts]
+
+
+def _memory(memory: MemoryReport) -> str | None:
+    """What was estimated, what there is, and what was measured."""
+    said = []
+    if memory.estimated_gib is not None:
+        aside = f" without {' and '.join(memory.missing)}" if memory.missing else ""
+        has = f", of {memory.gpu_gib:.1f} GiB a GPU" if memory.gpu_gib else ""
+        said.append(f"{memory.estimated_gib:.1f} GiB estimated{aside}{has}")
+    if memory.fits is False:
+        said.append("does not fit")
+    if memory.tuned:
+        said.append(f"microBatchSize {memory.micro_batch_size} was chosen")
+    if memory.peak_gib:
+        said.append(f"peak {memory.peak_gib:.1f} GiB")
+    return "; ".join(said) or None
 
 
 def _queue(queue: QueueReport, now: datetime) -> str:

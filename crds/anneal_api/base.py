@@ -182,10 +182,10 @@ _UNITS |= {f"{prefix}i": 1024.0**power for power, prefix in enumerate("KMGTP", s
 def quantity_value(quantity: str) -> float:
     """A Kubernetes quantity as a number: bytes for memory, cores for CPU.
 
-    >>> quantity_value("1500m"), quantity_value("2Gi")
-    (1.5, 2147483648.0)
+    >>> quantity_value("1500m"), quantity_value("2Gi"), quantity_value("3Ki")
+    (1.5, 2147483648.0, 3072.0)
     """
-    number = quantity.rstrip("mkMGTPi")
+    number = quantity.rstrip("mkKMGTPi")
     return float(number) * _UNITS[quantity[len(number) :]]
 
 

@@ -35,6 +35,9 @@ NF4_BLOCK, NF4_NESTED_BLOCK, NF4_TABLES = 64, 256, FP32 * (16 + 256 + 1)
 # paged optimizer pages larger ones (`optim/optimizer.py`).
 STATE_BLOCK, STATE_TABLES, SMALLEST_8BIT, SMALLEST_PAGED = 256, 2 * FP32 * 256, 4096, 100_000
 
+# Parts that torch's allocator does not count.
+BESIDE_TENSORS = ("context", "fragmentation")
+
 # Sequences that a row of a micro batch has while gradients are computed: a pair has two.
 _PAIRED = ("dpo", "ipo", "orpo", "simpo", "cpo", "reward")
 
@@ -66,7 +69,7 @@ class Estimate:
     @property
     def allocated(self) -> int:
         """Bytes that torch's allocator has handed out: what `status.memory.peakGiB` will say."""
-        return sum(part.size for part in self.parts if part.name not in ("context", "fragmentation"))
+        return sum(part.size for part in self.parts if part.name not in BESIDE_TENSORS)
 
 
 class Trained(NamedTuple):
@@ -182,7 +185,7 @@ def trained_tensors(spec: JobSpec, shape: ModelShape) -> list[Trained]:
 
 
 def _is_score(weight: Weight, spec: JobSpec) -> bool:
-    return spec.method in SCORING and weight.name.startswith(("score.", "classifier."))
+    return spec.method in SCORING and weight.is_score
 
 
 def _lora(linear: Linear, rank: int) -> list[Trained]:

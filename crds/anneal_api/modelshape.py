@@ -25,6 +25,11 @@ class Weight:
         """How many numbers it has."""
         return prod(self.shape)
 
+    @property
+    def is_score(self) -> bool:
+        """Whether it is of a head that says scores, by the names that the library gives those."""
+        return self.name.startswith(("score.", "classifier."))
+
 
 @dataclass(frozen=True)
 class Linear:

@@ -6,7 +6,7 @@ All problems of a document are reported at once, in the order of their paths. No
 import difflib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
@@ -147,10 +147,14 @@ def _did_you_mean(word: Any, known: list[str]) -> str:
 def _keys_at(loc: Iterable[str | int], model: type[BaseModel]) -> list[str]:
     """The keys that the model at `loc` accepts."""
     current: type[BaseModel] | None = model
+    in_mapping = False
     for part in loc:
-        if isinstance(part, int) or current is None:
+        if isinstance(part, int) or current is None or in_mapping:
+            # An index, or a key that the manifest chose: what follows is below the same model.
+            in_mapping = False
             continue
         fields = {info.alias: info.annotation for info in current.model_fields.values()}
+        in_mapping = get_origin(fields.get(part)) is dict
         current = _model_in(fields.get(part))
     return [] if current is None else sorted(str(info.alias) for info in current.model_fields.values())
 

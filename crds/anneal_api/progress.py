@@ -6,6 +6,7 @@ credential, so these two, and files on the storage, are all it can say.
 
 import bisect
 import json
+from collections.abc import Iterator
 from typing import Literal
 
 from pydantic import Field
@@ -13,6 +14,7 @@ from pydantic import Field
 from anneal_api.base import Record
 from anneal_api.conditions import Outcome
 from anneal_api.meta import TERMINATION_MESSAGE_LIMIT
+from anneal_api.modelrecord import ModelRecord
 from anneal_api.status import DatasetReport, Output, SampleAnswer
 
 TrainerPhase = Literal[
@@ -71,17 +73,22 @@ class TerminationMessage(Record):
     device: str | None = None
     peak_memory_bytes: int | None = None
     dataset: DatasetReport | None = None
+    models: list[ModelRecord] = Field(default_factory=list, description="As `status.models`: what prepare found.")
     outputs: list[Output] = Field(default_factory=list)
     log: str | None = None
 
     def encode(self, limit: int = TERMINATION_MESSAGE_LIMIT) -> str:
-        """JSON of at most `limit` bytes: lists of the report go first, warnings last of them; then the message's end."""
+        """JSON of at most `limit` bytes.
+
+        Lists of the report go first, then its warnings from the last one on, as report.json has them all; then the
+        models, without which nobody knows the memory; then the message's end.
+        """
         record = self
         text = _json(record)
-        for name in ("lengths", "detected", "special_tokens", "dropped", "types", "warnings"):
-            if len(text.encode()) > limit and record.dataset:
-                record = record.model_copy(update={"dataset": record.dataset.model_copy(update={name: []})})
-                text = _json(record)
+        for smaller in _less(self):
+            if len(text.encode()) <= limit:
+                break
+            record, text = smaller, _json(smaller)
         excess = len(text.encode()) - limit
         if excess > 0:
             record = record.model_copy(update={"message": _shortened(record.message, excess)})
@@ -95,6 +102,18 @@ class TerminationMessage(Record):
             return cls.model_validate_json(text)
         except ValueError:
             return None
+
+
+def _less(record: TerminationMessage) -> Iterator[TerminationMessage]:
+    """The record with less and less beside its message."""
+    if dataset := record.dataset:
+        for name in ("lengths", "detected", "special_tokens", "dropped", "types"):
+            dataset = dataset.model_copy(update={name: []})
+            yield record.model_copy(update={"dataset": dataset})
+        for kept in range(len(dataset.warnings) - 1, -1, -1):
+            dataset = dataset.model_copy(update={"warnings": dataset.warnings[:kept]})
+            yield record.model_copy(update={"dataset": dataset})
+    yield record.model_copy(update={"dataset": dataset, "models": []})
 
 
 def _json(record: Record) -> str:

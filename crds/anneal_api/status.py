@@ -10,6 +10,7 @@ from pydantic import Field
 
 from anneal_api.base import Record
 from anneal_api.conditions import Outcome, Phase
+from anneal_api.modelrecord import ModelRecord
 
 Message = Annotated[str, Field(max_length=4096)]
 # Jobs in a row that each start from the adapter of the one before.
@@ -219,6 +220,7 @@ class MemoryReport(Record):
     moment: str | None = Field(default=None, max_length=64, description="When in a step the peak is.")
     parts: list[MemoryPart] = Field(default_factory=list, max_length=24, description="What each part takes then.")
     missing: list[str] = Field(default_factory=list, max_length=8, description="What could not be estimated.")
+    message: Message | None = Field(default=None, description="Whether it fits, in a sentence, and what would.")
     peak_gib: Annotated[
         float | None, Field(alias="peakGiB", description="The most that was allocated while training.")
     ] = None
@@ -313,6 +315,11 @@ class JobStatus(Record):
     )
     dataset: DatasetReport | None = None
     memory: MemoryReport | None = None
+    models: list[ModelRecord] = Field(
+        default_factory=list,
+        max_length=2,
+        description="The shape of the model, then of reference.source, from their configs: what the memory is estimated from.",
+    )
     device: str | None = Field(
         default=None, max_length=128, description="What the trainer computes on: a GPU's name, or cpu."
     )

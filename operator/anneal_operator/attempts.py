@@ -124,7 +124,6 @@ class Again:
     """Another attempt, not before `after`."""
 
     after: datetime
-    micro_batch_size: int | None
     why: str = ""
 
 
@@ -146,32 +145,52 @@ def running_seconds(attempts: Sequence[Attempt], now: datetime) -> float:
     return total
 
 
-def next_step(attempts: Sequence[Attempt], *, max_retries: int, share: int, micro_batch_size: int) -> Again | Over:
-    """What follows the recorded attempts, the last of which did not succeed.
+@dataclass(frozen=True)
+class Retries:
+    """What a job's spec says about trying again. `may_checkpoint`: memoryFit may turn gradientCheckpointing on."""
 
-    `share` is each device's part of the global batch and `micro_batch_size` the spec's: the size of the last attempt
-    is halved after a shortage of memory, to a divisor of the share, so that the global batch stays what it is.
-    """
+    most: int
+    micro_batch_size: int
+    may_checkpoint: bool = False
+
+
+def next_step(attempts: Sequence[Attempt], retries: Retries) -> Again | Over:
+    """What follows the recorded attempts, the last of which did not succeed."""
     last = attempts[-1]
-    size = last.micro_batch_size or micro_batch_size
-    if over := _hopeless(last, size) or _used_up(attempts, max_retries):
+    if over := _hopeless(last, retries) or _used_up(attempts, retries.most):
         return over
-    if last.outcome is Outcome.OUT_OF_MEMORY:
-        size = max(each for each in range(1, size // 2 + 1) if share % each == 0)
     ended = parse_time(last.end_time)
     assert ended is not None
-    return Again(ended + timedelta(seconds=backoff(attempts)), size, last.message or "")
+    return Again(ended + timedelta(seconds=backoff(attempts)), last.message or "")
 
 
-def _hopeless(last: Attempt, size: int) -> Over | None:
+@dataclass(frozen=True)
+class Learnt:
+    """What earlier attempts that ran out of memory leave to the next one: at most half, or checkpointing."""
+
+    micro_batch_size: int | None = None
+    checkpointing: bool = False
+
+
+def learnt(attempts: Sequence[Attempt], retries: Retries) -> Learnt:
+    """From all attempts that have ended so, since a shortage does not pass."""
+    short = [each for each in attempts if each.end_time and each.outcome is Outcome.OUT_OF_MEMORY]
+    if not short:
+        return Learnt()
+    least = min(each.micro_batch_size or retries.micro_batch_size for each in short)
+    return Learnt(max(1, least // 2), checkpointing=least == 1 and retries.may_checkpoint)
+
+
+def _hopeless(last: Attempt, retries: Retries) -> Over | None:
     """An end after which trying again would change nothing."""
     match last.outcome:
         case Outcome.USER_ERROR:
             return Over(Reason.USER_ERROR, last.message or "")
         case Outcome.DEADLINE_EXCEEDED:
             return Over(Reason.DEADLINE_EXCEEDED, last.message or "")
-        case Outcome.OUT_OF_MEMORY if size <= 1:
-            return Over(Reason.OUT_OF_MEMORY, _no_smaller(last))
+        case Outcome.OUT_OF_MEMORY if (last.micro_batch_size or retries.micro_batch_size) <= 1:
+            may = retries.may_checkpoint and not last.gradient_checkpointing
+            return None if may else Over(Reason.OUT_OF_MEMORY, _no_smaller(last))
     return None
 
 

@@ -33,6 +33,7 @@ from anneal_operator.kinds import (
     JOB_KINDS,
     LOCAL_QUEUE,
     NETWORK_POLICY,
+    NODE,
     PENDING_WORKLOADS,
     POD,
     PRIORITY_CLASS,
@@ -68,6 +69,7 @@ _VERBS: Final[Mapping[tuple[Kind, str], tuple[str, ...]]] = {
     (NETWORK_POLICY, ""): ("get", "create", "patch", "delete"),
     (CLAIM, ""): ("get", "create"),
     (STORAGE_CLASS, ""): ("list",),
+    (NODE, ""): ("list",),
     (EVENT, ""): ("list", "create"),
     # kopf: to notice when a watched type appears or goes.
     (CUSTOM_RESOURCE, ""): ("list", "watch"),
@@ -140,6 +142,12 @@ class Cluster:
         items: list[Obj] = answer.get("items") or []
         return items
 
+    async def list_nodes(self) -> list[Obj]:
+        """The nodes as the API server last knew them, without what makes them heavy: its answer comes from memory."""
+        answer = await self._request("list", NODE, NODE.path(), query={"resourceVersion": "0"}, without=_HEAVY_IN_NODES)
+        items: list[Obj] = answer.get("items") or []
+        return items
+
     async def delete(self, kind: Kind, obj: Obj) -> Obj:
         """Delete exactly this object and, in the background, what it owns."""
         body = {
@@ -158,6 +166,7 @@ class Cluster:
     async def _request(
         self, verb: str, kind: Kind, path: str, *,
         body: Obj | None = None, query: Mapping[str, str] | None = None, subresource: str = "",
+        without: frozenset[str] = frozenset(),
     ) -> Obj:  # fmt: skip
         resource = f"{kind.plural}/{subresource}" if subresource else kind.plural
         if (kind.group, resource, verb) not in PERMISSIONS:
@@ -174,7 +183,7 @@ class Cluster:
                 timeout=_TIMEOUT,
             ) as response:
                 code = str(response.status)
-                return _answer(response.status, await response.read())
+                return _answer(response.status, await response.read(), without)
         finally:
             metrics.api_call(verb, resource, code, time.perf_counter() - began)
 
@@ -184,10 +193,18 @@ _CONTENT_TYPES = {"patch": "application/apply-patch+yaml"}
 _TIMEOUT = aiohttp.ClientTimeout(total=REQUEST_TIMEOUT)
 
 
-def _answer(status: int, content: bytes) -> Obj:
-    """The object in a response; the server's own words in an error."""
+# Thousands of nodes are parsed at once: what nobody reads is dropped object by object, before it adds up.
+_HEAVY_IN_NODES = frozenset({"managedFields", "annotations", "images", "nodeInfo", "volumesInUse", "volumesAttached"})
+
+
+def _answer(status: int, content: bytes, without: frozenset[str] = frozenset()) -> Obj:
+    """The object in a response, without the keys that are not wanted anywhere in it; in an error the server's words."""
+
+    def thin(obj: Obj) -> Obj:
+        return {key: value for key, value in obj.items() if key not in without}
+
     try:
-        document: Any = json.loads(content)
+        document: Any = json.loads(content, object_hook=thin if without else None)
     except ValueError:
         document = {}
     if status < HTTPStatus.BAD_REQUEST:

@@ -42,6 +42,7 @@ from anneal_operator.kinds import (
 )
 from anneal_operator.lookups import Lookups
 from anneal_operator.neighbours import Neighbour
+from anneal_operator.nodes import NodeCache
 from anneal_operator.queue import KeyedQueue
 from anneal_operator.reconcile import reconcile
 from anneal_operator.recorder import Recorder
@@ -76,9 +77,11 @@ class Controller:
     reports: dict[str, Report] = field(default_factory=dict)
     recorder: Recorder = field(init=False)
     lookups: Lookups = field(init=False)
+    nodes: NodeCache = field(init=False)
 
     def __post_init__(self) -> None:
         self.lookups = Lookups(self.cluster, clock=lambda: self.clock().timestamp())
+        self.nodes = NodeCache(self.cluster, self.settings.pools)
         self.recorder = Recorder(self.cluster, self.clock)
 
     async def work(self, workers: int = WORKERS) -> None:
@@ -122,7 +125,13 @@ class Controller:
         now = self.clock()
         report = self.reports.get(uid_of(job))
         world = await gather(
-            job, store=self.store, lookups=self.lookups, settings=self.settings, now=now, report=report
+            job,
+            store=self.store,
+            lookups=self.lookups,
+            nodes=self.nodes,
+            settings=self.settings,
+            now=now,
+            report=report,
         )
         decision = await self._decide(world)
         self.store.seen_departed(uid_of(job), world.children.departed_pods)

@@ -2,7 +2,8 @@
 
 On demand are read: the storage claim where its access modes matter, storage classes where a claim must be made, the
 newest warning Events of what does not start, and a finished job's unwatched children when their time has come. Each is
-rare, so that reading it costs less than watching it, and less privilege.
+rare, so that reading it costs less than watching it, and less privilege. Nodes change every few seconds and matter to
+jobs with GPUs alone: they are listed once for all jobs, now and then.
 """
 
 from collections.abc import AsyncIterator, Iterable, Mapping
@@ -32,6 +33,7 @@ from anneal_operator.kinds import (
 )
 from anneal_operator.kueue import QueueFacts
 from anneal_operator.lookups import Lookups
+from anneal_operator.nodes import NodeCache
 from anneal_operator.plan import Plan, plan_of
 from anneal_operator.queue_facts import priority_classes, queue_facts
 from anneal_operator.settings import Settings
@@ -44,7 +46,14 @@ _DEFAULT_CLASS = "storageclass.kubernetes.io/is-default-class"
 
 
 async def gather(
-    job: Obj, *, store: Store, lookups: Lookups, settings: Settings, now: datetime, report: Report | None
+    job: Obj,
+    *,
+    store: Store,
+    lookups: Lookups,
+    nodes: NodeCache,
+    settings: Settings,
+    now: datetime,
+    report: Report | None,
 ) -> World:
     """The world around one job."""
     cluster, neighbours = lookups.cluster, store.neighbours(meta(job)["namespace"])
@@ -56,6 +65,7 @@ async def gather(
         children=await _children(job, store, cluster),
         neighbours=neighbours,
         storage=await _storage(job, cluster, settings),
+        node_groups=await nodes.groups(now) if _wants_gpus(job) else (),
         queue=queue,
         priority_classes=classes,
         workload_names={base_name(each.name, each.uid): each.name for each in neighbours} if queue else {},
@@ -67,7 +77,7 @@ async def _queue(job: Obj, store: Store, lookups: Lookups) -> tuple[QueueFacts |
     """What the spec names of queues and priorities, while that matters."""
     spec = job.get("spec") or {}
     name, priority = spec.get("queue"), spec.get("priorityClass")
-    if true_condition(job, "Succeeded", "Failed") and not _is_corrected(job):
+    if _is_over(job):
         return None, None
     classes = await priority_classes(lookups, queued=bool(name)) if priority else None
     if not name:
@@ -96,6 +106,16 @@ async def _children(job: Obj, store: Store, cluster: Cluster) -> Children:
         config_maps=tuple(found.get(CONFIG_MAP, ())),
         network_policies=tuple(found.get(NETWORK_POLICY, ())),
     )
+
+
+def _wants_gpus(job: Obj) -> bool:
+    """Whether nodes with GPUs matter to it; they are not asked for by a job that has ended, or computes on CPUs."""
+    compute = (job.get("spec") or {}).get("compute") or {}
+    return compute.get("gpusPerNode") != 0 and not _is_over(job)
+
+
+def _is_over(job: Obj) -> bool:
+    return true_condition(job, "Succeeded", "Failed") is not None and not _is_corrected(job)
 
 
 def _has_ttl(job: Obj) -> bool:

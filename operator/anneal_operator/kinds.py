@@ -57,6 +57,7 @@ PENDING_WORKLOADS: Final = Kind(
 )
 PRIORITY_CLASS: Final = Kind("scheduling.k8s.io", "v1", "priorityclasses", "PriorityClass")
 STORAGE_CLASS: Final = Kind("storage.k8s.io", "v1", "storageclasses", "StorageClass")
+NODE: Final = Kind("", "v1", "nodes", "Node")
 EVENT: Final = Kind("events.k8s.io", "v1", "events", "Event")
 CUSTOM_RESOURCE: Final = Kind("apiextensions.k8s.io", "v1", "customresourcedefinitions", "CustomResourceDefinition")
 
@@ -66,7 +67,7 @@ WATCHED_CHILDREN: Final = (JOB, PYTORCH_JOB, POD, WORKLOAD)
 JOB_KINDS: Final = (FINE_TUNE_JOB, RLHF_JOB)
 WATCHED: Final = (*JOB_KINDS, *WATCHED_CHILDREN)
 _READ: Final = (
-    STORAGE_CLASS, EVENT, CUSTOM_RESOURCE, PRIORITY_CLASS, LOCAL_QUEUE, CLUSTER_QUEUE, RESOURCE_FLAVOR,
+    STORAGE_CLASS, NODE, EVENT, CUSTOM_RESOURCE, PRIORITY_CLASS, LOCAL_QUEUE, CLUSTER_QUEUE, RESOURCE_FLAVOR,
     WORKLOAD_PRIORITY_CLASS,
 )  # fmt: skip
 KINDS: Final = {(kind.api_version, kind.name): kind for kind in (*WATCHED, CLAIM, CONFIG_MAP, NETWORK_POLICY, *_READ)}

@@ -6,6 +6,7 @@ Not here: what follows from them (`steps.accept`, `steps.origin`, `steps.prepare
 from dataclasses import dataclass
 
 from anneal_api.conditions import ConditionType, Reason
+from anneal_api.modelrecord import ModelRecord
 from anneal_api.origin import Made, address
 from anneal_api.status import DatasetReport, JobStatus
 from anneal_operator.kinds import Obj, meta, name_of, uid_of
@@ -30,6 +31,8 @@ class Neighbour:
     accepted: bool = False
     refused_for_output: bool = False
     dataset: DatasetReport | None = None
+    # The shapes of its models.
+    models: tuple[ModelRecord, ...] = ()
     # The job:// sources that it waits for itself.
     wants: tuple[str, ...] = ()
     succeeded: bool = False
@@ -78,6 +81,7 @@ def neighbour(job: Obj) -> Neighbour:
         accepted=ConditionType.ACCEPTED in holds,
         refused_for_output=reasons.get(ConditionType.ACCEPTED) == Reason.OUTPUT_IN_USE,
         dataset=status.dataset,
+        models=tuple(status.models),
         address=address(str(job.get("kind", "")), name_of(job)),
         wants=_wants(job, status),
         succeeded=ConditionType.SUCCEEDED in holds,

@@ -15,10 +15,10 @@ from anneal_api.policy import RunPolicy
 from anneal_api.resolve import digest, resolve
 from anneal_api.sources import parse_source
 from anneal_api.status import SourceReport
+from anneal_operator.choice import Choice, choose, gpu_memory
 from anneal_operator.kinds import Obj, meta, name_of, uid_of
-from anneal_operator.settings import DEFAULT_POOL, Pool, Settings
-
-NO_POOL = Pool()
+from anneal_operator.pools import NodeGroup
+from anneal_operator.settings import Pool, Settings
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,10 @@ class Plan:
     settings: Settings
     # What its job:// sources stand for, as far as that is known.
     sources: tuple[SourceReport, ...] = ()
+    # The cluster's nodes with GPUs, as far as they are known.
+    node_groups: tuple[NodeGroup, ...] = ()
+    # Of the attempt that is under way: it stays where it is.
+    kept_pool: str | None = None
 
     @property
     def spec(self) -> JobSpec:
@@ -105,16 +109,35 @@ class Plan:
         """The PyTorchJob of an attempt."""
         return attempt_name(self.name, self.uid, number)
 
+    @cached_property
+    def choice(self) -> Choice:
+        """The pool that the job gets."""
+        return choose(self.spec.compute, self.settings.pools, self.node_groups, kept=self.kept_pool)
+
     @property
     def pool_name(self) -> str | None:
-        """The pool that the job names, or the one called default, or none."""
-        named = self.spec.compute.pool
-        return named or (DEFAULT_POOL if DEFAULT_POOL in self.settings.pools else None)
+        """The pool's name: declared, or found; none where nothing is asked for and none is called default."""
+        return self.choice.name
 
     @property
     def pool(self) -> Pool:
         """The pool; one without constraints where the job names none (or one that does not exist)."""
-        return self.settings.pools.get(self.pool_name or "", NO_POOL)
+        return self.choice.pool
+
+    @property
+    def gpu_memory(self) -> float | None:
+        """GiB of the roomiest GPU that the job could get; None if nothing tells."""
+        return gpu_memory(self.choice)[0]
+
+    @property
+    def gpu_memory_source(self) -> str:
+        """What tells: "pool h100", "NVIDIA-H100-80GB-HBM3 nodes"."""
+        return gpu_memory(self.choice)[1]
+
+    @property
+    def gpu_memory_certain(self) -> bool:
+        """Whether the job can get no GPU with more: declared, or the GPUs that it names."""
+        return gpu_memory(self.choice)[2]
 
     @property
     def nodes(self) -> int:
@@ -153,7 +176,7 @@ class Plan:
         return [each for each in job_sources(self.spec) if each.source not in pinned]
 
 
-def plan_of(job: Obj, settings: Settings) -> Plan:
+def plan_of(job: Obj, settings: Settings, node_groups: tuple[NodeGroup, ...] = ()) -> Plan:
     """The plan of a job; ManifestError holds every problem of its spec."""
     identity = {key: meta(job)[key] for key in ("name", "namespace", "uid")}
     document = {"apiVersion": job["apiVersion"], "kind": job["kind"], "metadata": identity, "spec": job.get("spec")}
@@ -161,7 +184,15 @@ def plan_of(job: Obj, settings: Settings) -> Plan:
     wanted = {each.source for each in job_sources(parsed.spec)}
     known = (SourceReport.model_validate(pin) for pin in (job.get("status") or {}).get("sources") or [])
     sources = tuple(pin for pin in known if pin.source in wanted)
-    return Plan(parsed.model_copy(update={"spec": resolve(parsed.spec)}), settings, sources)
+    resolved = parsed.model_copy(update={"spec": resolve(parsed.spec)})
+    return Plan(resolved, settings, sources, node_groups, _kept_pool(job))
+
+
+def _kept_pool(job: Obj) -> str | None:
+    """Of the attempt that is under way. What the attempt itself has may be a queue's word for where it is."""
+    status = job.get("status") or {}
+    attempts = status.get("attempts") or []
+    return status.get("pool") if attempts and not attempts[-1].get("endTime") else None
 
 
 def job_sources(spec: JobSpec) -> list[ModelSource]:

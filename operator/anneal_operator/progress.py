@@ -5,11 +5,14 @@ Not here: fetching reports (`polling`).
 
 from datetime import UTC, datetime
 
+from anneal_api.memory import BESIDE_TENSORS
 from anneal_api.progress import ProgressReport, TerminationMessage
 from anneal_api.status import MemoryReport, Progress
 from anneal_operator.kinds import format_time
 
 GIB = 1024.0**3
+# A measured peak that is so many times what was estimated is told.
+_MORE = 1.1
 _BEFORE_TRAINING = frozenset({"starting", "fetching", "loading"})
 
 
@@ -66,9 +69,17 @@ def at_end(words: TerminationMessage, *, fallback: Progress | None) -> Progress:
     )
 
 
-def memory(peak_bytes: int | None) -> MemoryReport | None:
-    """Peak memory of the busiest device."""
-    return MemoryReport(peak_gib=round(peak_bytes / GIB, 2)) if peak_bytes else None
+def memory(peak_bytes: int | None, *, known: MemoryReport | None) -> MemoryReport | None:
+    """What was estimated, with the measured peak of the busiest device."""
+    if not peak_bytes:
+        return known
+    peak, known = round(peak_bytes / GIB, 2), known or MemoryReport()
+    allocated = sum(part.gib for part in known.parts if part.name not in BESIDE_TENSORS)
+    update: dict[str, object] = {"peak_gib": peak}
+    # Of a process on CPUs more is measured than its tensors, of which alone there is an estimate.
+    if known.gpu_gib and allocated and peak > _MORE * allocated:
+        update["message"] = f"measured {peak:.1f} GiB of tensors, where {allocated:.1f} GiB were estimated"
+    return known.model_copy(update=update)
 
 
 def duration(seconds: float) -> str:

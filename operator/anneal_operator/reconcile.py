@@ -14,6 +14,7 @@ from anneal_operator.kinds import is_deleting
 from anneal_operator.steps.accept import accept
 from anneal_operator.steps.admit import admit, withdraw
 from anneal_operator.steps.finish import finish
+from anneal_operator.steps.fit import fit
 from anneal_operator.steps.origin import origin
 from anneal_operator.steps.prepare import prepare
 from anneal_operator.steps.preview import keep_preview
@@ -21,7 +22,7 @@ from anneal_operator.steps.train import train
 from anneal_operator.world import Decision, World
 
 # Each returns whether the next one has anything to do. Before the last of the first ones is done, nothing queues.
-BEFORE_THE_QUEUE = (accept, origin, keep_preview, prepare)
+BEFORE_THE_QUEUE = (accept, origin, keep_preview, prepare, fit)
 STEPS = (admit, train, finish)
 
 

@@ -5,19 +5,37 @@ Not here: anything about one job, and Helm's own values that only shape the Depl
 """
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError
 
 from anneal_api.base import Block, LabelName, Quantity
+from anneal_api.compute import GpuType
 from anneal_api.problems import problems_of
+from anneal_operator.affinity import Affinity
 from anneal_operator.errors import SettingsError
 
 DEFAULT_PATH = "/etc/anneal/settings.yaml"
 DEFAULT_POOL = "default"
+
+
+def _extra_resources(resources: dict[str, str]) -> dict[str, str]:
+    """Resources of devices, in whole numbers, and huge pages: the rest of a pod's resources is the job's."""
+    for name, amount in resources.items():
+        if not re.fullmatch(r"[a-z0-9.-]+/[A-Za-z0-9._-]+|hugepages-[0-9]+[KMG]i", name):
+            raise ValueError(
+                f"{name} is not a resource of a device, like rdma/hca, or of huge pages, like hugepages-2Mi"
+            )
+        if "/" in name and not amount.isdigit():
+            raise ValueError(f"{name}: {amount} is not a whole number, as devices are counted")
+    return resources
+
+
+ExtraResources = Annotated[dict[str, Quantity], AfterValidator(_extra_resources)]
 
 
 class Pool(Block):
@@ -25,8 +43,12 @@ class Pool(Block):
 
     node_selector: dict[str, str] = Field(default_factory=dict)
     tolerations: list[dict[str, Any]] = Field(default_factory=list)
+    affinity: Affinity | None = Field(default=None, description="Beside what the operator sets itself.")
     resource_name: str = Field(default="nvidia.com/gpu", description="Empty: a development pool without GPUs.")
+    extra_resources: ExtraResources = Field(default_factory=dict, description="Of each pod that asks for GPUs.")
+    gpu_type: GpuType | None = Field(default=None, description="The product, for jobs that ask for one.")
     gpus_per_node: int | None = Field(default=None, ge=1)
+    nodes: int | None = Field(default=None, ge=1, description="The most that it can have, also later.")
     memory_gib: Annotated[float | None, Field(alias="memoryGiB", gt=0)] = None
     zones: list[str] = Field(default_factory=list)
 

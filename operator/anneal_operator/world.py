@@ -14,6 +14,7 @@ from anneal_operator.errors import Refusal
 from anneal_operator.kinds import Kind, Obj
 from anneal_operator.kueue import QueueFacts
 from anneal_operator.neighbours import Neighbour
+from anneal_operator.pools import NodeGroup
 from anneal_operator.settings import Settings
 
 
@@ -62,6 +63,8 @@ class World:
     children: Children = field(default_factory=Children)
     neighbours: tuple[Neighbour, ...] = ()
     storage: StorageFacts = field(default_factory=StorageFacts)
+    # Nodes with GPUs, for jobs that ask for some.
+    node_groups: tuple[NodeGroup, ...] = ()
     # Of the job's queue; None where the job names none, or is over.
     queue: QueueFacts | None = None
     # By name, the values of the priority classes that the job may name; None where that was not asked or is unknown.

@@ -7,9 +7,11 @@ import pytest
 from anneal_api import Outcome, TerminationMessage
 from anneal_api.base import quantity_value
 from anneal_api.model import ModelSpec
+from anneal_api.modelrecord import record_of
 from anneal_api.names import attempt_name, base_name, owner_label, prepare_name, run_directory, sanitized
 from anneal_api.sources import CLUSTER_DATA_SOURCE, local_path, parse_source
-from anneal_api.status import DatasetReport, DataWarning
+from anneal_api.status import DatasetReport, DataWarning, LengthBin
+from api.llama import shape
 
 DNS_1035 = re.compile(r"^[a-z]([-a-z0-9]*[a-z0-9])?$")
 
@@ -89,7 +91,7 @@ def test_a_volume_source_is_a_path_below_its_claim(tmp_path: object) -> None:
         local_path("volume://other/a", {})
 
 
-@pytest.mark.parametrize(("text", "value"), [("1", 1), ("500m", 0.5), ("2Gi", 2**31), ("1.5G", 1.5e9)])
+@pytest.mark.parametrize(("text", "value"), [("1", 1), ("500m", 0.5), ("2Gi", 2**31), ("1.5G", 1.5e9), ("3Ki", 3072)])
 def test_quantities_are_read_as_kubernetes_reads_them(text: str, value: float) -> None:
     """Suffixes are decimal without and binary with an i."""
     assert quantity_value(text) == pytest.approx(value)
@@ -106,6 +108,26 @@ def test_a_termination_message_always_fits(filler: str) -> None:
     assert decoded.message.startswith(f"row 7: {filler}")
     assert decoded.dataset is not None
     assert decoded.dataset.rows == 5
+
+
+def test_the_models_survive_where_the_report_is_long() -> None:
+    """Without them nobody knows the memory; what the report has in lists is in report.json too."""
+    record = record_of(shape())
+    warnings = [DataWarning(reason="RowsTruncated", message=f"rows that are cut: {n} " + "x" * 200) for n in range(20)]
+    report = DatasetReport(
+        rows=5, lengths=[LengthBin(up_to=n, rows=n) for n in range(32)], types=["chat_template"] * 64, warnings=warnings
+    )
+    assert record is not None
+    text = TerminationMessage(
+        outcome=Outcome.SUCCEEDED, message="ready", dataset=report, models=[record, record]
+    ).encode()
+    assert len(text.encode()) <= 4096
+    told = TerminationMessage.decode(text)
+    assert told is not None
+    assert told.dataset is not None
+    assert told.models == [record, record]
+    assert told.message == "ready"
+    assert told.dataset.warnings == warnings[: len(told.dataset.warnings)] != []
 
 
 def test_garbage_is_not_a_termination_message() -> None:

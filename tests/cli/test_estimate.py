@@ -98,3 +98,45 @@ def test_a_reference_of_its_own_is_a_second_model(storage: Path) -> None:
     )
     sizes = {part["name"]: part["bytes"] for part in json.loads(done.stdout)["parts"]}
     assert sizes["reference model"] > sizes["weights"]
+
+
+FULL = {"training": {"globalBatchSize": 32, "microBatchSize": 32, "gradientCheckpointing": False}}
+
+
+def test_it_tells_whether_a_gpu_is_enough(storage: Path) -> None:
+    """And if not what would be, a line each; programs get the same as a sentence and a flag."""
+    fits = estimate(storage, "--gpu-memory", "80", **FULL)
+    assert fits.stdout.splitlines()[-1] == "fits a GPU of 80.0 GiB"
+    done = estimate(storage, "--gpu-memory", "1", **FULL)
+    assert done.exit_code == 0
+    lines = done.stdout.splitlines()
+    told = lines.index("does not fit a GPU of 1.0 GiB")
+    assert lines[told - 1].startswith("peak")
+    assert lines[told + 1].startswith("  training.microBatchSize: ")
+    found = json.loads(estimate(storage, "--gpu-memory", "1", "--json", **FULL).stdout)
+    assert (found["gpuBytes"], found["fits"], found["tuned"]) == (2**30, False, False)
+    assert "training.microBatchSize: " in found["message"]
+
+
+def test_without_a_gpu_nothing_is_said_of_fitting(storage: Path) -> None:
+    """What a pool has is not known here; `auto` is the default size then."""
+    training = {"globalBatchSize": 32, "microBatchSize": "auto"}
+    found = json.loads(estimate(storage, "--json", training=training).stdout)
+    assert found["microBatchSize"] == 8
+    assert not found.keys() & {"gpuBytes", "fits", "message"}
+    assert "fit" not in estimate(storage, training=training).stdout
+
+
+def test_what_would_be_chosen_is_shown(storage: Path) -> None:
+    """The table is of that choice."""
+    training = {"globalBatchSize": 32, "microBatchSize": "auto"}
+    done = estimate(storage, "--gpu-memory", "80", training=training)
+    assert done.stdout.splitlines()[-2:] == [
+        "chosen: microBatchSize 32, gradientCheckpointing on",
+        "fits a GPU of 80.0 GiB",
+    ]
+    assert "32 x 2048 tokens" in done.stdout
+    small = estimate(storage, "--gpu-memory", "1", "--json", compute={"memoryFit": "autotune"}, **FULL)
+    found = json.loads(small.stdout)
+    assert (found["fits"], found["tuned"]) == (True, True)
+    assert found["microBatchSize"] < 32

@@ -43,7 +43,7 @@ def system(cluster: lifecycle.Cluster) -> Kube:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that ask for Kueue come last, so that all others run in a cluster that never had it.
+    """One process has all tests of the cluster; those that ask for Kueue come last, so that others never met it.
 
     Before them comes the one that sees it come, and after them the one that sees it go.
     """
@@ -54,6 +54,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return -next((place for place, name in enumerate(order) if name in asked), len(order))
 
     items.sort(key=rank)
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.xdist_group("e2e"))
 
 
 @pytest.fixture(scope="session")

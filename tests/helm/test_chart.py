@@ -31,8 +31,26 @@ FULL: dict[str, Any] = {
         "h100": {
             "nodeSelector": {"gpu": "h100", "looks-like": "8"},
             "tolerations": [{"key": "nvidia.com/gpu", "operator": "Exists"}],
+            "affinity": {
+                "nodeAffinity": {
+                    "requiredDuringSchedulingIgnoredDuringExecution": {
+                        "nodeSelectorTerms": [{"matchExpressions": [{"key": "infiniband", "operator": "Exists"}]}]
+                    }
+                },
+                "podAffinity": {
+                    "preferredDuringSchedulingIgnoredDuringExecution": [
+                        {
+                            "weight": 10,
+                            "podAffinityTerm": {"topologyKey": "rack", "labelSelector": {"matchLabels": {"a": "b"}}},
+                        }
+                    ]
+                },
+            },
             "resourceName": "nvidia.com/gpu",
+            "extraResources": {"rdma/hca": 1, "hugepages-2Mi": "512Mi"},
+            "gpuType": "NVIDIA-H100-80GB-HBM3",
             "gpusPerNode": 8,
+            "nodes": 16,
             "memoryGiB": 80,
             "zones": ["zone-a"],
         },
@@ -74,6 +92,8 @@ def test_the_role_grants_exactly_what_the_operator_asks_for(render: Render) -> N
     assert granted(one(objects, "ClusterRole")) == PERMISSIONS
     roles = [each for each in objects if each["kind"] in {"Role", "ClusterRole"}]
     assert not [grant for role in roles for grant in granted(role) if "secrets" in grant or "*" in grant]
+    # Nodes are read, on demand, and nothing else.
+    assert {grant for role in roles for grant in granted(role) if "nodes" in grant[1]} == {("", "nodes", "list")}
 
 
 def test_only_the_operators_account_is_bound(render: Render) -> None:
@@ -123,7 +143,8 @@ def test_every_value_reaches_the_settings(render: Render) -> None:
     found = settings(render(**FULL))
     assert found.trainer_image == "mirror.example.com/anneal/anneal-trainer:1.2.3"
     assert (found.image_pull_policy, found.image_pull_secrets) == ("Always", ["mirror"])
-    assert found.pools["h100"].dump() == FULL["pools"]["h100"]
+    written = {**FULL["pools"]["h100"], "extraResources": {"rdma/hca": "1", "hugepages-2Mi": "512Mi"}}
+    assert found.pools["h100"].model_dump(mode="json", exclude_unset=True) == written
     assert found.pools["cpu"].resource_name == ""
     assert found.storage.dump() == FULL["storage"]
     assert found.monitoring is not None
@@ -200,6 +221,16 @@ def test_the_policy_and_the_service_select_the_operator(render: Render) -> None:
         pytest.param({"pools": {"a": {"selector": {}}}}, "additional properties 'selector' not allowed", id="pool-key"),
         pytest.param({"pools": {"Bad.Name": {}}}, "additional properties 'Bad.Name' not allowed", id="pool-name"),
         pytest.param({"pools": {"a": {"gpusPerNode": 0}}}, "/pools/a/gpusPerNode", id="range"),
+        pytest.param({"pools": {"a": {"nodes": 0}}}, "/pools/a/nodes", id="nodes"),
+        pytest.param({"pools": {"a": {"affinity": {"nodes": {}}}}}, "additional properties 'nodes'", id="affinity"),
+        pytest.param(
+            {"pools": {"a": {"affinity": {"podAntiAffinity": {"required": []}}}}},
+            "additional properties 'required'",
+            id="affinity-below",
+        ),
+        pytest.param({"pools": {"a": {"extraResources": {"cpu": 1}}}}, "additional properties 'cpu'", id="resource"),
+        pytest.param({"pools": {"a": {"extraResources": {"rdma/hca": "1m"}}}}, "rdma~1hca", id="part-of-a-device"),
+        pytest.param({"pools": {"a": {"gpuType": "NVIDIA H100"}}}, "/pools/a/gpuType", id="gpu-type"),
         pytest.param({"images": {"operator": {"digest": "abc"}}}, "/images/operator/digest", id="digest"),
         pytest.param({"storage": {"accessModes": ["ReadOnlyMany"]}}, "/storage/accessModes/0", id="access-mode"),
         pytest.param({"logLevel": "loud"}, "/logLevel", id="log-level"),

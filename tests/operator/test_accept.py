@@ -37,7 +37,7 @@ REFUSED: dict[str, tuple[dict[str, Any], dict[str, Any], str, list[str]]] = {
         {"compute": {"pool": "cpu", "gpusPerNode": 2}}, {}, "InvalidSpec", ["spec.compute.gpusPerNode: 2", "no GPUs"],
     ),
     "too-many-gpus": (
-        {"compute": {"pool": "h100", "gpusPerNode": 16}, "training": {"globalBatchSize": 64}}, {}, "InvalidSpec",
+        {"compute": {"pool": "h100", "gpusPerNode": 16}, "training": {"globalBatchSize": 64}}, {}, "DoesNotFitPool",
         ["gpusPerNode: 16", "has 8", "more nodes"],
     ),
     "no-storage": (

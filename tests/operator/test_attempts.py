@@ -12,9 +12,12 @@ from anneal_operator.attempts import (
     STALE_LIMIT,
     Again,
     Evidence,
+    Learnt,
     Over,
+    Retries,
     backoff,
     evidence_of,
+    learnt,
     next_step,
     note,
     running_seconds,
@@ -110,9 +113,9 @@ def ended(*outcomes: Outcome, micro: int = 4, reason: str = "", steps: int = 0) 
     ]  # fmt: skip
 
 
-def decide(attempts: list[Attempt], *, retries: int = 3, share: int = 8) -> Again | Over:
+def decide(attempts: list[Attempt], *, retries: int = 3) -> Again | Over:
     """The policy's answer."""
-    return next_step(attempts, max_retries=retries, share=share, micro_batch_size=4)
+    return next_step(attempts, Retries(most=retries, micro_batch_size=4))
 
 
 INFRA, OOM, EVICTED, STALE = (
@@ -143,20 +146,31 @@ def test_disruptions_and_suspensions_use_up_no_retry() -> None:
 
 
 @pytest.mark.parametrize(
-    ("share", "micro", "expected"), [(8, 8, 4), (8, 4, 2), (6, 6, 3), (6, 3, 1), (12, 6, 3), (7, 7, 1), (10, 5, 2)]
+    ("attempts", "most"),
+    [
+        pytest.param(ended(INFRA, EVICTED), None, id="no-shortage"),
+        pytest.param(ended(OOM, micro=8), 4, id="halved"),
+        pytest.param(ended(OOM, micro=5), 2, id="halved-down"),
+        pytest.param([*ended(OOM, micro=4), *ended(EVICTED, micro=2)], 2, id="kept-by-later-ones"),
+        pytest.param([*ended(OOM, micro=4), *ended(OOM, micro=2)], 1, id="twice"),
+        pytest.param(ended(OOM, micro=1), 1, id="smallest"),
+    ],
 )
-def test_a_smaller_micro_batch_still_divides_the_share(share: int, micro: int, expected: int) -> None:
-    """The global batch stays what it is: only the number of accumulated passes changes."""
-    verdict = decide(ended(OOM, micro=micro), share=share)
-    assert isinstance(verdict, Again)
-    assert verdict.micro_batch_size == expected
-
-
-def test_a_lowered_micro_batch_is_kept_by_later_attempts() -> None:
+def test_a_shortage_halves_the_micro_batch_for_good(attempts: list[Attempt], most: int | None) -> None:
     """A node loss after an out-of-memory must not bring the shortage back."""
-    verdict = decide([*ended(OOM, micro=4), *ended(EVICTED, micro=2)])
-    assert isinstance(verdict, Again)
-    assert verdict.micro_batch_size == 2
+    assert learnt(attempts, Retries(most=3, micro_batch_size=4)).micro_batch_size == most
+
+
+def test_where_it_may_a_shortage_with_a_micro_batch_of_one_turns_checkpointing_on() -> None:
+    """With memoryFit autotune, and once: after that there is nothing left to try."""
+    retries = Retries(most=3, micro_batch_size=4, may_checkpoint=True)
+    first = ended(OOM, micro=1)
+    assert isinstance(next_step(first, retries), Again)
+    assert learnt(first, retries) == Learnt(1, checkpointing=True)
+    second = [first[0].model_copy(update={"gradient_checkpointing": True})]
+    over = next_step(second, retries)
+    assert isinstance(over, Over)
+    assert over.reason is Reason.OUT_OF_MEMORY
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from anneal_operator.errors import (
     NotPermittedError,
 )
 from anneal_operator.kinds import CLAIM, EVENT, FINE_TUNE_JOB, JOB, PYTORCH_JOB, WATCHED, Obj
-from simulated.builders import make_job
+from simulated.builders import make_job, make_node
 
 
 @dataclass
@@ -204,3 +204,14 @@ async def test_an_unreachable_server_is_a_network_error() -> None:
     async with make_session(Configuration(host="http://127.0.0.1:1")) as session:
         with pytest.raises(aiohttp.ClientError):
             await Cluster(session, "http://127.0.0.1:1").get(CLAIM, "team", "runs")
+
+
+async def test_nodes_come_from_the_servers_memory_and_without_what_is_heavy(server: Server, cluster: Cluster) -> None:
+    """Thousands of them are read now and then: of each only what tells its GPUs is kept."""
+    node = make_node()
+    heavy = {"images": [{"names": ["a"]}], "nodeInfo": {"kernelVersion": "6"}}
+    metadata = {**node["metadata"], "managedFields": [{"manager": "kubelet"}], "annotations": {"a": "b"}}
+    server.answer = {"items": [{**node, "metadata": metadata, "status": {**node["status"], **heavy}}]}
+    assert await cluster.list_nodes() == [node]
+    method, path, query, _headers, _body = server.seen[0]
+    assert (method, path, query) == ("GET", "/api/v1/nodes", {"resourceVersion": "0"})

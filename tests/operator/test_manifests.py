@@ -13,8 +13,9 @@ from anneal_operator.kinds import Obj
 from anneal_operator.manifests import claim, configmap, networkpolicy, prepare, pytorchjob
 from anneal_operator.placement import ANYWHERE
 from anneal_operator.plan import Plan, plan_of
-from anneal_operator.settings import LabelSelector, Monitoring
-from simulated.builders import make_job, make_settings, stamp
+from anneal_operator.pools import discover
+from anneal_operator.settings import LabelSelector, Monitoring, Pool
+from simulated.builders import make_job, make_node, make_settings, stamp
 
 FIRST = Attempt(number=1, start_time=stamp(0))
 
@@ -89,6 +90,13 @@ def test_workers_find_each_other_by_name_and_index() -> None:
     assert "preferredDuringSchedulingIgnoredDuringExecution" in spec["affinity"]["podAntiAffinity"]
 
 
+def test_workers_wait_for_each_other_longer_than_a_lack_of_places_may_last() -> None:
+    """Torchrun would fail after ten minutes, which would count as a failure of the attempt."""
+    plan = make_plan(compute={"nodes": 2}, runPolicy={"schedulingTimeoutSeconds": 7200})
+    assert env(trainer(plan)[1])["PET_RDZV_CONF"] == "timeout=8100"
+    assert "PET_RDZV_CONF" not in env(trainer(make_plan())[1])
+
+
 def test_trainers_never_download_and_preparers_may() -> None:
     """A GPU does not wait for a hub."""
     assert env(trainer(make_plan())[1])["HF_HUB_OFFLINE"] == "1"
@@ -125,6 +133,63 @@ def test_a_pool_places_the_trainer_and_only_its_zones_place_the_preparer() -> No
     for pod in (spec, prepare_spec):
         terms = pod["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"]
         assert terms[0]["matchExpressions"][0]["values"] == ["a", "b"]
+
+
+def make_pool_plan(*, nodes: int = 1, gpus: int = 2, **pool: Any) -> Plan:
+    """A plan for a pool with these fields."""
+    settings = {"pools": {"mine": Pool.model_validate(pool)}}
+    compute = {"pool": "mine", "gpusPerNode": gpus, "nodes": nodes, "cpu": 16}
+    return make_plan(settings=settings, compute=compute, training={"globalBatchSize": 16})
+
+
+def test_a_pools_affinity_is_joined_with_its_zones_and_the_jobs_own_wish() -> None:
+    """Terms of a node affinity are alternatives, so each gets the zones; the prepare pod gets nothing but those."""
+    expressions = [{"key": key, "operator": "Exists"} for key in ("infiniband", "roce")]
+    wish = {"weight": 1, "podAffinityTerm": {"topologyKey": "rack", "labelSelector": {"matchLabels": {"a": "b"}}}}
+    required = {"nodeSelectorTerms": [{"matchExpressions": [each]} for each in expressions]}
+    affinity = {
+        "nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": required},
+        "podAntiAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [wish]},
+    }
+    plan = make_pool_plan(nodes=2, affinity=affinity, zones=["a"])
+    found = trainer(plan)[0]["affinity"]
+    zone = {"key": "topology.kubernetes.io/zone", "operator": "In", "values": ["a"]}
+    terms = found["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"]
+    assert terms == [{"matchExpressions": [each, zone]} for each in expressions]
+    mine, ours = found["podAntiAffinity"]["preferredDuringSchedulingIgnoredDuringExecution"]
+    assert mine == wish
+    assert ours["podAffinityTerm"]["topologyKey"] == "kubernetes.io/hostname"
+    assert trainer(make_pool_plan(affinity=affinity))[0]["affinity"] == affinity
+    only = {"nodeSelectorTerms": [{"matchExpressions": [zone]}]}
+    assert preparer(plan)[0]["affinity"] == {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": only}}
+    assert "affinity" not in trainer(make_pool_plan())[0]
+
+
+def test_a_pools_other_devices_go_to_pods_with_gpus_alone() -> None:
+    """Of RDMA, say: in limits and requests alike, and not counted as processes that share the CPU."""
+    extra = {"rdma/hca": 8, "hugepages-2Mi": "5120Mi"}
+    container = trainer(make_pool_plan(extraResources=extra))[1]
+    for kind in ("limits", "requests"):
+        assert {"rdma/hca": "8", "hugepages-2Mi": "5120Mi", "nvidia.com/gpu": "2"}.items() <= container["resources"][
+            kind
+        ].items()
+    assert env(container)["OMP_NUM_THREADS"] == "8"
+    for without in (preparer(make_pool_plan(extraResources=extra))[1], trainer(make_pool_plan(gpus=0))[1]):
+        assert "rdma/hca" not in without["resources"]["limits"]
+
+
+def test_a_pool_that_was_found_places_the_trainer_like_a_declared_one() -> None:
+    """By its product; the prepare pod goes where its nodes are."""
+    labels = {"nvidia.com/gpu.product": "NVIDIA-L4", "topology.kubernetes.io/zone": "b"}
+    groups = discover([make_node(labels=labels)], {})
+    plan = plan_of(make_job(compute={"gpuType": "l4", "gpusPerNode": 2}), make_settings(pools={}), groups)
+    spec, container = trainer(plan)
+    assert spec["nodeSelector"] == {"nvidia.com/gpu.product": "NVIDIA-L4"}
+    assert spec["tolerations"] == [{"key": "nvidia.com/gpu", "operator": "Exists"}]
+    assert container["resources"]["limits"]["nvidia.com/gpu"] == "2"
+    assert "affinity" not in spec
+    required = preparer(plan)[0]["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
+    assert required["nodeSelectorTerms"][0]["matchExpressions"][0]["values"] == ["b"]
 
 
 def test_claims_are_mounted_where_the_trainer_looks_and_sources_read_only() -> None:

@@ -25,6 +25,36 @@ def test_every_problem_is_told_with_its_place() -> None:
         assert words in str(caught.value)
 
 
+REQUIRED = "requiredDuringSchedulingIgnoredDuringExecution"
+PREFERRED = "preferredDuringSchedulingIgnoredDuringExecution"
+WRONG_POOLS: dict[str, tuple[str, list[str]]] = {
+    "affinity": (
+        "{affinity: {nodeAffinity: {requiredDuringScheduling: {}}}}",
+        ["affinity.nodeAffinity.requiredDuringScheduling: unknown key", REQUIRED],
+    ),
+    "no-operator": (
+        f"{{affinity: {{nodeAffinity: {{{REQUIRED}: {{nodeSelectorTerms: [{{matchExpressions: [{{key: a}}]}}]}}}}}}}}",
+        ["matchExpressions[0].operator: is required"],
+    ),
+    "weight": (
+        f"{{affinity: {{podAntiAffinity: {{{PREFERRED}: [{{weight: 101, podAffinityTerm: {{topologyKey: x}}}}]}}}}}}",
+        ["weight"],
+    ),
+    "memory": ("{extraResources: {memory: 1Gi}}", ["memory is not a resource of a device", "rdma/hca"]),
+    "part": ("{extraResources: {rdma/hca: 500m}}", ["rdma/hca: 500m is not a whole number"]),
+    "type": ("{gpuType: NVIDIA H100}", ["gpuType"]),
+    "nodes": ("{nodes: 0}", ["pools.h100.nodes"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("pool", "words"), WRONG_POOLS.values(), ids=WRONG_POOLS)
+def test_a_pool_is_checked_to_its_last_field(pool: str, words: list[str]) -> None:
+    """API servers drop what they do not know inside a job: a misspelt affinity would place every pod wrongly."""
+    with pytest.raises(SettingsError) as caught:
+        parse_settings(f"trainerImage: x:1\npools: {{h100: {pool}}}", namespace="sys")
+    assert not [word for word in words if word not in str(caught.value)], caught.value
+
+
 @pytest.mark.parametrize("text", ["", "[1]", "a: [", "trainerImage: x\nnamespace: me"])
 def test_what_is_no_settings_file_is_refused(text: str) -> None:
     """Empty, another shape, not YAML, or with what comes from elsewhere."""

@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Any
 
 from anneal_operator.errors import AlreadyExistsError, ConflictError, NotFoundError
-from anneal_operator.kinds import EVENT, Kind, Obj, format_time, kind_of, meta, name_of, uid_of
+from anneal_operator.kinds import EVENT, NODE, Kind, Obj, format_time, kind_of, meta, name_of, uid_of
 
 Place = tuple[Kind, str, str]
 
@@ -35,6 +35,7 @@ class ApiServer:
     unknown_kinds: set[Kind] = field(default_factory=set)
     effects: int = 0
     crash_after: int | None = None
+    nodes_error: Exception | None = None
     refuse: Callable[[Obj], Exception | None] = lambda _obj: None
     _numbers: Any = field(default_factory=lambda: itertools.count(10))
 
@@ -84,6 +85,12 @@ class ApiServer:
             raise NotFoundError(404, "", "404 page not found")
         places = [place for place in self.objects if place[0] == kind and (not namespace or place[1] == namespace)]
         return [self.objects[place] for place in places]
+
+    async def list_nodes(self) -> list[Obj]:
+        self.calls["list nodes"] += 1
+        if self.nodes_error:
+            raise self.nodes_error
+        return self.of(NODE)
 
     async def delete(self, kind: Kind, obj: Obj) -> Obj:
         self.calls["delete"] += 1

@@ -116,3 +116,24 @@ def make_pod(  # noqa: PLR0913  a pod can be many things
             "containerStatuses": [{"name": "pytorch", "state": state}],
         },
     }
+
+
+def make_node(  # noqa: PLR0913  a node can be many things
+    name: str = "node-1", *, product: str = "NVIDIA-H100-80GB-HBM3", gpus: int | str = 8, mib: int = 81559,
+    labels: dict[str, str] | None = None, allocatable: dict[str, str] | None = None, taints: list[Obj] | None = None,
+    ready: bool = True, cordoned: bool = False,
+) -> Obj:  # fmt: skip
+    """A node whose GPUs were labelled by NVIDIA's labeller; `labels` replaces its labels."""
+    known = {"nvidia.com/gpu.product": product, "nvidia.com/gpu.memory": str(mib), "nvidia.com/gpu.count": str(gpus)}
+    return {
+        "apiVersion": "v1",
+        "kind": "Node",
+        "metadata": {"name": name, "labels": known if labels is None else labels},
+        "spec": {"taints": taints or [], **({"unschedulable": True} if cordoned else {})},
+        "status": {
+            "allocatable": {
+                "cpu": "95690m", "memory": "1056270000Ki", "nvidia.com/gpu": str(gpus), **(allocatable or {}),
+            },
+            "conditions": [{"type": "Ready", "status": str(ready)}],
+        },
+    }  # fmt: skip

@@ -64,6 +64,8 @@ class Machinery:
     # By attempt number (1 is the first), then by pod index; the last entry serves all further attempts.
     training: list[list[Run]] = field(default_factory=lambda: [[TRAINED]])
     preparing: list[Run] = field(default_factory=lambda: [PREPARED])
+    # How many training pods the nodes have room for; None: any number.
+    places: int | None = None
     kueue: Kueue | None = None
     most_writers: int = 0
     pods_without_quota: set[str] = field(default_factory=set)
@@ -85,7 +87,8 @@ class Machinery:
         if self.ticks % 2:  # slower than the kubelet, so that pods of one attempt end one after the other
             for pytorch_job in self.api.of(PYTORCH_JOB):
                 self._training_operator(pytorch_job)
-        for pod in self.api.of(POD):
+        # The scheduler's queue has no notion of jobs: here the first pod of each comes before the second of any.
+        for pod in sorted(self.api.of(POD), key=_index):
             self._kubelet(pod)
         self._watch_for_two_writers()
         self.pods_without_quota.update(alive_without_quota(self.api.of(POD), self.api.of(WORKLOAD)))
@@ -168,15 +171,49 @@ class Machinery:
                 self.api.vanish(POD, pod)
         elif phase == "Running" and _has_ended(pod):
             self.api.update({**pod, "status": {**pod["status"], "phase": "Failed" if _code(pod) else "Succeeded"}})
+        elif phase == "Pending" and not self._has_room(pod):
+            self._leave_waiting(pod)
         elif phase == "Pending":
             self._start(pod)
+        elif not self._is_complete(pod):
+            pass  # it waits for the others, as torchrun does
         elif phase == "Running" and started and self.now >= started + timedelta(seconds=run.seconds):
             self._disrupt(pod, run) if run.disrupted else self._terminate(pod, run)
+
+    def _has_room(self, pod: Obj) -> bool:
+        if self.places is None or labels_of(pod)[ROLE_LABEL] != "trainer":
+            return True
+        holding = [
+            each for each in self.api.of(POD)
+            if labels_of(each)[ROLE_LABEL] == "trainer" and each["status"]["phase"] == "Running"
+        ]  # fmt: skip
+        return len(holding) < self.places
+
+    def _leave_waiting(self, pod: Obj) -> None:
+        words = "0/1 nodes are available: 1 Insufficient nvidia.com/gpu."
+        condition = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": words}
+        if not pod["status"].get("conditions"):
+            self.api.update({**pod, "status": {**pod["status"], "conditions": [condition]}})
+
+    def _is_complete(self, pod: Obj) -> bool:
+        """Whether every pod of its attempt has a place."""
+        if self.places is None or labels_of(pod)[ROLE_LABEL] != "trainer":
+            return True
+        owner = meta(pod)["ownerReferences"][0]["uid"]
+        (job,) = [each for each in self.api.of(PYTORCH_JOB) if uid_of(each) == owner] or [None]
+        if job is None:
+            return False
+        ((_kind, replicas),) = job["spec"]["pytorchReplicaSpecs"].items()
+        return len([each for each in self._pods_of(job) if each["spec"].get("nodeName")]) == replicas["replicas"]
 
     def _start(self, pod: Obj) -> None:
         now = format_time(self.now)
         container = {"name": "pytorch", "state": {"running": {"startedAt": now}}}
-        status = {"phase": "Running", "podIP": "10.0.0.9", "startedAt": now, "containerStatuses": [container]}
+        scheduled = {"type": "PodScheduled", "status": "True", "lastTransitionTime": now}
+        status = {
+            "phase": "Running", "podIP": "10.0.0.9", "startedAt": now, "containerStatuses": [container],
+            "conditions": [scheduled],
+        }  # fmt: skip
         self.api.update({**pod, "spec": {"nodeName": "node-1"}, "status": status})
 
     def _disrupt(self, pod: Obj, run: Run) -> None:
@@ -202,8 +239,14 @@ class Machinery:
         for pod in self.api.of(POD):
             labels = labels_of(pod)
             if labels[ROLE_LABEL] == "trainer" and pod["status"]["phase"] in {"Pending", "Running"}:
-                attempts.setdefault(labels["anneal.dev/owner-uid"], set()).add(labels[ATTEMPT_LABEL])
+                # By object, since one attempt may be made again: then all of its first pods must have gone.
+                made_by = f"{labels[ATTEMPT_LABEL]} {meta(pod)['ownerReferences'][0]['uid']}"
+                attempts.setdefault(labels["anneal.dev/owner-uid"], set()).add(made_by)
         self.most_writers = max([self.most_writers, *map(len, attempts.values())])
+
+
+def _index(pod: Obj) -> int:
+    return int(labels_of(pod)["training.kubeflow.org/replica-index"])
 
 
 def _has_ended(pod: Obj) -> bool:

@@ -115,6 +115,21 @@ async def _long_back_off(simulation: Simulation) -> None:
     assert free
 
 
+async def _given_back(simulation: Simulation) -> None:
+    """Admitted, but there is room for one of two pods: it holds no quota until it tries again."""
+    simulation.machinery.places = 1
+    free = False
+    while not any(attempt.get("unplaced") == 2 for attempt in simulation.status().get("attempts") or []):
+        await simulation.run(1)
+        waits = any("retryTime" in attempt for attempt in simulation.status().get("attempts") or [])
+        free = free or (waits and not any(map(reserved, simulation.api.of(WORKLOAD))))
+    assert free
+    simulation.machinery.places = 2
+    await simulation.run(240)
+    (attempt,) = simulation.status()["attempts"]
+    assert attempt["unplaced"] == 2
+
+
 QUEUE_STORIES = (
     _queued("alone", DONE, _straight),
     _queued("before-another", DONE, _behind_another),
@@ -128,6 +143,10 @@ QUEUE_STORIES = (
         "fewer-nodes", DONE, _fewer_nodes, compute={"nodes": 2, "minNodes": 1}, training=[[TRAINED, Run(20, 0)]]
     ),
     _queued("moved", DONE, _moved, nodes=0),
+    _queued(
+        "given-back", DONE, _given_back, nodes=2, long=True, training=[[TRAINED, Run(20, 0)]],
+        compute={"nodes": 2}, runPolicy={"schedulingTimeoutSeconds": 20},
+    ),
     _queued(
         "killed-often", ("Infrastructure",) * 5 + DONE, _long_back_off, long=True,
         training=[[KILLED]] * 5 + [[TRAINED]], runPolicy={"maxRetries": 9},

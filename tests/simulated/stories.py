@@ -7,8 +7,9 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from anneal_api.conditions import Outcome
+from anneal_api.meta import ROLE_LABEL, ROLE_TRAINER
 from anneal_api.progress import TerminationMessage
-from anneal_operator.kinds import POD, PYTORCH_JOB
+from anneal_operator.kinds import POD, PYTORCH_JOB, labels_of
 from simulated.builders import make_job
 from simulated.machinery import PREPARED, TRAINED, Run
 from simulated.process import Simulation
@@ -43,17 +44,19 @@ async def _straight(simulation: Simulation) -> None:
     await simulation.run(120)
 
 
-def _story(
+def _story(  # noqa: PLR0913  a life can be many things
     name: str, phase: str, reason: str, outcomes: tuple[str, ...], *, training: list[list[Run]] | None = None,
-    preparing: list[Run] | None = None, then: Callable[[Simulation], Awaitable[None]] = _straight, **spec: object,
+    preparing: list[Run] | None = None, then: Callable[[Simulation], Awaitable[None]] = _straight,
+    places: int | None = None, long: bool = False, **spec: object,
 ) -> Story:  # fmt: skip
     async def tell(simulation: Simulation) -> None:
         simulation.machinery.training = training or [[TRAINED]]
         simulation.machinery.preparing = preparing or [PREPARED]
+        simulation.machinery.places = places
         simulation.add(make_job(**spec))
         await then(simulation)
 
-    return Story(name, tell, phase, reason, outcomes, long=len(outcomes) > MANY)
+    return Story(name, tell, phase, reason, outcomes, long=long or len(outcomes) > MANY)
 
 
 async def _suspend_while_running(simulation: Simulation) -> None:
@@ -101,7 +104,40 @@ async def _pytorch_job_deleted(simulation: Simulation) -> None:
     await simulation.run(100)
 
 
+async def _half_of_the_places_each(simulation: Simulation) -> None:
+    """Two jobs of two pods find a place for one pod each, and neither can go on."""
+    simulation.add(make_job("other", compute={"nodes": 2}, runPolicy={"schedulingTimeoutSeconds": 20}))
+    while len([pod for pod in simulation.api.of(POD) if labels_of(pod)[ROLE_LABEL] == ROLE_TRAINER]) < 2 * MANY:
+        await simulation.run(1)
+    simulation.machinery.places = MANY
+    for name in ("bot", "other"):
+        status = await simulation.until("Succeeded", name)
+        assert [attempt["outcome"] for attempt in status["attempts"]] == ["Succeeded"]
+    assert any(simulation.status(name)["attempts"][0].get("unplaced") for name in ("bot", "other"))
+
+
+async def _suspended_while_given_back(simulation: Simulation) -> None:
+    while not any(attempt.get("retryTime") for attempt in simulation.status().get("attempts", [])):
+        await simulation.run(1)
+    simulation.edit(runPolicy={"suspend": True})
+    await simulation.until("Suspended")
+    assert not simulation.api.of(PYTORCH_JOB)
+    simulation.machinery.places = MANY
+    simulation.edit(runPolicy={"suspend": False})
+    await simulation.run(80)
+
+
+async def _places_come_later(simulation: Simulation) -> None:
+    while not any(attempt.get("unplaced") for attempt in simulation.status().get("attempts", [])):
+        await simulation.run(1)
+    simulation.machinery.places = MANY
+    await simulation.run(150)
+
+
 DONE = ("Succeeded",)
+# Room for one of two pods.
+HALF: dict[str, object] = {"compute": {"nodes": 2}, "runPolicy": {"schedulingTimeoutSeconds": 20}}
+BOTH = [[TRAINED, Run(20, 0)]]
 STORIES = (
     _story("success", "Succeeded", "Completed", DONE),
     _story(
@@ -163,6 +199,17 @@ STORIES = (
     ),
     _story(
         "pod-forced", "Succeeded", "Completed", ("Infrastructure", "Succeeded"), then=_pod_gone_at_once,
+    ),
+    _story(
+        "given-back", "Succeeded", "Completed", DONE, training=BOTH, places=1, then=_places_come_later, **HALF
+    ),
+    _story(
+        "given-back-two-jobs", "Succeeded", "Completed", DONE,
+        training=BOTH, places=0, then=_half_of_the_places_each, long=True, **HALF,
+    ),
+    _story(
+        "given-back-suspended", "Succeeded", "Completed", ("Suspended", "Succeeded"),
+        training=BOTH, places=1, then=_suspended_while_given_back, **HALF,
     ),
     _story(
         "pytorchjob-deleted", "Succeeded", "Completed", ("Infrastructure", "Succeeded"), then=_pytorch_job_deleted,

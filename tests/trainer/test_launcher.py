@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -124,6 +125,7 @@ def test_a_job_goes_through_both_its_pods(storage: Path, pod: Callable[..., Pod]
     assert (code, words.outcome) == (0, "Succeeded")
     assert words.dataset is not None
     assert (words.dataset.rows, words.dataset.types) == (48, ["alpaca"])
+    assert [each.architecture for each in words.models] == ["Qwen3ForCausalLM"]
     code, words, output = pod(made, ANNEAL_ATTEMPT="2").start("train").end()
     assert (code, words.outcome, words.step, words.total_steps) == (0, "Succeeded", 4, 4)
     assert (words.first_loss, words.loss) == (losses(storage)[0], losses(storage)[-1])
@@ -152,6 +154,58 @@ def test_two_processes_train_as_one(storage: Path, pod: Callable[..., Pod]) -> N
     assert words.eval_loss == pytest.approx(alone.eval_loss, abs=1e-5)
     first, second = (load_file(storage / f"runs/{name}/output/adapter_model.safetensors") for name in ("one", "two"))
     assert all(first[name].allclose(second[name], atol=1e-4) for name in first)
+
+
+def trained_on_two_nodes(made: FineTuneJob, pod: Callable[..., Pod]) -> TerminationMessage:
+    """Two pods of one process each, that find each other as those of two nodes do."""
+    common = {"PET_NNODES": "2", "PET_MASTER_ADDR": "127.0.0.1", "PET_MASTER_PORT": str(free_port())}
+    common["PET_RDZV_CONF"] = "timeout=1800"  # as the operator gives it
+    both = [pod(made, **common, PET_NODE_RANK=str(rank)).start("train") for rank in (0, 1)]
+    (code, words, output), (other, _, _) = [each.end() for each in both]
+    assert (code, other) == (0, 0), output
+    return words
+
+
+def of_two_nodes(name: str, **changes: Any) -> FineTuneJob:
+    """Fourteen steps of four rows of 48, so that one epoch ends among them; each rank has two rows of a step."""
+    training = {"maxSteps": 14, "microBatchSize": 2, "learningRate": 2e-2}
+    checkpoint = {"everySteps": 5, "keep": 9}
+    return job(name, compute={"nodes": 2}, training=training, checkpoint=checkpoint, **changes)
+
+
+def assert_same_rows_and_losses(storage: Path, name: str, other: str) -> None:
+    """Every step once, with one loss: steps differ by far more than the two runs may."""
+    ours, theirs = losses(storage, name), losses(storage, other)
+    assert len(ours) == len(theirs) == 14
+    assert ours == pytest.approx(theirs, abs=2e-5)
+    assert min(abs(one - two) for place, one in enumerate(ours) for two in ours[:place]) > 1e-4
+
+
+def back_to_step_5(storage: Path, name: str) -> None:
+    """As if the run had been evicted then."""
+    for step in (10, 14):
+        shutil.rmtree(storage / f"runs/{name}/checkpoints/checkpoint-{step}")
+
+
+def test_one_node_trains_and_resumes_as_two(storage: Path, pod: Callable[..., Pod]) -> None:
+    """A queue may admit fewer nodes than the job file says, from the start or later: rows and losses stay the same."""
+    prepared(storage, of_two_nodes("full"))
+    trained_on_two_nodes(of_two_nodes("full"), pod)
+    shutil.copytree(storage / "runs/full", storage / "runs/split")
+    trained(storage, of_two_nodes("fewer"))
+    assert_same_rows_and_losses(storage, "fewer", "full")
+    back_to_step_5(storage, "split")
+    assert trained(storage, of_two_nodes("split")).resumed_from_step == 5
+    assert_same_rows_and_losses(storage, "split", "full")
+
+
+def test_two_nodes_resume_what_one_began(storage: Path, pod: Callable[..., Pod]) -> None:
+    """The other way round: the second attempt has all the nodes."""
+    trained(storage, of_two_nodes("full"))
+    shutil.copytree(storage / "runs/full", storage / "runs/split")
+    back_to_step_5(storage, "split")
+    assert trained_on_two_nodes(of_two_nodes("split"), pod).resumed_from_step == 5
+    assert_same_rows_and_losses(storage, "split", "full")
 
 
 def test_sigterm_saves_and_asks_for_another_attempt(storage: Path, pod: Callable[..., Pod]) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from anneal_api import Outcome, TerminationMessage
 from anneal_api.exitcodes import OK
+from anneal_api.modelrecord import ModelRecord
 from anneal_api.status import DatasetReport
 from anneal_api.words import counted
 from anneal_trainer.errors import MemoryShortError, TrainerError
@@ -38,13 +39,14 @@ def of_result(result: Result) -> TerminationMessage:
     )
 
 
-def of_prepared(report: DatasetReport) -> TerminationMessage:
-    """Data that is ready."""
+def of_prepared(report: DatasetReport, models: list[ModelRecord]) -> TerminationMessage:
+    """Data that is ready, and the shapes of the models."""
     return TerminationMessage(
         outcome=Outcome.SUCCEEDED,
         message=f"ready: {report.used:,} of {counted(report.rows, 'row')}, "
         f"{counted(report.trained_tokens, 'trained token')}",
         dataset=report,
+        models=models,
     )
 
 

@@ -18,7 +18,7 @@ from anneal_api import Job, Outcome, ProgressReport, TerminationMessage, resolve
 from anneal_api.exitcodes import OK
 from anneal_api.jobfile import JobFile
 from anneal_api.resolve import digest, largest_divisor
-from anneal_trainer import console, earlier, lastwords, quiet_libraries
+from anneal_trainer import console, earlier, lastwords, local_fit, quiet_libraries
 from anneal_trainer.context import Context
 from anneal_trainer.errors import ConfigError, UserError
 from anneal_trainer.files import read_json, write_json
@@ -54,7 +54,7 @@ def run(
     try:
         with _alone(context):
             _begin(context, quiet=quiet)
-            return _reported(context, quiet=quiet, begun=begun)
+            return _reported(context, auto=local_fit.asks_for_auto(job), quiet=quiet, begun=begun)
     except ConfigError as error:
         console.say(f"error: {error}")
         return error.exit_code
@@ -132,12 +132,12 @@ def _mark(context: Context) -> str:
     return digest([context.spec.dump(), [pin.dump() for pin in context.file.sources]])
 
 
-def _reported(context: Context, *, quiet: bool, begun: float) -> int:
+def _reported(context: Context, *, auto: bool, quiet: bool, begun: float) -> int:
     """Run, and tell how it ended."""
     stop = Stop()
     try:
         with console.listener(quiet=quiet) as listen:
-            words = _run(context, Reporter(ProgressReport(time=time.time()), listen), stop)
+            words = _run(context, Reporter(ProgressReport(time=time.time()), listen), stop, auto=auto)
     except Exception as error:
         named = lastwords.as_named(error)
         if named is None:
@@ -154,7 +154,7 @@ def _reported(context: Context, *, quiet: bool, begun: float) -> int:
     return OK
 
 
-def _run(context: Context, reporter: Reporter, stop: Stop) -> TerminationMessage:
+def _run(context: Context, reporter: Reporter, stop: Stop, *, auto: bool) -> TerminationMessage:
     from anneal_trainer.prepare import prepare
     from anneal_trainer.train import train
 
@@ -162,6 +162,7 @@ def _run(context: Context, reporter: Reporter, stop: Stop) -> TerminationMessage
     for warning in ready.report.warnings:
         console.say(f"note: {warning.message}")
     processes = _processes(context)
+    context = local_fit.fitted(context, local_fit.gpu_here(context.spec, processes), auto=auto, processes=processes)
     if processes > 1:
         from anneal_trainer import launcher
 

@@ -45,10 +45,13 @@ def main(command: str, context_file: Path) -> int:
 
 
 def _prepare(context: Context, reporter: Reporter) -> TerminationMessage:
+    from anneal_trainer.estimate import records
     from anneal_trainer.prepare import prepare
 
     Stop()
-    return lastwords.of_prepared(prepare(context, reporter).report)
+    report = prepare(context, reporter).report
+    # Last, as it imports the model's class: while rows are read that would only take memory from their processes.
+    return lastwords.of_prepared(report, records(context))
 
 
 def _train(context: Context, reporter: Reporter) -> TerminationMessage:

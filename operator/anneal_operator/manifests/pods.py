@@ -3,7 +3,7 @@
 The job's own options (`compute.pod`) can add but never replace what is set here. Not here: which node (the callers).
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from anneal_api.base import quantity_value
@@ -20,10 +20,12 @@ from anneal_api.meta import (
     TERMINATION_MESSAGE_PATH,
     VOLUMES_DIR,
 )
+from anneal_operator.affinity import require
 from anneal_operator.kinds import Obj
 from anneal_operator.manifests.common import labels
 from anneal_operator.plan import Plan
 from anneal_operator.pods import CONTAINER
+from anneal_operator.pools import ZONE_LABEL
 
 USER = 1000
 _POD_SECURITY = {
@@ -67,6 +69,8 @@ class Role:
     node_selector: Mapping[str, str] | None = None
     annotations: Mapping[str, str] | None = None
     tolerations: tuple[Obj, ...] = ()
+    # That compute at once, and share the CPU.
+    processes: int = 1
 
 
 def template(plan: Plan, role: Role) -> Obj:
@@ -153,8 +157,7 @@ def _threads(role: Role) -> str:
     other, and the order of sums, and with it the last bits of a loss, would depend on where a pod lands.
     """
     cores = quantity_value(role.resources["requests"]["cpu"])
-    processes = max((int(count) for name, count in role.resources["limits"].items() if name != "memory"), default=1)
-    return str(max(1, int(cores) // processes))
+    return str(max(1, int(cores) // role.processes))
 
 
 def plain(values: dict[str, str]) -> list[Obj]:
@@ -199,10 +202,7 @@ def resources(*, cpu: str, memory: str, shared_memory: str, devices: dict[str, s
     }
 
 
-def in_zones(zones: list[str]) -> Obj | None:
-    """Node affinity to the pool's zones."""
-    if not zones:
-        return None
-    term = {"key": "topology.kubernetes.io/zone", "operator": "In", "values": list(zones)}
-    selector = {"nodeSelectorTerms": [{"matchExpressions": [term]}]}
-    return {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": selector}}
+def in_zones(zones: Sequence[str], affinity: Obj | None = None) -> Obj:
+    """The affinity with the pool's zones in it; empty where nothing is asked for."""
+    within = [{"key": ZONE_LABEL, "operator": "In", "values": list(zones)}] if zones else []
+    return require(affinity or {}, *within)

@@ -37,7 +37,7 @@ def build(plan: Plan) -> Obj:
         resources=pods.resources(cpu=wanted.cpu, memory=wanted.memory, shared_memory=SHARED_MEMORY, devices={}),
         shared_memory=SHARED_MEMORY,
         labels={},
-        affinity=pods.in_zones(plan.pool.zones),
+        affinity=pods.in_zones(plan.choice.zones),
         node_selector=selector,
     )
     spec = {

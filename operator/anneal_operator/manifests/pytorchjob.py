@@ -18,12 +18,16 @@ from anneal_api.meta import (
     ROLE_TRAINER,
 )
 from anneal_api.status import Attempt
+from anneal_operator.affinity import keep_apart
 from anneal_operator.kinds import PYTORCH_JOB, Obj
 from anneal_operator.manifests import pods
 from anneal_operator.manifests.common import child
 from anneal_operator.placement import ANYWHERE, Placement
 from anneal_operator.plan import Plan
 from anneal_operator.pods import REPLICA_INDEX_LABEL
+
+# Seconds from having a place to training: pulling a large image, mounting volumes. torchrun's own limit is 600.
+_LATEST_START = 900
 
 
 def build(plan: Plan, attempt: Attempt, placement: Placement) -> Obj:
@@ -62,13 +66,14 @@ def _role(plan: Plan, nodes: int, placement: Placement) -> pods.Role:
         affinity=_affinity(plan, nodes),
         node_selector={**plan.pool.node_selector, **placement.node_selector},
         tolerations=(*plan.pool.tolerations, *placement.tolerations),
+        processes=max(1, plan.spec.compute.gpus_per_node),
     )
 
 
 def _resources(plan: Plan) -> Obj:
     compute, pool = plan.spec.compute, plan.pool
     gpus = compute.gpus_per_node
-    devices = {pool.resource_name: str(gpus)} if gpus and pool.resource_name else {}
+    devices = {**pool.extra_resources, pool.resource_name: str(gpus)} if gpus and pool.resource_name else {}
     return pods.resources(
         cpu=str(compute.cpu), memory=str(compute.memory), shared_memory=_shared_memory(plan), devices=devices
     )
@@ -92,9 +97,14 @@ def _environment(plan: Plan, attempt: Attempt, name: str, nodes: int) -> list[Ob
         return pods.plain(values | {"PET_NODE_RANK": "0", "PET_MASTER_ADDR": "127.0.0.1"})
     rank = {"fieldRef": {"fieldPath": f"metadata.labels['{REPLICA_INDEX_LABEL}']"}}
     return [
-        *pods.plain(values | {"PET_MASTER_ADDR": f"{name}-worker-0"}),
+        *pods.plain(values | {"PET_MASTER_ADDR": f"{name}-worker-0", "PET_RDZV_CONF": f"timeout={_patience(plan)}"}),
         {"name": "PET_NODE_RANK", "valueFrom": rank},
     ]
+
+
+def _patience(plan: Plan) -> int:
+    """Seconds that a pod waits for the others: a lack of places is the operator's to end, and images take time."""
+    return plan.spec.run_policy.scheduling_timeout_seconds + _LATEST_START
 
 
 def _given(plan: Plan, attempt: Attempt) -> dict[str, str]:
@@ -107,13 +117,12 @@ def _given(plan: Plan, attempt: Attempt) -> dict[str, str]:
     return given
 
 
-def _affinity(plan: Plan, nodes: int) -> Obj | None:
-    """The pool's zones; several pods prefer different nodes, but a small cluster may put them on one."""
-    affinity = dict(pods.in_zones(plan.pool.zones) or {})
-    if nodes > 1:
-        same_job = {"labelSelector": {"matchLabels": {OWNER_UID_LABEL: plan.uid}}}
-        term = {**same_job, "topologyKey": "kubernetes.io/hostname"}
-        affinity["podAntiAffinity"] = {
-            "preferredDuringSchedulingIgnoredDuringExecution": [{"weight": 100, "podAffinityTerm": term}]
-        }
-    return affinity or None
+def _affinity(plan: Plan, nodes: int) -> Obj:
+    """The pool's own, and its zones; several pods prefer different nodes, but a small cluster may put them on one."""
+    pool = plan.pool
+    affinity = pods.in_zones(pool.zones, pool.affinity.as_manifest() if pool.affinity else None)
+    if nodes == 1:
+        return affinity
+    same_job = {"labelSelector": {"matchLabels": {OWNER_UID_LABEL: plan.uid}}}
+    term = {**same_job, "topologyKey": "kubernetes.io/hostname"}
+    return keep_apart(affinity, {"weight": 100, "podAffinityTerm": term})

@@ -1,1 +1,1 @@
-"""The steps of a pass, in order: accept, origin, preview, prepare, train, finish."""
+"""The steps of a pass, in order: accept, origin, preview, prepare, fit, admit, train, finish."""

@@ -13,11 +13,12 @@ from anneal_operator.draft import Draft
 from anneal_operator.kinds import meta, parse_time, true_condition
 from anneal_operator.neighbours import Neighbour
 from anneal_operator.plan import Plan, plan_of
-from anneal_operator.steps import origin, queue_checks
+from anneal_operator.steps import origin, pool_checks, queue_checks
 from anneal_operator.steps.common import Objection
 from anneal_operator.world import StorageFacts, World
 
 LOOK_AGAIN = timedelta(seconds=30)
+_FINE = "the job can be carried out"
 _SHARED = frozenset({"ReadWriteMany"})
 
 
@@ -25,56 +26,54 @@ def accept(draft: Draft) -> bool:
     """Parse and check; False where nothing can go on."""
     world = draft.world
     try:
-        draft.plan = plan_of(world.job, world.settings)
+        draft.plan = plan_of(world.job, world.settings, world.node_groups)
     except ManifestError as error:
         problems = "; ".join(map(str, error.problems))
         draft.set(ConditionType.ACCEPTED, "False", Reason.INVALID_SPEC, problems)
         return False
     plan = draft.plan
-    draft.fields |= {"pool": plan.pool_name, "gpus": plan.gpus, "suspended_seconds": _suspended_seconds(draft)}
+    draft.fields |= {"pool": plan.pool_name, "gpus": _gpus(draft), "suspended_seconds": _suspended_seconds(draft)}
     if _attempt_is_under_way(draft):
         return True
-    objection = next(_objections(plan, world), None)
-    if objection:
-        draft.set(ConditionType.ACCEPTED, "False", *objection)
-        # Claims and storage classes are not watched.
+    if objections := list(_objections(plan, world)):
+        reason = objections[0][0]
+        draft.set(ConditionType.ACCEPTED, "False", reason, "; ".join(words for _, words in objections))
+        # Claims, storage classes and nodes are not watched.
         draft.wake_at(draft.world.now + LOOK_AGAIN)
         return False
-    draft.set(ConditionType.ACCEPTED, "True", Reason.VALID, "the job can be carried out")
+    _accepted(draft)
     draft.own(claim=plan.claim)
     return True
+
+
+def _accepted(draft: Draft) -> None:
+    """The job may wait for nodes that are not there: it is told once, and the sentence stays as long as it is so."""
+    warnings = pool_checks.warnings(draft.plan)
+    message = f"{_FINE}, and waits for nodes: {'; '.join(warnings)}" if warnings else _FINE
+    warned = draft.is_true(ConditionType.ACCEPTED) and draft.message(ConditionType.ACCEPTED) != _FINE
+    if warnings and not warned:
+        draft.tell("WaitsForNodes", message, warning=True)
+    if warnings:
+        draft.wake_at(draft.world.now + LOOK_AGAIN)
+    draft.set(ConditionType.ACCEPTED, "True", Reason.VALID, message)
 
 
 def _attempt_is_under_way(draft: Draft) -> bool:
     return bool(draft.attempts) and draft.attempts[-1].end_time is None
 
 
+def _gpus(draft: Draft) -> int:
+    """Those of the attempt that is under way, which may have fewer nodes than the job asks for."""
+    nodes = draft.attempts[-1].nodes if _attempt_is_under_way(draft) else None
+    return nodes * draft.plan.spec.compute.gpus_per_node if nodes else draft.plan.gpus
+
+
 def _objections(plan: Plan, world: World) -> Iterator[Objection]:
-    yield from _pool_objections(plan)
+    yield from pool_checks.objections(plan)
     yield from _storage_objections(plan, world.storage)
     yield from _output_objections(plan, world)
     yield from queue_checks.objections(plan, world.queue, world.priority_classes)
     yield from origin.objections(plan, world.neighbours)
-
-
-def _pool_objections(plan: Plan) -> Iterator[Objection]:
-    name, compute, pools = plan.pool_name, plan.spec.compute, plan.settings.pools
-    if name is None:
-        return
-    if name not in pools:
-        known = ", ".join(sorted(pools)) or "none: the chart's values name no pools, so leave spec.compute.pool out"
-        yield Reason.UNKNOWN_POOL, f"spec.compute.pool: {name!r} is not a pool of this cluster; its pools are: {known}"
-        return
-    pool, gpus = pools[name], compute.gpus_per_node
-    if gpus and not pool.resource_name:
-        words = f"spec.compute.gpusPerNode: {gpus}, but pool {name!r} has no GPUs: write 0, or choose another pool"
-        yield Reason.INVALID_SPEC, words
-    if pool.resource_name and pool.gpus_per_node and gpus > pool.gpus_per_node:
-        words = (
-            f"spec.compute.gpusPerNode: {gpus}, but a node of pool {name!r} has {pool.gpus_per_node}: "
-            "write at most that, and more nodes"
-        )
-        yield Reason.INVALID_SPEC, words
 
 
 def _storage_objections(plan: Plan, storage: StorageFacts) -> Iterator[Objection]:

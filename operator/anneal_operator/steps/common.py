@@ -33,11 +33,16 @@ def upcoming(draft: Draft) -> policy.Again | policy.Over | None:
     """What follows the last attempt; None before the first one, and while one is under way."""
     if not draft.attempts or draft.attempts[-1].end_time is None:
         return None
-    return policy.next_step(
-        draft.attempts,
-        max_retries=draft.plan.spec.run_policy.max_retries,
-        share=draft.plan.share(draft.placement.nodes),
-        micro_batch_size=draft.plan.spec.training.micro_batch,
+    return policy.next_step(draft.attempts, retries(draft))
+
+
+def retries(draft: Draft) -> policy.Retries:
+    """What the spec says about trying again."""
+    spec = draft.plan.spec
+    return policy.Retries(
+        most=spec.run_policy.max_retries,
+        micro_batch_size=spec.training.micro_batch,
+        may_checkpoint=spec.compute.memory_fit == "autotune" and not spec.training.gradient_checkpointing,
     )
 
 

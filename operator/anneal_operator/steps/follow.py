@@ -1,24 +1,22 @@
 """Follow the attempt that is under way: make its object, see it run, and record how it ends.
 
-Not here: what comes after an end (`train`, `attempts`).
+Not here: what comes after an end (`train`, `attempts`), and giving back what only a part of its pods hold (`regroup`).
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import timedelta
 
 from anneal_api.conditions import ConditionType, Outcome, Reason
 from anneal_api.progress import TerminationMessage
-from anneal_api.resolve import largest_divisor
 from anneal_api.status import Attempt, Progress
 from anneal_api.words import counted
 from anneal_operator import attempts as policy
 from anneal_operator import engine, progress, waiting
 from anneal_operator.draft import Draft
-from anneal_operator.engine import EngineView
 from anneal_operator.kinds import Obj, format_time, parse_time, uid_of
-from anneal_operator.pods import EPOCH, PodView, view
+from anneal_operator.steps import regroup
 from anneal_operator.steps.common import explain, pods_may_be_late, surroundings
+from anneal_operator.steps.fit import fitted
+from anneal_operator.steps.scene import Scene, in_order, scene
 from anneal_operator.world import Doomed
 
 RUNNING = ConditionType.RUNNING
@@ -27,45 +25,11 @@ SURVIVORS_MAY_STAY = timedelta(seconds=60)
 SILENCE_IS_NORMAL = timedelta(seconds=120)
 
 
-@dataclass(frozen=True)
-class Scene:
-    """The attempt's object and pods."""
-
-    obj: Obj | None
-    engine: EngineView
-    pods: Sequence[PodView]
-    nodes: int
-
-    @property
-    def alive(self) -> list[PodView]:
-        """Pods that may still write."""
-        return [pod for pod in self.pods if pod.holds_resources]
-
-    @property
-    def rank_zero(self) -> PodView | None:
-        """The newest pod of index 0: the one that reports."""
-        zeros = [pod for pod in self.pods if pod.index == 0]
-        return max(zeros, key=lambda pod: (not pod.gone, pod.created or EPOCH)) if zeros else None
-
-
-def scene(draft: Draft, attempt: Attempt) -> Scene:
-    """What there is of an attempt."""
-    children = draft.world.children
-    obj = engine.find(children.pytorch_jobs, draft.plan.attempt_name(attempt.number))
-    pods = [view(pod) for pod in children.pods] + [view(pod, gone=True) for pod in children.departed_pods]
-    mine = sorted((pod for pod in pods if pod.role == "trainer" and pod.attempt == attempt.number), key=_order)
-    return Scene(obj, engine.observe(obj), mine, attempt.nodes or draft.plan.nodes)
-
-
-def _order(pod: PodView) -> tuple[int, str]:
-    return pod.index, pod.name
-
-
 def follow(draft: Draft) -> bool:
     """Bring the current attempt up to date; True once it has ended."""
     attempt = draft.attempts[-1]
     now = scene(draft, attempt)
-    attempt = _observed(draft, attempt, now)
+    attempt = _observed(draft, regroup.reconsidered(attempt, now), now)
     stop = _wanted_stop(draft, attempt)
     attempt = policy.note(attempt, _evidence(draft, attempt, now, stop))
     draft.attempts[-1] = attempt
@@ -75,10 +39,13 @@ def follow(draft: Draft) -> bool:
         return True
     if stop or attempt.outcome:
         _ending(draft, attempt, now, stop)
+    elif attempt.retry_time:
+        regroup.regroup(draft, attempt, now)
     elif not now.engine.exists:
         _make(draft, attempt)
-    else:
+    elif not regroup.give_back_in_time(draft, attempt, now):
         _say(draft, attempt, now)
+        regroup.warn(draft, attempt, now)
     return False
 
 
@@ -86,7 +53,7 @@ def _observed(draft: Draft, attempt: Attempt, now: Scene) -> Attempt:
     """What is learnt while it runs: when its pods ran, where, and what rank 0 reports."""
     update: Obj = {}
     started = [pod.started for pod in now.pods if pod.started]
-    if attempt.running_time is None and len(started) >= now.nodes:
+    if attempt.running_time is None and not attempt.retry_time and len(started) >= now.nodes:
         update["running_time"] = format_time(max(started))
     zero = now.rank_zero
     if zero and zero.node:
@@ -96,7 +63,7 @@ def _observed(draft: Draft, attempt: Attempt, now: Scene) -> Attempt:
         said = report.report
         draft.fields["progress"] = progress.from_report(said, fallback=draft.value("progress"))
         draft.fields["device"] = said.device or draft.value("device")
-        draft.fields["memory"] = progress.memory(said.peak_memory_bytes) or draft.value("memory")
+        draft.fields["memory"] = progress.memory(said.peak_memory_bytes, known=draft.value("memory"))
         draft.fields["gpu_hours"] = _gpu_hours(draft, [*draft.attempts[:-1], attempt.model_copy(update=update)])
         update |= {"last_step": said.step} if said.step else {}
         update |= {"resumed_from_step": said.resumed_from_step} if said.resumed_from_step is not None else {}
@@ -138,7 +105,7 @@ def _evidence(draft: Draft, attempt: Attempt, now: Scene, stop: policy.Evidence 
     elif attempt.running_time is not None:
         lost = _lost(draft, attempt, now)
     # Once a stop is under way, pods that end with it say nothing new, unless they name an error of their own.
-    return policy.strongest(now.pods, lost, stop)
+    return regroup.telling(attempt, policy.strongest(now.pods, lost, stop))
 
 
 def _succeeded(draft: Draft, now: Scene) -> bool:
@@ -193,13 +160,13 @@ def _end(draft: Draft, attempt: Attempt, now: Scene) -> None:
     words = _words(now)
     ended = [pod.ended.time for pod in now.pods if pod.ended and pod.ended.time]
     end = format_time(max(ended)) if ended else draft.now
-    update: Obj = {"end_time": max(end, attempt.start_time)}
+    update: Obj = {"end_time": max(end, attempt.start_time), "retry_time": None}
     if attempt.running_time is None and (started := [pod.started for pod in now.pods if pod.started]):
         update["running_time"] = format_time(min(started))
     if words:
         draft.fields["progress"] = progress.at_end(words, fallback=draft.value("progress"))
         draft.fields["device"] = words.device or draft.value("device")
-        draft.fields["memory"] = progress.memory(words.peak_memory_bytes) or draft.value("memory")
+        draft.fields["memory"] = progress.memory(words.peak_memory_bytes, known=draft.value("memory"))
         if attempt.outcome is Outcome.SUCCEEDED:
             draft.fields["outputs"] = words.outputs
         update |= _from_words(draft, words)
@@ -217,7 +184,7 @@ def _end(draft: Draft, attempt: Attempt, now: Scene) -> None:
 def _words(now: Scene) -> TerminationMessage | None:
     """The last words of rank 0, else of any pod."""
     spoken = [pod for pod in now.pods if pod.ended and pod.ended.words]
-    first = min(spoken, key=_order) if spoken else None
+    first = min(spoken, key=in_order) if spoken else None
     return first.ended.words if first and first.ended else None
 
 
@@ -277,10 +244,9 @@ def _make(draft: Draft, attempt: Attempt) -> None:
         words = f"attempt {attempt.number} begins when the queue admits the job"
         draft.set(RUNNING, "False", Reason.QUEUED, words)
         return
-    nodes = draft.placement.nodes
-    if nodes is not None and nodes != (attempt.nodes or draft.plan.nodes):
-        # Admitted anew since it was recorded, with another number of nodes.
-        draft.attempts[-1] = fitted(draft, attempt)
+    if draft.placement.nodes is not None and (again := fitted(draft, attempt)) != attempt:
+        # Admitted anew since it was recorded, elsewhere or with another number of nodes.
+        draft.attempts[-1] = again
         draft.wake_at(draft.world.now)
         return
     surroundings(draft, engine.build(draft.plan, attempt, draft.placement))
@@ -290,22 +256,11 @@ def _make(draft: Draft, attempt: Attempt) -> None:
         draft.set(RUNNING, "False", Reason.STARTING, f"attempt {attempt.number} is being started")
 
 
-def fitted(draft: Draft, attempt: Attempt) -> Attempt:
-    """The attempt on the nodes that there are for it; each process's share of the batch depends on their number."""
-    plan, nodes = draft.plan, draft.placement.nodes
-    wanted = attempt.micro_batch_size or plan.spec.training.micro_batch
-    return attempt.model_copy(
-        update={
-            "micro_batch_size": largest_divisor(plan.share(nodes), wanted),
-            "nodes": None if nodes in (None, plan.nodes) else nodes,
-            "pool": next(iter(draft.placement.flavors.values()), None) or plan.pool_name,
-        }
-    )
-
-
 def _say(draft: Draft, attempt: Attempt, now: Scene) -> None:
     """Running, or why not yet."""
-    stuck = next((pod for pod in now.pods if not pod.running and not pod.ended), None)
+    waits = [pod for pod in now.pods if not pod.running and not pod.ended]
+    # What the scheduler says comes before a pod that has a place and only starts.
+    stuck = min(waits, key=lambda pod: pod.node is not None, default=None)
     if len(now.pods) < now.nodes and stuck is None:
         assert now.obj is not None
         name = draft.plan.attempt_name(attempt.number)

@@ -37,7 +37,7 @@ def prepare(draft: Draft) -> bool:
     key = draft.plan.prepare_key
     if draft.old.prepare_key != key:
         draft.set(DATA_READY, "False", Reason.NOT_STARTED)
-        draft.fields |= {"prepare_key": key, "dataset": None}
+        draft.fields |= {"prepare_key": key, "dataset": None, "models": []}
     if _is_stale(draft):
         draft.set(DATA_READY, "False", Reason.PREPARED_DATA_STALE, draft.attempts[-1].message or "")
     if draft.is_true(DATA_READY):
@@ -103,6 +103,8 @@ def _ready_by(draft: Draft, other: Neighbour) -> None:
     draft.fields["dataset"] = dataset.model_copy(
         update={"prepared_by": dataset.prepared_by or other.name, "prepared_time": draft.now}
     )
+    # Of one key are only jobs with the same models and heads, whatever their adapters.
+    draft.fields["models"] = list(other.models)
     draft.set(DATA_READY, "True", Reason.PREPARED_BY_ANOTHER, f"prepared by job {other.name}")
 
 
@@ -149,10 +151,11 @@ def _made_by(pod: Obj, job: Obj) -> bool:
 
 
 def _complete(draft: Draft, pods: list[PodView]) -> bool:
-    """Take over what the pod said about the data."""
+    """Take over what the pod said about the data and the models."""
     told = next((pod.ended.words for pod in reversed(pods) if pod.succeeded and pod.ended), None)
     dataset = (told.dataset if told else None) or DatasetReport()
     draft.fields["dataset"] = dataset.model_copy(update={"prepared_time": draft.now})
+    draft.fields["models"] = told.models if told else []
     message = (told.message if told else "") or "the data is prepared"
     if dataset.warnings:
         first = dataset.warnings[0].message

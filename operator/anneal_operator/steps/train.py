@@ -13,7 +13,8 @@ from anneal_operator.draft import Draft
 from anneal_operator.kinds import format_time, is_deleting, name_of
 from anneal_operator.pods import PodView, view
 from anneal_operator.steps.common import upcoming
-from anneal_operator.steps.follow import fitted, follow
+from anneal_operator.steps.fit import fitted
+from anneal_operator.steps.follow import follow
 from anneal_operator.world import Doomed
 
 RUNNING = ConditionType.RUNNING
@@ -115,18 +116,12 @@ def _begin(draft: Draft, again: policy.Again | None) -> None:
         if draft.delete:  # which shows in the store at once
             draft.wake_at(draft.world.now)
         return
-    draft.attempts.append(_attempt(draft, number, again))
+    draft.attempts.append(fitted(draft, Attempt(number=number, start_time=draft.now)))
     draft.set(RUNNING, "False", reason, f"{because}attempt {number} begins")
     draft.own(pytorch_job=draft.plan.attempt_name(number))
     draft.tell("AttemptStarted", f"attempt {number} of training begins")
     # The object is made by the next pass, when the record is safe.
     draft.wake_at(draft.world.now)
-
-
-def _attempt(draft: Draft, number: int, again: policy.Again | None) -> Attempt:
-    """The record of the next attempt, with all that it does in its own way."""
-    wanted = again.micro_batch_size if again and again.micro_batch_size else draft.plan.spec.training.micro_batch
-    return fitted(draft, Attempt(number=number, start_time=draft.now, micro_batch_size=wanted))
 
 
 def _lingering(draft: Draft) -> list[PodView]:

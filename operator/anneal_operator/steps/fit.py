@@ -1,0 +1,136 @@
+"""Fit: whether the job's memory fits its GPUs, before it queues for any. Owns `status.memory`.
+
+The prepare pod has told what the models are made of, so the estimate costs nothing here: it is made for the roomiest
+GPU that the job could get, and once more for each attempt, where that was placed. Only against memory that is certain
+a job fails: nodes with larger GPUs may be scaled to zero.
+"""
+
+from collections.abc import Iterator
+
+from anneal_api import fit as fitting
+from anneal_api.conditions import ConditionType, Reason
+from anneal_api.fit import GIB, Asked, Choice, Gpu, Limits
+from anneal_api.status import Attempt, MemoryPart, MemoryReport
+from anneal_operator import attempts as policy
+from anneal_operator.draft import Draft
+from anneal_operator.steps.common import retries
+
+# As many characters as the schema of status lets a part's note have.
+_NOTE = 160
+
+
+def fit(draft: Draft) -> bool:
+    """True where the job may queue; nothing is judged once an attempt was made."""
+    if draft.attempts:
+        return True
+    choice = _choose(draft, Limits())
+    _tell(draft, choice)
+    if choice.fits is not False or not draft.plan.gpu_memory_certain or draft.plan.spec.compute.memory_fit == "warn":
+        return True
+    _failed(draft, fitting.sentence(choice))
+    return False
+
+
+def _failed(draft: Draft, message: str) -> None:
+    """The data stays prepared: a corrected manifest goes on from here."""
+    draft.set(ConditionType.FAILED, "True", Reason.MEMORY_DOES_NOT_FIT, message)
+    draft.set(ConditionType.RUNNING, "False", Reason.NOT_STARTED)
+    draft.fields["completion_time"] = draft.now
+
+
+def fitted(draft: Draft, attempt: Attempt) -> Attempt:
+    """The attempt on the nodes that there are for it, with what fits the GPUs there.
+
+    Each process's share of the batch depends on the number of nodes. After a shortage of memory less is taken,
+    whatever the estimate says.
+    """
+    plan, placement = draft.plan, draft.placement
+    known = policy.learnt(draft.attempts, retries(draft))
+    limits = Limits(nodes=placement.nodes, most=known.micro_batch_size, checkpointing=known.checkpointing)
+    choice = _choose(draft, limits)
+    _tell(draft, choice)
+    on = choice.checkpointing and not plan.spec.training.gradient_checkpointing
+    return attempt.model_copy(
+        update={
+            "micro_batch_size": choice.micro_batch,
+            "gradient_checkpointing": True if on else None,
+            "nodes": None if placement.nodes in (None, plan.nodes) else placement.nodes,
+            "pool": next(iter(placement.flavors.values()), None) or plan.pool_name,
+        }
+    )
+
+
+def _choose(draft: Draft, limits: Limits) -> Choice:
+    try:
+        shapes = tuple(record.shape for record in draft.value("models"))
+    except ValueError:
+        # Of a trainer that says it in another way.
+        shapes = ()
+    spec = draft.plan.spec
+    shapes = shapes if len(shapes) == len(spec.models) else ()
+    return fitting.choose(Asked(spec, _asks_for_auto(draft), shapes), _gpu(draft), limits)
+
+
+def _asks_for_auto(draft: Draft) -> bool:
+    """The resolved spec has a number in its place."""
+    training = draft.world.job["spec"].get("training") or {}
+    return bool(training.get("microBatchSize") == "auto")
+
+
+def _gpu(draft: Draft) -> Gpu:
+    """What a GPU has where the queue has placed the job, else the roomiest one that it could get."""
+    plan = draft.plan
+    if not plan.gpus:
+        return fitting.UNKNOWN
+    placed = list(_placed(draft)) if not plan.gpu_memory_certain else []
+    memory, where = max(placed, default=(plan.gpu_memory, plan.gpu_memory_source), key=lambda each: each[0] or 0)
+    return Gpu(int(memory * GIB), where) if memory else fitting.UNKNOWN
+
+
+def _placed(draft: Draft) -> Iterator[tuple[float, str]]:
+    """GiB of the GPUs that the labels of a flavor select: of declared pools, and of nodes that were found."""
+    labels = draft.placement.node_selector
+    for name, pool in draft.plan.settings.pools.items():
+        if pool.memory_gib and pool.node_selector and pool.node_selector.items() <= labels.items():
+            yield pool.memory_gib, f"pool {name}"
+    for group in draft.plan.node_groups:
+        if group.memory and labels.get(group.label) == group.product:
+            yield group.memory, f"{group.product} nodes"
+
+
+def _tell(draft: Draft, choice: Choice) -> None:
+    """Put it into the status; what a person should know is an Event, once."""
+    before = draft.value("memory")
+    report = _report(choice, before)
+    draft.fields["memory"] = report
+    if not draft.plan.gpus or report.message == (before and before.message):
+        return
+    if choice.fits is False:
+        draft.tell(Reason.MEMORY_DOES_NOT_FIT, fitting.sentence(choice), warning=True)
+    elif choice.estimate is None or choice.estimate.missing:
+        draft.tell("MemoryUnknown", fitting.sentence(choice), warning=True)
+
+
+def _report(choice: Choice, before: MemoryReport | None) -> MemoryReport:
+    made, size = choice.estimate, choice.gpu.size
+    report = MemoryReport(
+        estimated_gib=round(made.peak / GIB, 2) if made else None,
+        gpu_gib=round(size / GIB, 2) if size else None,
+        fits=choice.fits,
+        micro_batch_size=choice.micro_batch,
+        gradient_checkpointing=choice.checkpointing,
+        tuned=choice.tuned or None,
+        moment=made.moment if made else None,
+        parts=[MemoryPart(name=p.name, gib=round(p.size / GIB, 3), note=p.note[:_NOTE]) for p in made.parts]
+        if made
+        else [],
+        missing=list(made.missing) if made else ["weights", "activations"],
+        message=fitting.sentence(choice),
+    )
+    return report.model_copy(update={"peak_gib": before.peak_gib}) if before and _is_same(report, before) else report
+
+
+def _is_same(report: MemoryReport, before: MemoryReport) -> bool:
+    """Whether what was measured before is of the same job in numbers."""
+    names = ("micro_batch_size", "gradient_checkpointing", "estimated_gib")
+    return all(getattr(report, name) == getattr(before, name) for name in names)
