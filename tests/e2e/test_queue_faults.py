@@ -74,7 +74,8 @@ def test_an_operator_killed_at_the_worst_moments_makes_one_of_everything(
         job = kube.until_phase("victim", "Succeeded")
     first, second = job["status"]["attempts"]
     assert first["outcome"] == "Evicted"
-    assert second["resumedFromStep"] == first["lastStep"] >= 15
+    # The pod may have ended while no operator was there to read its last words: it knows no less than it had seen.
+    assert second["resumedFromStep"] >= first["lastStep"] >= 15
 
 
 def test_what_runs_when_kueue_is_removed_runs_to_its_end(team: Team, kueue_goes: Callable[[], None]) -> None:
