@@ -10,7 +10,6 @@ from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import suppress
 from datetime import datetime
 
-from anneal_api.names import base_name
 from anneal_api.problems import ManifestError
 from anneal_operator.cluster import Cluster
 from anneal_operator.errors import NotFoundError
@@ -68,7 +67,7 @@ async def gather(
         node_groups=await nodes.groups(now) if _wants_gpus(job) else (),
         queue=queue,
         priority_classes=classes,
-        workload_names={base_name(each.name, each.uid): each.name for each in neighbours} if queue else {},
+        workload_names={each.base: each.name for each in neighbours} if queue else {},
         report=report,
     )
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from anneal_api.conditions import ConditionType, Reason
 from anneal_api.modelrecord import ModelRecord
+from anneal_api.names import base_name
 from anneal_api.origin import Made, address
 from anneal_api.status import DatasetReport, JobStatus
 from anneal_operator.kinds import Obj, meta, name_of, uid_of
@@ -25,6 +26,8 @@ class Neighbour:
     # The job:// source that stands for its result, and what that is.
     address: str
     made: Made
+    # The stem of its children's names, and its Workload's whole name.
+    base: str
     prepare_key: str | None = None
     data_ready: bool = False
     preparing: bool = False
@@ -90,6 +93,7 @@ def neighbour(job: Obj) -> Neighbour:
         state=_state(status),
         message=status.message or "",
         made=_made(job, status),
+        base=base_name(name_of(job), uid_of(job)),
     )
 
 

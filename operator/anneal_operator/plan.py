@@ -54,7 +54,7 @@ class Plan:
         """Its namespace."""
         return str(self.job.metadata["namespace"])
 
-    @property
+    @cached_property
     def base(self) -> str:
         """The stem of its children's names."""
         return base_name(self.name, self.uid)
@@ -74,7 +74,7 @@ class Plan:
         """The job's own directory on it."""
         return run_directory(self.name, self.uid)
 
-    @property
+    @cached_property
     def output(self) -> str:
         """Where the result goes, below the claim."""
         return self.spec.output.path or f"{self.run_directory}/output"
