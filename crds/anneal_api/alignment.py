@@ -88,7 +88,7 @@ ALIGNMENT_READS: dict[Family, dict[str, Slots]] = {
             "labels": _need("labels"),
         }
     },
-    "prompt": {"prompt": {"prompt": _need("prompt")}},
+    "prompt": {"prompt": {"prompt": _need("prompt")}, "chat_template": {"messages": _need("messages")}},
 }
 # What an absent type is taken for. Pairs whose prompt is text are not guessed: their wording is a person's choice.
 ALIGNMENT_DETECTED: dict[Family, tuple[str, ...]] = {
@@ -96,7 +96,7 @@ ALIGNMENT_DETECTED: dict[Family, tuple[str, ...]] = {
     "unpaired": (),
     "reward": ("bradley_terry.chat_template",),
     "stepwise": ("stepwise_supervised",),
-    "prompt": ("prompt",),
+    "prompt": ("prompt", "chat_template"),
 }
 
 

@@ -124,6 +124,16 @@ class JobSpec(Block):
         return [ModelSource("model.source", self.model.source, self.model.revision)]
 
     @property
+    def judges(self) -> list[ModelSource]:
+        """Models that judge answers while others are trained."""
+        return []
+
+    @property
+    def group(self) -> int:
+        """Rows of a step that belong together."""
+        return 1
+
+    @property
     def all_datasets(self) -> list[tuple[str, DataSource]]:
         """Every source of rows with its path in the spec: those that are trained on, then those that are measured."""
         measured = self.evaluation.datasets if self.evaluation else []

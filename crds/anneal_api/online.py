@@ -12,7 +12,9 @@ from anneal_api.base import Block, LabelName, ObjectName, Rule, ShortText, bound
 
 ONLINE: Final = ("grpo", "rloo")
 OnError = Literal["fail", "zero", "skip"]
-GrpoLoss = Literal["grpo", "dr_grpo", "dapo", "bnpo", "cispo", "sapo"]
+GrpoLoss = Literal["grpo", "dr_grpo", "dapo", "cispo", "sapo"]
+# Losses whose term is an answer's as a whole: a ratio of whole answers says nothing to the others.
+OF_SEQUENCES: Final = ("grpo", "sapo")
 ColumnName = ShortText
 HttpUrl = Annotated[str, StringConstraints(pattern=r"^https?://[^\s]+$", max_length=1024)]
 
@@ -45,7 +47,7 @@ class GrpoSpec(Block):
     )
     loss: GrpoLoss = Field(
         default="dapo",
-        description="How the terms of tokens are averaged: grpo (a mean an answer, then over answers), dapo (over all tokens of the step, arXiv 2503.14476), dr_grpo (over the most tokens that there could be, 2503.20783), bnpo (over the tokens of a pass); cispo (2506.13585) clips the weight instead of the term, sapo (2511.20347) does it softly.",
+        description="How the terms of tokens are averaged: grpo (a mean an answer, then over answers), dapo (over all tokens of the step, arXiv 2503.14476), dr_grpo (over the most tokens that there could be, 2503.20783); cispo (2506.13585) clips the weight instead of the term, sapo (2511.20347) does it softly.",
     )
     beta: float = Field(
         default=0.0, ge=0, le=1000, description="Weight of the KL divergence from the reference; 0 needs no reference."
@@ -58,10 +60,10 @@ class GrpoSpec(Block):
         default=None,
         gt=0,
         le=1000,
-        description="How far it may rise above 1. Default: epsilon; DAPO takes 0.28 (section 3.1), cispo 5.",
+        description="How far it may rise above 1. Default: epsilon; DAPO takes 0.28 (section 3.1); the bound is 1 + epsilonHigh, so cispo with a bound of 5 is 4.",
     )
     importance_sampling: Literal["token", "sequence"] = Field(
-        default="token", description="Of what the ratio is: of each token, or of the whole answer (GSPO, 2507.18071)."
+        default="token", description="Of what the ratio is: of each token, or of the whole answer (GSPO, 2507.18071; with loss grpo or sapo)."
     )
     scale_rewards: Literal["group", "batch", "none"] = Field(
         default="group",
@@ -80,6 +82,15 @@ class GrpoSpec(Block):
     sapo_temperature: float = Field(default=1.0, gt=0, le=100, description="sapo: of tokens with a positive advantage.")
     sapo_temperature_negative: float = Field(default=1.05, gt=0, le=100, description="sapo: of the others.")
 
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            cel=f"self.importanceSampling == 'token' || self.loss in {list(OF_SEQUENCES)}",
+            message="importanceSampling: sequence goes with loss: grpo (which is GSPO) or sapo",
+            holds=lambda g: g.importance_sampling == "token" or g.loss in OF_SEQUENCES,
+            field="importanceSampling",
+        ),
+    )
+
 
 class RlooSpec(Block):
     """REINFORCE with leave-one-out baselines (arXiv 2402.14740)."""
@@ -91,7 +102,7 @@ class RlooSpec(Block):
         default=0.05,
         ge=0,
         le=1000,
-        description="Weight of the KL divergence, which is taken off the reward (section 3).",
+        description="Weight of the KL divergence, which is taken off the reward (equation 3); 0 needs no reference.",
     )
     epsilon: float = Field(default=0.2, gt=0, le=10, description="As of grpo, of the ratio of the whole answer.")
     epsilon_high: float | None = Field(default=None, gt=0, le=1000, description="Default: epsilon.")
@@ -223,7 +234,7 @@ class RewardSource(Block):
     schema_: Annotated[SchemaReward | None, Field(alias="schema", description="JSON of a schema.")] = None
     length: LengthReward | None = Field(default=None, description="The number of tokens.")
     function: FunctionReward | None = Field(default=None, description="A Python function.")
-    http: HttpReward | None = Field(default=None, description="A server.")
+    http: HttpReward | None = Field(default=None, description="A server that is asked.")
     model: ModelReward | None = Field(default=None, description="A reward model.")
 
     rules: ClassVar[tuple[Rule, ...]] = (

@@ -62,13 +62,19 @@ def correction(source: str) -> str:
 
 def misuse(named: ModelSource, *, method: str, made: Made) -> str:
     """Why a job of `method` can never start from what is made so; empty if it can."""
+    if named.field.startswith("rewards[") and made.method != "reward":
+        return (
+            f"{named}: {shown(named.source)} makes a model by method {made.method}, which gives a text no score: name a "
+            "job of method reward"
+        )
     if made.method not in JUDGES:
         return ""
     judge = f"{named}: {shown(named.source)} makes"
-    if method not in JUDGES or named.field != "model.source":
+    rewards = named.field.startswith("rewards[")
+    if not rewards and (method not in JUDGES or named.field != "model.source"):
         return (
             f"{judge} a model that judges answers (method {made.method}), which cannot write any: "
-            "name a job of method sft, pretrain, dpo, ipo, kto, orpo, simpo or cpo"
+            "name a job of method sft, pretrain, dpo, ipo, kto, orpo, simpo, cpo, grpo or rloo"
         )
     if made.adapter:
         return (

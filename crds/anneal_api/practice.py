@@ -12,7 +12,7 @@ ADAPTER_FACTOR: Final = 10
 
 @dataclass(frozen=True)
 class Practice:
-    """Peak learning rate of full fine-tuning, sequences (or pairs) a step, share of the steps for warm-up."""
+    """Peak learning rate of full fine-tuning, sequences (pairs, answers) a step, share of the steps for warm-up."""
 
     learning_rate: float
     batch: int
@@ -37,4 +37,9 @@ PRACTICE: Final[dict[str, Practice]] = {
     # InstructGPT (arXiv 2203.02155, appendix C.2): 9e-6, 64 comparisons; Llama 2 (2307.09288, section 3.2.2): 1e-5.
     "reward": Practice(1e-5, 64, 0.03),
     "prm": Practice(1e-5, 32, 0.03),
+    # DeepSeekMath (arXiv 2402.03300, section 4.2) and DAPO (2503.14476, section 4.1): 1e-6, a short warm-up in the latter;
+    # of answers a step they have 1024 and 8192, on as many GPUs.
+    "grpo": Practice(1e-6, 128, 0.03),
+    # arXiv 2402.14740, appendix C: 1e-6, 512 answers drawn at once, a warm-up of 3%.
+    "rloo": Practice(1e-6, 128, 0.03),
 }

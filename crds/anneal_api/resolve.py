@@ -15,6 +15,8 @@ from anneal_api.base import Block
 from anneal_api.compute import ComputeSpec
 from anneal_api.job import JobSpec
 from anneal_api.model import AdapterSpec
+from anneal_api.online import SamplingSpec
+from anneal_api.online_rules import most_tokens
 from anneal_api.practice import ADAPTER_FACTOR, PRACTICE
 from anneal_api.rlhfjob import BLOCKS, RLHFSpec
 from anneal_api.status import SourceReport
@@ -45,7 +47,8 @@ def _own_block(spec: RLHFSpec) -> dict[str, Block]:
     """The method's block with its defaults, where the manifest has none."""
     if spec.method not in BLOCKS:
         return {}
-    return {spec.method: getattr(spec, spec.method) or BLOCKS[spec.method]()}
+    own: dict[str, Block] = {spec.method: getattr(spec, spec.method) or BLOCKS[spec.method]()}
+    return own | ({"sampling": spec.sampling or SamplingSpec()} if spec.is_online else {})
 
 
 def _with(block: Any, **values: Any) -> Any:
@@ -62,7 +65,7 @@ def _adapter(adapter: AdapterSpec) -> AdapterSpec:
 def _training(spec: JobSpec) -> TrainingSpec:
     training, world, usual = spec.training, spec.compute.world_size, PRACTICE[spec.method]
     micro = training.given_micro_batch
-    batch = training.global_batch_size or _default_batch(usual.batch, spec.compute, micro)
+    batch = training.global_batch_size or _default_batch(usual.batch, spec.compute, micro, spec.group)
     filled: TrainingSpec = _with(
         training,
         epochs=training.epochs if training.epochs or training.max_steps else 1.0,
@@ -75,9 +78,9 @@ def _training(spec: JobSpec) -> TrainingSpec:
     return filled
 
 
-def _default_batch(usual: int, compute: ComputeSpec, micro: int | None) -> int:
-    """What is usual, or the next multiple of what one pass holds over all devices, and over the fewest."""
-    unit = math.lcm(compute.world_size * (micro or 1), compute.fewest_processes)
+def _default_batch(usual: int, compute: ComputeSpec, micro: int | None, group: int) -> int:
+    """What is usual, or the next multiple of what one pass, or group, holds over all devices, and over the fewest."""
+    unit = math.lcm(compute.world_size * math.lcm(micro or 1, group), compute.fewest_processes * group)
     return unit * math.ceil(usual / unit)
 
 
@@ -106,7 +109,9 @@ def _compute(spec: JobSpec) -> Block:
 def prepare_inputs(spec: JobSpec) -> dict[str, Any]:
     """Everything in a spec that shapes the prepared data, and nothing else (a learning rate does not)."""
     evaluation = spec.evaluation
+    online = isinstance(spec, RLHFSpec) and spec.is_online
     return {
+        **({"maxTokens": most_tokens(spec)} if online else {}),
         "version": DATA_FORMAT_VERSION,
         # Methods that read the same rows share what is made of them.
         "method": spec.family if isinstance(spec, RLHFSpec) else spec.method,
@@ -134,7 +139,7 @@ def prepare_key(spec: JobSpec, claim: str, sources: Sequence[SourceReport] = ())
 
     `sources` are what the spec's job:// sources stand for: a job that was run again has made another model.
     """
-    models = [named._asdict() for named in spec.models]
+    models = [named._asdict() for named in (*spec.models, *spec.judges)]
     return digest(
         {"claim": claim, "inputs": prepare_inputs(spec), "models": models, "sources": [each.dump() for each in sources]}
     )

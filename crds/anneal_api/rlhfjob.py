@@ -1,7 +1,7 @@
-"""The `RLHFJob` kind: alignment of a model with judgements: reward models and the offline preference methods.
+"""The `RLHFJob` kind: alignment of a model with judgements: reward models, preferences, and rewards of drawn answers.
 
 The same blocks as a `FineTuneJob` (`job`), with a method of its own, at most one block for it (`methods`), and rows of
-alignment. Not here: methods that generate while they train.
+alignment. Not here: the blocks of methods that generate while they train (`online`) and their rules (`online_rules`).
 """
 
 from typing import ClassVar, Final, Literal
@@ -15,6 +15,8 @@ from anneal_api.evaluation import EvaluationBase
 from anneal_api.job import PRINTER_COLUMNS, WEIGHTS, Job, JobSpec, immutable
 from anneal_api.methods import CpoSpec, DpoSpec, IpoSpec, KtoSpec, OrpoSpec, ReferenceSpec, RewardSpec, SimpoSpec
 from anneal_api.model import ModelSource
+from anneal_api.online import ONLINE, GrpoSpec, RewardSource, RlooSpec, SamplingSpec
+from anneal_api.online_rules import MOST_REWARDS, ONLINE_RULES, block_of
 
 __all__ = ["KIND", "PLURAL", "PRINTER_COLUMNS", "SHORT_NAMES", "SINGULAR", "RLHFJob", "RLHFSpec"]
 
@@ -23,13 +25,14 @@ PLURAL = "rlhfjobs"
 SINGULAR = "rlhfjob"
 SHORT_NAMES = ("rlhf",)
 
-Method = Literal["reward", "prm", "dpo", "ipo", "kto", "orpo", "simpo", "cpo"]
+Method = Literal["reward", "prm", "dpo", "ipo", "kto", "orpo", "simpo", "cpo", "grpo", "rloo"]
 # The rows that each method reads; a type that several of them know is read as the first one does.
 FAMILIES: dict[str, tuple[Family, ...]] = {
     "reward": ("reward", "preference"),
     "prm": ("stepwise",),
     "kto": ("unpaired", "preference"),
     **dict.fromkeys(("dpo", "ipo", "orpo", "simpo", "cpo"), ("preference",)),
+    **dict.fromkeys(ONLINE, ("prompt",)),
 }
 BLOCKS: Final[dict[str, type[Block]]] = {
     "reward": RewardSpec,
@@ -39,11 +42,14 @@ BLOCKS: Final[dict[str, type[Block]]] = {
     "orpo": OrpoSpec,
     "simpo": SimpoSpec,
     "cpo": CpoSpec,
+    "grpo": GrpoSpec,
+    "rloo": RlooSpec,
 }
 # What comes of them judges texts and writes none.
 SCORING: Final = ("reward", "prm")
-# Their losses compare with a reference model.
+# Their losses compare with a reference model; those of online methods do where their beta is not 0.
 REFERRING: Final = ("dpo", "ipo", "kto")
+_MAY_REFER: Final = (*REFERRING, *ONLINE)
 
 
 class AlignmentSpec(DataSource, AlignmentRows):
@@ -100,7 +106,7 @@ class RLHFSpec(JobSpec):
     """What to align, on which judgements, and how. The smallest useful spec is a model, a method and a data set."""
 
     method: Method = Field(
-        description="reward: a model that scores answers. prm: one that judges steps. dpo, ipo, orpo, simpo, cpo: learn from pairs of answers. kto: from answers that are judged one by one.",
+        description="reward: a model that scores answers. prm: one that judges steps. dpo, ipo, orpo, simpo, cpo: learn from pairs of answers. kto: from answers that are judged one by one. grpo, rloo: from rewards of answers that the model itself draws while it is trained.",
     )
     datasets: list[AlignmentSpec] = Field(
         min_length=1,
@@ -111,7 +117,7 @@ class RLHFSpec(JobSpec):
         default=None, description="Held-out loss, accuracy and margins, and sample answers. Absent: neither."
     )
     reference: ReferenceSpec = Field(
-        default_factory=ReferenceSpec, description="The reference model of dpo, ipo and kto."
+        default_factory=ReferenceSpec, description="The reference model of dpo, ipo and kto, and of grpo and rloo with a beta."
     )
     reward: RewardSpec | None = Field(default=None, description="Options of method reward.")
     dpo: DpoSpec | None = Field(default=None, description="Options of method dpo.")
@@ -120,14 +126,20 @@ class RLHFSpec(JobSpec):
     orpo: OrpoSpec | None = Field(default=None, description="Options of method orpo.")
     simpo: SimpoSpec | None = Field(default=None, description="Options of method simpo.")
     cpo: CpoSpec | None = Field(default=None, description="Options of method cpo.")
+    grpo: GrpoSpec | None = Field(default=None, description="Options of method grpo.")
+    rloo: RlooSpec | None = Field(default=None, description="Options of method rloo.")
+    sampling: SamplingSpec | None = Field(default=None, description="grpo, rloo: how answers are drawn.")
+    rewards: list[RewardSource] = bounded(
+        "grpo, rloo: what answers are judged by; their weighted sum is learnt from.", most=MOST_REWARDS
+    )
 
     rules: ClassVar[tuple[Rule, ...]] = (
         *map(_own_block, BLOCKS),
         *_known_types(),
         Rule(
-            cel=f"self.method in {list(REFERRING)} || !(has(self.reference.source) || self.reference.precompute)",
+            cel=f"self.method in {list(_MAY_REFER)} || !(has(self.reference.source) || self.reference.precompute)",
             message="reward, prm, orpo, simpo and cpo compare with no reference model: remove reference",
-            holds=lambda s: s.method in REFERRING or not (s.reference.source or s.reference.precompute),
+            holds=lambda s: s.method in _MAY_REFER or not (s.reference.source or s.reference.precompute),
             field="reference",
         ),
         Rule(
@@ -142,6 +154,7 @@ class RLHFSpec(JobSpec):
             holds=lambda s: s.method not in SCORING or not (s.evaluation and s.evaluation.samples),
             field="evaluation.samples",
         ),
+        *ONLINE_RULES,
         WEIGHTS,
         *JobSpec.rules,
     )
@@ -153,6 +166,30 @@ class RLHFSpec(JobSpec):
         if reference.source is None:
             return named
         return [*named, ModelSource("reference.source", reference.source, reference.revision)]
+
+    @property
+    def judges(self) -> list[ModelSource]:
+        """The reward models."""
+        return [
+            ModelSource(f"rewards[{index}].model.source", reward.model.source, reward.model.revision)
+            for index, reward in enumerate(self.rewards)
+            if reward.model is not None
+        ]
+
+    @property
+    def is_online(self) -> bool:
+        """Whether answers are drawn while training."""
+        return self.method in ONLINE
+
+    @property
+    def refers(self) -> bool:
+        """Whether the loss compares with a reference."""
+        return block_of(self).beta > 0 if self.is_online else self.method in REFERRING
+
+    @property
+    def group(self) -> int:
+        """Rows of a step that belong together: the answers to one prompt."""
+        return block_of(self).num_generations if self.is_online else 1
 
     @property
     def family(self) -> Family:

@@ -48,7 +48,7 @@ class TrainingSpec(Block):
         default=None,
         ge=1,
         le=65536,
-        description="Sequences per optimizer step over all GPUs: a multiple of nodes x gpusPerNode. For pairs of answers: pairs. Default: 16 for sft and pretrain, 64 for reward, 32 for the others, rounded up to such a multiple.",
+        description="Sequences per optimizer step over all GPUs: a multiple of nodes x gpusPerNode. For pairs of answers: pairs; for grpo and rloo: answers, a multiple of numGenerations too. Default: 16 for sft and pretrain, 64 for reward, 128 for grpo and rloo, 32 for the others, rounded up to such a multiple.",
     )
     micro_batch_size: MicroBatchSize | None = Field(
         default=None,

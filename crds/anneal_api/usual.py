@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from anneal_api.job import JobSpec
+from anneal_api.online import ONLINE, GrpoSpec
 from anneal_api.practice import ADAPTER_FACTOR, PRACTICE
 from anneal_api.preparation import PreparationSpec
 from anneal_api.problems import Problem
@@ -22,6 +23,8 @@ _RANGES: Final[dict[str, dict[str, tuple[float, float]]]] = {
     "simpo": {"simpo.beta": (1.0, 10.0)},
     "cpo": {"cpo.beta": (0.01, 1.0)},
     "reward": {"reward.centerCoefficient": (0.0, 0.1)},
+    "grpo": {"grpo.beta": (0.0, 0.1), "grpo.numGenerations": (4, 64), "sampling.temperature": (0.6, 1.2)},
+    "rloo": {"rloo.beta": (0.0, 0.2), "rloo.numGenerations": (2, 16), "sampling.temperature": (0.6, 1.2)},
 }
 # Of the default learning rate: a tenth to ten times is what people use.
 _RATE_FACTOR: Final = 10.0
@@ -31,7 +34,7 @@ _LARGEST_GAMMA_SHARE: Final = 1.0
 
 def unusual(spec: JobSpec) -> list[Problem]:
     """What a person may have meant otherwise, with the usual values."""
-    return [*_idle(spec), *_unusual(resolve(spec).dump(), spec.method, adapter=spec.adapter is not None)]
+    return [*_idle(spec), *_idle_online(spec), *_unusual(resolve(spec).dump(), spec.method, adapter=spec.adapter is not None)]
 
 
 def _idle(spec: JobSpec) -> Iterator[Problem]:
@@ -45,6 +48,21 @@ def _idle(spec: JobSpec) -> Iterator[Problem]:
         yield Problem("spec.preparation.sampling", "does nothing without datasets[].weight: every row is used once")
 
 
+def _idle_online(spec: JobSpec) -> Iterator[Problem]:
+    """Options of grpo that are set and cannot act."""
+    block = getattr(spec, "grpo", None)
+    if block is None:
+        return
+    default = GrpoSpec()
+    if block.kl_estimator != default.kl_estimator and block.beta == 0:
+        yield Problem("spec.grpo.klEstimator", "does nothing while beta is 0")
+    soft = block.sapo_temperature, block.sapo_temperature_negative
+    if soft != (default.sapo_temperature, default.sapo_temperature_negative) and block.loss != "sapo":
+        yield Problem("spec.grpo.sapoTemperature", "does nothing without loss: sapo")
+    if block.loss == "cispo" and block.epsilon_high is None:
+        yield Problem("spec.grpo.epsilonHigh", "0.2 (epsilon) is unusual for loss cispo: 4 is common")
+
+
 def _unusual(spec: dict[str, Any], method: str, *, adapter: bool) -> Iterator[Problem]:
     usual = PRACTICE[method].learning_rate * (ADAPTER_FACTOR if adapter else 1)
     rate = usual / _RATE_FACTOR, usual * _RATE_FACTOR
@@ -55,7 +73,7 @@ def _unusual(spec: dict[str, Any], method: str, *, adapter: bool) -> Iterator[Pr
         if not low <= value <= high:
             yield Problem(f"spec.{path}", f"{value:g} is unusual for {method}: {low:g} to {high:g} is common")
     epochs = spec["training"].get("epochs")
-    if epochs and epochs > _EPOCHS and method not in ("sft", "pretrain"):
+    if epochs and epochs > _EPOCHS and method not in ("sft", "pretrain", *ONLINE):
         yield Problem(
             "spec.training.epochs", f"{epochs:g} is unusual for {method}: one to three passes; more of them overfit"
         )

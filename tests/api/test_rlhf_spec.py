@@ -5,19 +5,22 @@ from typing import Any
 import pytest
 
 from anneal_api import ManifestError, RLHFJob, parse_job, prepare_key, resolve
+from anneal_api.online import ONLINE
 from anneal_api.rlhfjob import BLOCKS, FAMILIES, family_of, types_of
 from anneal_api.usual import unusual
 
 DATA = {"source": "volume://runs/pairs.jsonl"}
+EXACT = {"name": "exact", "match": {}}
 
 
 def manifest(method: str = "dpo", **spec: Any) -> dict[str, Any]:
     """The smallest manifest of a method, with top-level keys replaced."""
+    needed = {"rewards": [EXACT]} if method in ONLINE else {}
     return {
         "apiVersion": "anneal.dev/v1alpha1",
         "kind": "RLHFJob",
         "metadata": {"name": "aligned"},
-        "spec": {"model": {"source": "hf://org/model"}, "method": method, "datasets": [DATA], **spec},
+        "spec": {"model": {"source": "hf://org/model"}, "method": method, "datasets": [DATA], **needed, **spec},
     }
 
 
@@ -46,7 +49,7 @@ def test_the_smallest_manifest_of_each_method_is_whole(method: str) -> None:
 
 @pytest.mark.parametrize(
     ("method", "adapter", "rate"),
-    [("dpo", False, 5e-7), ("dpo", True, 5e-6), ("kto", True, 5e-6), ("orpo", False, 8e-6), ("reward", True, 1e-4)],
+    [("dpo", False, 5e-7), ("dpo", True, 5e-6), ("kto", True, 5e-6), ("orpo", False, 8e-6), ("grpo", False, 1e-6), ("reward", True, 1e-4)],
 )
 def test_the_learning_rate_is_the_methods(method: str, *, adapter: bool, rate: float) -> None:
     """An adapter takes ten times that of full fine-tuning."""
@@ -67,6 +70,19 @@ BAD = [
     ("dpo", {"datasets": [{**DATA, "type": "alpaca"}]}, "the types that dpo, ipo, orpo, simpo, cpo read: chatml.default"),
     ("dpo", {"datasets": [{**DATA, "weight": 1.0}, DATA]}, "spec.datasets: write a weight for every dataset, or for none"),
     ("dpo", {"model": {"source": "job://pytorchjob/x"}}, "job://KIND/NAME"),
+    ("grpo", {"rewards": []}, "spec.rewards: grpo and rloo need rewards"),
+    ("dpo", {"rewards": [EXACT]}, "spec.rewards: grpo and rloo need rewards, one at least; other methods take none"),
+    ("dpo", {"sampling": {}}, "spec.sampling: sampling is for grpo and rloo"),
+    ("grpo", {"rewards": [EXACT, EXACT]}, "spec.rewards: each reward has a name of its own"),
+    ("grpo", {"rewards": [{**EXACT, "weight": 0.0}]}, "spec.rewards: with all weights 0"),
+    ("grpo", {"training": {"globalBatchSize": 12}}, "spec.training.globalBatchSize: with grpo and rloo globalBatchSize counts answers"),
+    ("rloo", {"training": {"globalBatchSize": 8}, "compute": {"nodes": 4}}, "spec.training.globalBatchSize: with grpo and rloo"),
+    ("grpo", {"training": {"sequenceLength": 256}}, "spec.training.sequenceLength: sequenceLength bounds prompt and answer"),
+    ("grpo", {"reference": {"precompute": True}}, "spec.reference.precompute: answers that are not drawn yet"),
+    ("grpo", {"reference": {"source": "hf://o/m"}}, "spec.reference.source: with beta 0"),
+    ("rloo", {"rloo": {"beta": 0.0}, "reference": {"source": "hf://o/m"}}, "spec.reference.source: with beta 0"),
+    ("grpo", {"grpo": {"importanceSampling": "sequence"}}, "spec.grpo.importanceSampling: importanceSampling: sequence goes with"),
+    ("grpo", {"datasets": [{**DATA, "type": "alpaca"}]}, "the types that grpo, rloo read: prompt, chat_template"),
     ("ppo", {}, "'ppo' is not accepted; write one of: reward, prm, dpo"),
 ]  # fmt: skip
 
@@ -99,12 +115,15 @@ def test_a_type_that_two_families_know_is_read_as_the_methods_own() -> None:
         ("dpo", {"dpo": {"beta": 5.0}}, "spec.dpo.beta: 5 is unusual for dpo: 0.01 to 1 is common"),
         ("dpo", {"training": {"learningRate": 2e-4}}, "spec.training.learningRate: 0.0002 is unusual for dpo: 5e-08 to 5e-06"),
         ("dpo", {"training": {"epochs": 10}}, "spec.training.epochs: 10 is unusual for dpo"),
+        ("grpo", {"sampling": {"temperature": 2.0}}, "spec.sampling.temperature: 2 is unusual for grpo: 0.6 to 1.2"),
+        ("grpo", {"grpo": {"klEstimator": "k1"}}, "spec.grpo.klEstimator: does nothing while beta is 0"),
+        ("grpo", {"grpo": {"loss": "cispo"}}, "spec.grpo.epsilonHigh: 0.2 (epsilon) is unusual for loss cispo"),
         ("simpo", {"simpo": {"gamma": 3.0}}, "spec.simpo.gamma: 3 is more than beta"),
         ("dpo", {"preparation": {"similarity": 0.9}}, "spec.preparation.similarity: does nothing without duplicates: dropNear"),
         ("dpo", {"preparation": {"maxBadRows": 9}}, "spec.preparation.maxBadRows: does nothing without onBadRow: drop"),
         ("dpo", {"preparation": {"sampling": "withReplacement"}}, "spec.preparation.sampling: does nothing without"),
     ],
-    ids=["beta", "rate", "epochs", "gamma", "similarity", "maxBadRows", "sampling"],
+    ids=["beta", "rate", "epochs", "temperature", "estimator", "cispo", "gamma", "similarity", "maxBadRows", "sampling"],
 )  # fmt: skip
 def test_what_is_unusual_is_noted_and_not_refused(method: str, spec: dict[str, Any], noted: str) -> None:
     """With the range that is common."""
@@ -117,3 +136,23 @@ def test_methods_that_read_the_same_rows_share_what_is_made_of_them() -> None:
     keys = [prepare_key(resolve(job(method).spec), "runs") for method in ("dpo", "ipo", "simpo", "kto", "prm")]
     assert len(set(keys)) == 3
     assert prepare_key(resolve(job("dpo", dpo={"beta": 0.5}).spec), "runs") == keys[0]
+
+
+@pytest.mark.parametrize(
+    ("compute", "group", "batch"),
+    [({}, 8, 128), ({"nodes": 3}, 8, 144), ({"nodes": 3, "minNodes": 2}, 8, 144), ({}, 7, 133)],
+    ids=["one", "three", "elastic", "odd"],
+)
+def test_the_usual_batch_holds_whole_groups(compute: dict[str, Any], group: int, batch: int) -> None:
+    """Rounded up to what every process can share in groups of answers."""
+    spec = job("grpo", compute=compute, queue="team-a", grpo={"numGenerations": group}).spec
+    assert resolve(spec).training.global_batch_size == batch
+
+
+def test_a_reward_model_is_read_and_is_not_the_reference() -> None:
+    """It is fetched with the job's models, and part of what its preparation is known by."""
+    judged = {"name": "judge", "model": {"source": "hf://org/judge"}}
+    spec = job("grpo", rewards=[judged]).spec
+    assert [named.field for named in spec.judges] == ["rewards[0].model.source"]
+    assert len(spec.models) == 1
+    assert prepare_key(resolve(spec), "runs") != prepare_key(resolve(job("grpo").spec), "runs")

@@ -12,13 +12,13 @@ step has, on all ranks:
 |---|---|---|---|
 | grpo, sapo | the mean over its tokens | `Loss.rows` | the answers |
 | dr_grpo | the sum over its tokens / the most that there could be | `Loss.rows` | the answers |
-| dapo, bnpo, cispo | the sum over its tokens | `Loss.tokens` | the trained tokens |
+| dapo, cispo | the sum over its tokens | `Loss.tokens` | the trained tokens |
 | rloo | one term | `Loss.rows` | the answers |
 
 An answer without trained tokens adds nothing. Whether it still counts among the answers is the caller's to say.
 
-bnpo means to divide by the tokens of a pass. A step is one pass here: the micro batch is whatever fits into memory, and
-must not change what is learnt. So bnpo is dapo, and the same as TRL's where that has one micro batch and one process.
+TRL's bnpo divides by the tokens of a pass. A step is one pass here: the micro batch is whatever fits into memory, and
+must not change what is learnt. So it would be dapo, and has no name of its own.
 
 Not here: generation, rewards, which answers are trained on, and PPO's value function.
 """
@@ -192,7 +192,7 @@ def grpo(answers: Answers, spec: GrpoSpec, *, most_tokens: int, factor: Tensor |
             return Loss(totals / answers.lengths.clamp(min=1), torch.zeros_like(totals))
         case "dr_grpo":
             return Loss(totals / most_tokens, torch.zeros_like(totals))
-        case "dapo" | "bnpo" | "cispo":
+        case "dapo" | "cispo":
             return Loss(torch.zeros_like(totals), totals)
 
 

@@ -1,0 +1,110 @@
+"""What goes with methods that generate, and only with them: the rules between their blocks and the rest of a spec.
+
+Not here: rules inside one block (`online`).
+"""
+
+from typing import Any, Final
+
+from anneal_api.base import Rule
+from anneal_api.online import ONLINE, GrpoSpec, RlooSpec, SamplingSpec
+
+MOST_REWARDS: Final = 16
+
+_IS_ONLINE = f"self.method in {list(ONLINE)}"
+_GPUS = "(self.compute.gpusPerNode == 0 ? 1 : self.compute.gpusPerNode)"
+_GROUP = (
+    f"(self.method == 'grpo' ? (has(self.grpo) ? self.grpo.numGenerations : {GrpoSpec().num_generations}) : "
+    f"(has(self.rloo) ? self.rloo.numGenerations : {RlooSpec().num_generations}))"
+)
+_BATCH_MESSAGE = (
+    "with grpo and rloo globalBatchSize counts answers: a multiple of numGenerations x nodes (or minNodes) x gpusPerNode, "
+    "so that the answers to a prompt stay on one GPU"
+)
+
+
+def block_of(spec: Any) -> GrpoSpec | RlooSpec:
+    """The block of an online method, with its defaults if the manifest has none."""
+    return (spec.grpo or GrpoSpec()) if spec.method == "grpo" else (spec.rloo or RlooSpec())
+
+
+def most_tokens(spec: Any) -> int:
+    """The most tokens of an answer."""
+    return (spec.sampling or SamplingSpec()).max_tokens
+
+
+def _online(spec: Any) -> bool:
+    return spec.method in ONLINE
+
+
+def _groups_fit(spec: Any, processes: int) -> bool:
+    batch = spec.training.global_batch_size
+    return not _online(spec) or batch is None or batch % (block_of(spec).num_generations * processes) == 0
+
+
+def _batch_cel(nodes: str) -> str:
+    given = "!has(self.training.globalBatchSize)" + (" || !has(self.compute.minNodes)" if "min" in nodes else "")
+    return f"!({_IS_ONLINE}) || {given} || self.training.globalBatchSize % ({_GROUP} * {nodes} * {_GPUS}) == 0"
+
+
+def _unreferred(spec: Any) -> bool:
+    return not (_online(spec) and block_of(spec).beta == 0 and spec.reference.source)
+
+
+_LONGEST_DEFAULT = SamplingSpec().max_tokens
+
+ONLINE_RULES: Final[tuple[Rule, ...]] = (
+    Rule(
+        cel=f"({_IS_ONLINE}) == (has(self.rewards) && self.rewards.size() > 0)",
+        message="grpo and rloo need rewards, one at least; other methods take none",
+        holds=lambda s: _online(s) == bool(s.rewards),
+        field="rewards",
+    ),
+    Rule(
+        cel="!has(self.rewards) || self.rewards.all(r, self.rewards.exists_one(o, o.name == r.name))",
+        message="each reward has a name of its own: its measures are called by it",
+        holds=lambda s: len({reward.name for reward in s.rewards}) == len(s.rewards),
+        field="rewards",
+    ),
+    Rule(
+        cel="!has(self.rewards) || self.rewards.size() == 0 || self.rewards.exists(r, r.weight != 0.0)",
+        message="with all weights 0 every answer is worth the same: give one reward another weight",
+        holds=lambda s: not s.rewards or any(reward.weight for reward in s.rewards),
+        field="rewards",
+    ),
+    Rule(
+        cel=f"{_IS_ONLINE} || !has(self.sampling)",
+        message="sampling is for grpo and rloo, which draw answers",
+        holds=lambda s: _online(s) or s.sampling is None,
+        field="sampling",
+    ),
+    Rule(
+        cel=_batch_cel("self.compute.nodes"),
+        message=_BATCH_MESSAGE,
+        holds=lambda s: _groups_fit(s, s.compute.world_size),
+        field="training.globalBatchSize",
+    ),
+    Rule(
+        cel=_batch_cel("self.compute.minNodes"),
+        message=_BATCH_MESSAGE,
+        holds=lambda s: s.compute.min_nodes is None or _groups_fit(s, s.compute.fewest_processes),
+        field="compute.minNodes",
+    ),
+    Rule(
+        cel=f"!({_IS_ONLINE}) || self.training.sequenceLength > (has(self.sampling) ? self.sampling.maxTokens : {_LONGEST_DEFAULT})",
+        message="sequenceLength bounds prompt and answer together: make it more than sampling.maxTokens",
+        holds=lambda s: not _online(s) or s.training.sequence_length > most_tokens(s),
+        field="training.sequenceLength",
+    ),
+    Rule(
+        cel=f"!({_IS_ONLINE}) || !self.reference.precompute",
+        message="answers that are not drawn yet have no log-probabilities: remove precompute",
+        holds=lambda s: not _online(s) or not s.reference.precompute,
+        field="reference.precompute",
+    ),
+    Rule(
+        cel="!has(self.reference.source) || !((self.method == 'grpo' && !(has(self.grpo) && self.grpo.beta > 0.0)) || (self.method == 'rloo' && has(self.rloo) && self.rloo.beta == 0.0))",
+        message="with beta 0 nothing is compared with a reference: remove it, or set beta",
+        holds=_unreferred,
+        field="reference.source",
+    ),
+)
