@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from anneal_api.online import GrpoLoss, GrpoSpec, RlooSpec
+from anneal_api.online import OF_SEQUENCES, GrpoLoss, GrpoSpec, RlooSpec
 
 torch = pytest.importorskip("torch")
 
@@ -29,6 +29,8 @@ BETA, LOW, HIGH, CAP = 0.25, 0.2, 0.28, 1.5
 WARM, WARM_NEGATIVE = 1.5, 2.5
 LOSSES = get_args(GrpoLoss)
 LEVELS = ("token", "sequence")
+# Ratios of whole answers go with some losses only.
+FORMS = [(loss, level) for loss in LOSSES for level in LEVELS if level == "token" or loss in OF_SEQUENCES]
 
 
 def padded(rows: list[list[float]], filler: float = 0.0) -> Any:
@@ -117,8 +119,7 @@ def averaged(loss: str, term: Callable[[int, int], float]) -> float:
     return sum(sums) / (len(ROWS) * MOST if loss == "dr_grpo" else TOKENS)
 
 
-@pytest.mark.parametrize("level", LEVELS)
-@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize(("loss", "level"), FORMS)
 def test_each_loss_is_its_papers_formula(loss: str, level: str) -> None:
     """All names of the API, with ratios of tokens and of answers."""
     found = online.grpo(fixed_answers(), grpo_spec(loss, importanceSampling=level), most_tokens=MOST)
@@ -288,7 +289,7 @@ def methods() -> dict[str, Callable[[Answers, Any], Any]]:
         spec = grpo_spec(loss, beta=BETA, importanceSampling=level)
         return lambda answers, factor: online.grpo(answers, spec, most_tokens=MOST, factor=factor)
 
-    found = {f"{loss} {level}": of_grpo(loss, level) for loss in LOSSES for level in LEVELS}
+    found = {f"{loss} {level}": of_grpo(loss, level) for loss, level in FORMS}
     return {**found, "rloo": lambda answers, _factor: online.rloo(answers, rloo_spec())}
 
 
@@ -548,8 +549,7 @@ def trl_inputs(answers: Answers) -> dict[str, Any]:
 
 @pytest.mark.parametrize("corrected", [False, True])
 @pytest.mark.parametrize("beta", [0.0, BETA])
-@pytest.mark.parametrize("level", LEVELS)
-@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize(("loss", "level"), FORMS)
 def test_each_loss_of_grpo_is_trls(loss: str, level: str, beta: float, *, corrected: bool) -> None:
     """Its trainer's own function on one micro batch: value, gradients and measures.
 
