@@ -206,9 +206,10 @@ def test_a_reward_row_is_two_conversations() -> None:
 def test_a_prompt_keeps_the_rows_other_columns() -> None:
     """Text is taken as it is, turns are rendered up to the answer; the rest is for the reward functions."""
     asked = formatted("prompt", "prompt", {"prompt": "Q", "truth": 4})
-    assert asked == Asked(Prompt("Q", starts=True), {"truth": 4})
-    assert formatted("prompt", "prompt", {"prompt": [USER]}) == Asked(Prompt(CHATML_Q, starts=False), {})
-    assert tokens("pieces", asked) == AskedTokens([*START["pieces"], *ids_of("pieces", "Q")], {"truth": 4})
+    assert asked == Asked(Prompt("Q", starts=True), {"truth": 4}, "Q")
+    assert formatted("prompt", "prompt", {"prompt": [USER]}) == Asked(Prompt(CHATML_Q, starts=False), {}, [USER])
+    assert formatted("prompt", "chat_template", {"messages": "Q"}) == Asked(Prompt(CHATML_Q, starts=False), {}, [USER])
+    assert tokens("pieces", asked) == AskedTokens([*START["pieces"], *ids_of("pieces", "Q")], {"truth": 4}, "Q")
 
 
 @pytest.mark.parametrize("name", NAMES)

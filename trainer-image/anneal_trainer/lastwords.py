@@ -44,7 +44,7 @@ def of_prepared(report: DatasetReport, models: list[ModelRecord]) -> Termination
     return TerminationMessage(
         outcome=Outcome.SUCCEEDED,
         message=f"ready: {report.used:,} of {counted(report.rows, 'row')}, "
-        f"{counted(report.trained_tokens, 'trained token')}",
+        + (counted(report.trained_tokens, "trained token") if report.trained_tokens else "prompts without answers"),
         dataset=report,
         models=models,
     )

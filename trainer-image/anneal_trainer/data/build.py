@@ -24,6 +24,7 @@ from anneal_trainer.data.detect import Detected, detected
 from anneal_trainer.data.packing import pack
 from anneal_trainer.data.partners import partners
 from anneal_trainer.data.problems import PLACES, Lost
+from anneal_trainer.data.reading import limits_of
 from anneal_trainer.data.report import Built
 from anneal_trainer.data.rows import Maker, Task
 from anneal_trainer.data.spool import SpoolReader
@@ -123,17 +124,17 @@ def _judge(gathered: Gathered, spec: JobSpec) -> None:
     if problems.total:
         gathered.lost[shape.BAD] = Lost(problems.total, list(problems.first))
     if not gathered.kept:
-        raise DataError(f"no row has a token to train on: {_why_none(gathered, spec.training.sequence_length)}")
+        raise DataError(f"no row has a token to train on: {_why_none(gathered, limits_of(spec))}")
 
 
-def _why_none(gathered: Gathered, most: int) -> str:
+def _why_none(gathered: Gathered, limits: shape.Limits) -> str:
     """What became of all rows, a sentence for each reason; the bad ones last, each with what is wrong with it."""
     remedies = {
         shape.MASKED: "all labels of {rows} are masked, -100 (the first: {first}); look for empty answers, or "
         "conversations without an assistant turn",
-        shape.CUT_OFF: f"the whole answer of {{rows}} lies beyond training.sequenceLength {most} "
+        shape.CUT_OFF: f"the whole answer of {{rows}} lies beyond {limits.field} {limits.most} "
         "(the first: {first}); raise it",
-        shape.TOO_LONG: f"{{rows}} longer than training.sequenceLength {most} dropped, as preparation.longRows says "
+        shape.TOO_LONG: f"{{rows}} longer than {limits.field} {limits.most} dropped, as preparation.longRows says "
         "(the first: {first}); raise it, or set longRows to truncate",
     }
     told = [
@@ -223,6 +224,8 @@ def _examples(spec: RLHFSpec, table: Table, rows: Any, sequences: Any) -> store.
             return store.Packs(twos, 2 * np.arange(len(rows) + 1), lengths=True, values=wanted, spliced=most)
         case "reward":
             return store.Packs(sequences, each, lengths=True, values=("margin", table.value[rows]))
+        case "prompt":
+            return store.Packs(sequences, each, texts=table.text[rows])
         case _:
             return store.Packs(sequences, each, lengths=True)
 

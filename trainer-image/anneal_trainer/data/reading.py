@@ -3,14 +3,16 @@
 Everything around it, from sources to Arrow files, is the same for both. Not here: what needs other rows to be decided.
 """
 
+import json
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Protocol
 
 from anneal_api.alignment import ALIGNMENT_READS, AlignmentRows
 from anneal_api.dataset import DatasetSpec
 from anneal_api.datasource import DataSource
 from anneal_api.job import JobSpec
+from anneal_api.online_rules import most_tokens
 from anneal_api.rlhfjob import FAMILIES, AlignmentSpec, RLHFSpec, family_of
 from anneal_trainer.data import alignment, formats
 from anneal_trainer.data.alignment.encode import AlignmentEncoder, check
@@ -41,7 +43,7 @@ _MARGIN = "margin"
 class Read(NamedTuple):
     """A row with its sequences. `length`: its tokens before any cut. `value`: the number that its method needs of it.
 
-    Rows of judgements come cut (`cut`), or with the `reason` for which they are not trained on; others are cut later.
+    Rows of judgements and prompts come cut (`cut`), or with the `reason` for which they are not trained on; others are cut later.
     """
 
     placed: Placed
@@ -50,6 +52,8 @@ class Read(NamedTuple):
     reason: str = KEPT
     cut: bool = False
     value: float = 0.0
+    # What is kept beside the tokens, as JSON.
+    text: str = ""
 
 
 class Reading(Protocol):
@@ -96,7 +100,18 @@ class Reading(Protocol):
 
 def reading_of(spec: JobSpec) -> Reading:
     """The kind of rows that the job's method reads."""
-    return Judgements(spec.method) if isinstance(spec, RLHFSpec) else Lessons()
+    if not isinstance(spec, RLHFSpec):
+        return Lessons()
+    return Prompts(spec.method) if spec.is_online else Judgements(spec.method)
+
+
+def limits_of(spec: JobSpec) -> Limits:
+    """What rows are cut to: a prompt leaves room for its answer."""
+    most, long_rows = spec.training.sequence_length, spec.preparation.long_rows
+    if isinstance(spec, RLHFSpec) and spec.is_online:
+        field = "training.sequenceLength less sampling.maxTokens"
+        return Limits(most - most_tokens(spec), long_rows, untrained=True, field=field)
+    return Limits(most, long_rows)
 
 
 class Lessons:
@@ -264,6 +279,45 @@ class Judgements:
         return FAMILIES[self.method][0] == "unpaired"
 
 
+@dataclass(frozen=True)
+class Prompts(Judgements):
+    """Rows that only ask: the prompt's tokens, and as JSON what rewards are given of the row."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """One sequence, which needs none."""
+        return ()
+
+    def limits(self, limits: Limits) -> Limits:
+        """Nothing is left to be cut, and nothing is trained."""
+        return replace(limits, most=_UNLIMITED)
+
+    def read(
+        self, batch: Sequence[tuple[Placed, Any]], encoder: Encoder, limits: Limits, problems: Problems
+    ) -> list[Read]:
+        """Tokenized, and cut from the left."""
+        tokens = AlignmentEncoder(encoder).encode([example for _, example in batch])
+        found = []
+        for (placed, _), row in zip(batch, tokens, strict=True):
+            assert isinstance(row, AskedTokens), "the family is of prompts"
+            if not row.prompt_ids:
+                problems.add(placed.place, "the prompt is empty: an answer needs a token to begin behind")
+                continue
+            fitted = fit(row, limits, encoder.start)
+            assert isinstance(fitted.tokens, AskedTokens), "cut, and nothing else"
+            ids = fitted.tokens.prompt_ids
+            kept = json.dumps({"prompt": row.asked, "columns": row.row}, ensure_ascii=False, default=str)
+            sequences = [Tokens(ids, [IGNORED] * len(ids))]
+            found.append(Read(placed, sequences, len(row.prompt_ids), fitted.reason, fitted.cut, text=kept))
+        return found
+
+    def told(self, row: Read) -> tuple[str, ...]:
+        """What rewards are given beside the prompt."""
+        columns = json.dumps(json.loads(row.text)["columns"], ensure_ascii=False)
+        return (f"for rewards: {columns if len(columns) <= _TOLD else f'{columns[:_TOLD]}…'}",)
+
+
+_TOLD = 200
 _SPECIAL = Note(
     "SpecialTokensInText", "hold the name of a special token in what is asked; it becomes that token: take it out"
 )

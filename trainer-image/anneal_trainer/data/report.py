@@ -99,18 +99,22 @@ def warnings(
     for entry in report.dropped:
         if entry.reason in _GONE:
             yield _rows(*_GONE[entry.reason], entry.rows, report.rows, entry.first)
+    asks = not report.trained_tokens
     cut = "are cut to training.sequenceLength, so that their ends are not"
+    if asks:
+        cut = "have prompts longer than training.sequenceLength less sampling.maxTokens: their beginnings are not"
     if report.truncated:
-        yield _rows("RowsTruncated", f"{cut} learnt", report.truncated, report.used)
+        yield _rows("RowsTruncated", f"{cut} {'read' if asks else 'learnt'}", report.truncated, report.used)
     if report.eval_truncated:
-        yield _rows("EvaluationRowsTruncated", f"{cut} measured", report.eval_truncated, report.eval_rows)
+        words = f"{cut} {'read' if asks else 'measured'}"
+        yield _rows("EvaluationRowsTruncated", words, report.eval_truncated, report.eval_rows)
     if report.duplicates and not any("uplicate" in entry.reason for entry in report.dropped):
         words = "repeat another one (preparation.duplicates: dropExact would drop them)"
         yield _rows("DuplicateRows", words, report.duplicates, report.rows)
     for (reason, words), found in remarks.items():
         total = report.eval_rows if reason == DataReason.TRAINING_ROWS_IN_EVALUATION else report.rows
         yield _rows(reason, words, found.rows, total, found.places[0] if found.places else None)
-    if report.trained_tokens < _FEW_TRAINED * report.tokens:
+    if 0 < report.trained_tokens < _FEW_TRAINED * report.tokens:
         share = report.trained_tokens / report.tokens
         yield DataWarning(
             reason="FewTokensTrained", message=f"only {share:.2%} of the tokens are trained: are the right ones?"

@@ -20,7 +20,7 @@ from anneal_trainer.data import detect, near, shape
 from anneal_trainer.data.encode import Encoder
 from anneal_trainer.data.pieces import RowError
 from anneal_trainer.data.problems import Lost, Problems
-from anneal_trainer.data.reading import Read, reading_of
+from anneal_trainer.data.reading import Read, limits_of, reading_of
 from anneal_trainer.data.sources import Chunk, Placed
 from anneal_trainer.data.spool import TYPE, WIDTH, SpoolWriter
 
@@ -51,6 +51,8 @@ class Facts:
     cut: list[Any] = field(default_factory=list)
     value: list[Any] = field(default_factory=list)
     offset: list[Any] = field(default_factory=list)
+    # Where the texts of rows that have some are in the spool: first byte and length.
+    text: list[Any] = field(default_factory=list)
     files: list[tuple[int, str, str]] = field(default_factory=list)
 
 
@@ -83,7 +85,7 @@ class Maker:
         )
         self._reading = reading_of(spec)
         self._format = cache(self._formatter)
-        self._limits = shape.Limits(spec.training.sequence_length, spec.preparation.long_rows)
+        self._limits = limits_of(spec)
 
     def __call__(self, task: Task) -> Made:
         """The first pass over one chunk."""
@@ -135,7 +137,7 @@ class Maker:
     def _lose(self, row: Read, reason: str, made: Made) -> None:
         """Count a row that is not trained on, if there is a reason."""
         if reason == shape.TOO_LONG and self._limits.long_rows == "error":
-            made.problems.add(row.placed.place, _too_long(row.length, self._limits.most), fatal=True)
+            made.problems.add(row.placed.place, _too_long(row.length, self._limits), fatal=True)
         elif reason:
             made.lost.setdefault(reason, Lost()).add(row.placed.place)
 
@@ -188,11 +190,22 @@ class Maker:
         facts.cut.append(shaped.cut[numbers] | np.array([row.cut for row in chosen]))
         facts.value.append(values)
         facts.number.append(np.array([placed.number for placed in kept], dtype=np.int64))
-        facts.digest.append(_digests(pairs, whole, values))
+        texts = [row.text.encode() for row in chosen]
+        if any(texts):
+            facts.text.append(self._spool_texts(texts))
+        facts.digest.append(_digests(pairs, whole, values, texts))
         _note_files(facts, kept, made.kept)
         if self._per_band:
             made.similar.append(self._sign(pairs[:, 0], whole))
         made.kept += len(kept)
+
+    def _spool_texts(self, texts: list[bytes]) -> Any:
+        """Keep the texts of these rows beside their tokens."""
+        import numpy as np
+
+        lengths = np.array([len(text) for text in texts], dtype=np.int64)
+        place = self._spool.write([np.frombuffer(b"".join(texts), dtype=np.uint8)])
+        return np.stack((place + np.cumsum(lengths) - lengths, lengths), axis=1)
 
     def _sign(self, ids: Any, whole: list[tuple[int, int]]) -> near.Part:
         """Keep the signatures of these rows beside their tokens."""
@@ -218,23 +231,24 @@ def _counted(rows: Iterator[Placed], made: Made) -> Iterator[Placed]:
         yield placed
 
 
-def _too_long(length: int, most: int) -> str:
+def _too_long(length: int, limits: shape.Limits) -> str:
     return (
-        f"has {length} tokens, more than training.sequenceLength {most}: raise it, or set preparation.longRows to "
+        f"has {length} tokens, more than {limits.field} {limits.most}: raise it, or set preparation.longRows to "
         "truncate or drop"
     )
 
 
-def _digests(pairs: Any, whole: list[tuple[int, int]], values: Any) -> Any:
-    """Of tokens, labels and value: the same answer judged twice, and differently, is no repetition."""
+def _digests(pairs: Any, whole: list[tuple[int, int]], values: Any, texts: list[bytes]) -> Any:
+    """Of tokens, labels, value and text: the same answer judged twice, and differently, is no repetition."""
     import numpy as np
 
     data = memoryview(pairs).cast("B")
-    found = [
-        hashlib.blake2b(data[WIDTH * start : WIDTH * end], digest_size=16, salt=salt).digest()
-        for (start, end), salt in zip(whole, map(np.float32.tobytes, values), strict=True)
-    ]
-    return np.frombuffer(b"".join(found), dtype=np.uint64).reshape(-1, 2)
+    found = b""
+    for (start, end), salt, text in zip(whole, map(np.float32.tobytes, values), texts, strict=True):
+        made = hashlib.blake2b(data[WIDTH * start : WIDTH * end], digest_size=16, salt=salt)
+        made.update(text)
+        found += made.digest()
+    return np.frombuffer(found, dtype=np.uint64).reshape(-1, 2)
 
 
 def _note_files(facts: Facts, places: list[Placed], kept: int) -> None:

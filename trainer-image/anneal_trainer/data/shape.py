@@ -19,10 +19,15 @@ _REASONS = (KEPT, MASKED, CUT_OFF, TOO_LONG)
 
 @dataclass(frozen=True)
 class Limits:
-    """The longest sequence, and what becomes of a longer row."""
+    """The longest sequence, and what becomes of a longer row.
+
+    `untrained`: rows are kept without a token to train on. `field`: what the bound is called in messages.
+    """
 
     most: int
     long_rows: str
+    untrained: bool = False
+    field: str = "training.sequenceLength"
 
 
 @dataclass(frozen=True)
@@ -86,8 +91,10 @@ def shape(flat: Flat, rows: int, limits: Limits) -> Shaped:
     long = of_rows(whole_end > end)
     masked, nothing_left = ~of_rows(counted[whole_end] - counted[second]), ~of_rows(trained)
     too_long = long & (limits.long_rows != "truncate")
+    if limits.untrained:
+        masked, nothing_left = np.zeros(rows, dtype=bool), np.zeros(rows, dtype=bool)
     code = np.select([masked, too_long, nothing_left], [1, 3, 2], 0)
-    keep = (code[flat.row] == 0) & (trained > 0)
+    keep = (code[flat.row] == 0) & ((trained > 0) | limits.untrained)
     return Shaped(
         reasons=[_REASONS[number] for number in code.tolist()],
         cut=long & (code == 0),

@@ -59,6 +59,11 @@ class SpoolReader:
         for descriptor in self._open:
             os.close(descriptor)
 
+    def texts(self, numbers: Any, places: Any) -> list[str]:
+        """The texts beside these sequences, by first byte and length."""
+        found = zip(self._sequences.file[numbers].tolist(), places.tolist(), strict=True)
+        return [os.pread(self._open[file], length, offset).decode() for file, (offset, length) in found]
+
     def read(self, numbers: Any) -> tuple[Any, Any, Any]:
         """Ids, labels and lengths of these sequences, each flat and the caller's own."""
         import numpy as np

@@ -24,6 +24,8 @@ from anneal_trainer.data.spool import SpoolReader
 from anneal_trainer.files import read_json, sync, write_json
 
 TRAIN, EVAL = "train", "eval"
+# The column of what rewards are given of a row, as JSON.
+ROW = "row"
 _FILE, _STATE_FILE, _INFO_FILE = NAMES = ("data.arrow", "state.json", "dataset_info.json")
 _REPORT = "report.json"
 _BATCH = 256
@@ -111,7 +113,7 @@ class Packs:
     """Numbers of sequences, pack after pack, and where each pack begins: one entry more than there are packs.
 
     `lengths`: packs are of several sequences and say where each ends. `values`: a further column, by its name.
-    `spliced`: packs are of a row and its partner, whose answer is put behind the row's prompt, cut to so many tokens.
+    `texts`: a further column `row`, of texts beside the sequences. `spliced`: packs are of a row and its partner, whose answer is put behind the row's prompt, cut to so many tokens.
     """
 
     order: Any
@@ -119,6 +121,7 @@ class Packs:
     lengths: bool = False
     values: tuple[str, Any] | None = None
     spliced: int | None = None
+    texts: Any = None
 
     def __len__(self) -> int:
         return len(self.starts) - 1
@@ -138,6 +141,8 @@ def write_split(path: Path, reader: SpoolReader, packs: Packs, *, special: Any) 
     if packs.values:
         name, values = packs.values
         columns.append((name, pa.from_numpy_dtype(values.dtype)))
+    if packs.texts is not None:
+        columns.append((ROW, pa.string()))
     schema = pa.schema(columns)
     with pa.OSFile(str(path / _FILE), "wb") as sink, pa.ipc.new_stream(sink, schema) as writer:
         for first in range(0, len(packs), _BATCH):
@@ -172,6 +177,8 @@ def _batch(
     arrays = [pa.ListArray.from_arrays(offsets, pa.array(values, type=pa.int32())) for offsets, values in columns]
     if packs.values:
         arrays.append(pa.array(packs.values[1][first:last]))
+    if packs.texts is not None:
+        arrays.append(pa.array(reader.texts(packs.order[starts[0] : starts[-1]], packs.texts[first:last])))
     return pa.record_batch(arrays, schema=schema), _trained(labels, ends[:-1], special)
 
 

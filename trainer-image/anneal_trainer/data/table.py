@@ -31,7 +31,7 @@ class Gathered:
 
     def add(self, made: Made) -> None:
         """One more chunk."""
-        for name in ("number", "digest", "pieces", "length", "trained", "cut", "value", "offset"):
+        for name in ("number", "digest", "pieces", "length", "trained", "cut", "value", "offset", "text"):
             getattr(self.facts, name).extend(getattr(made.facts, name))
         self.facts.files += [(self.kept + index, file, unit) for index, file, unit in made.facts.files]
         self.problems.absorb(made.problems)
@@ -58,6 +58,7 @@ class Table:
     trained: Any
     cut: Any
     value: Any
+    text: Any
     sequences: Sequences
     files: list[tuple[int, str, str]]
 
@@ -71,7 +72,7 @@ class Table:
         def column(name: str, kind: str) -> Any:
             parts = getattr(facts, name)
             setattr(facts, name, [])
-            return np.concatenate(parts) if parts else np.zeros((0, 2) if name == "digest" else 0, dtype=kind)
+            return np.concatenate(parts) if parts else np.zeros((0, 2) if name in ("digest", "text") else 0, dtype=kind)
 
         def repeated(pairs: list[tuple[int, int]], kind: str) -> Any:
             values, counts = zip(*pairs, strict=True) if pairs else ((), ())
@@ -85,6 +86,7 @@ class Table:
             trained=column("trained", "int32"),
             cut=column("cut", "bool"),
             value=column("value", "float32"),
+            text=column("text", "int64"),
             sequences=Sequences(
                 gathered.spools,
                 repeated(gathered.spool_of, "int16"),

@@ -23,7 +23,7 @@ from anneal_trainer.data.encode import Encoder
 from anneal_trainer.data.packing import pack
 from anneal_trainer.data.pieces import RowError, Tokens
 from anneal_trainer.data.problems import Problems, line
-from anneal_trainer.data.reading import Read, Reading, reading_of
+from anneal_trainer.data.reading import Read, Reading, limits_of, reading_of
 from anneal_trainer.data.sources import Placed
 from anneal_trainer.errors import InputError
 from anneal_trainer.preview.view import Preview, Shown, segments
@@ -69,8 +69,8 @@ class _Reader:
     def _row(
         self, empty: Shown, placed: Placed, dataset: Any, form: Callable[[dict[str, Any]], Any]
     ) -> Iterator[Shown]:
-        spec, reading, problems = self.context.spec, self.reading, Problems()
-        limits = shape.Limits(spec.training.sequence_length, spec.preparation.long_rows)
+        reading, problems = self.reading, Problems()
+        limits = limits_of(self.context.spec)
         try:
             example = form(placed.row)
             read = reading.read([(placed, example)], self.encoder, limits, problems)

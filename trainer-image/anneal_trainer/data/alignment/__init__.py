@@ -12,6 +12,7 @@ from anneal_trainer.data.alignment import pairs, steps
 from anneal_trainer.data.alignment.examples import Aligned, Asked, Prompt
 from anneal_trainer.data.alignment.turns import Template, rendered, turns
 from anneal_trainer.data.formats.values import Columns, Row, fitting, listed, renamed, resolved
+from anneal_trainer.data.pieces import RowError
 from anneal_trainer.errors import ConfigError
 
 Format = Callable[[Row], Aligned]
@@ -40,7 +41,7 @@ def _reader(
         case "stepwise":
             return steps.stepwise(rows)
         case "prompt":
-            return _asked(template)
+            return _asked(kind, template)
 
 
 def _preference(rows: AlignmentRows, kind: str, template: Callable[[], Template]) -> Callable[[Row, Columns], Aligned]:
@@ -57,19 +58,22 @@ def _preference(rows: AlignmentRows, kind: str, template: Callable[[], Template]
             return pairs.worded(kind)
 
 
-def _asked(template: Callable[[], Template]) -> Callable[[Row, Columns], Asked]:
-    """A prompt as text is taken as it is; as turns it is rendered, with the beginning of the answer behind it."""
-    made: list[Template] = []
+def _asked(kind: str, template: Callable[[], Template]) -> Callable[[Row, Columns], Asked]:
+    """Turns are rendered, with the beginning of the answer behind them; so is a text, but for type `prompt`."""
+    slot, made = ("prompt" if kind == "prompt" else "messages"), list[Template]()
 
     def read(row: Row, columns: Columns) -> Asked:
-        column = columns.of(row, "prompt")
+        column = columns.of(row, slot)
         rest = {name: value for name, value in row.items() if name != column}
-        if isinstance(row.get(column), str):
-            return Asked(Prompt(columns.text(row, "prompt"), starts=True), rest)
+        if kind == "prompt" and isinstance(row.get(column), str):
+            text = columns.text(row, slot)
+            return Asked(Prompt(text, starts=True), rest, text)
+        said = turns(columns.value(row, slot), column)
+        if said[-1]["role"] == "assistant":
+            raise RowError(f"{column} must end with what is asked, got a turn of assistant: the model answers itself")
         if not made:
             made.append(template())
-        text = rendered(made[0], turns(columns.value(row, "prompt"), column), generate=True)
-        return Asked(Prompt(text, starts=False), rest)
+        return Asked(Prompt(rendered(made[0], said, generate=True), starts=False), rest, said)
 
     return read
 

@@ -50,7 +50,7 @@ class AlignmentEncoder:
             case Steps():
                 return self._steps(example, next(found), next(found), [next(found) for _ in example.steps])
             case Asked():
-                return AskedTokens(self._started(example.prompt, next(found)), example.row)
+                return AskedTokens(self._started(example.prompt, next(found)), example.row, example.asked)
 
     def _pair(self, pair: Pair, prompt: list[int], chosen: list[int], rejected: list[int]) -> PairTokens:
         asked, (better, worse), lost = self._answers(pair.prompt, prompt, [chosen, rejected])

@@ -54,10 +54,14 @@ class Steps:
 
 @dataclass(frozen=True)
 class Asked:
-    """A question alone, with the row's other columns for the reward functions (online methods)."""
+    """A question alone (online methods), with what rewards are given: the row's other columns, and the question.
+
+    `asked`: as text, or as turns of role and content.
+    """
 
     prompt: Prompt
     row: dict[str, Any] = field(default_factory=dict)
+    asked: str | list[dict[str, str]] = ""
 
 
 Aligned = Pair | Judged | Compared | Steps | Asked
@@ -101,10 +105,11 @@ class StepTokens:
 
 @dataclass(frozen=True)
 class AskedTokens:
-    """The prompt's ids, and the row's other columns."""
+    """The prompt's ids, and what rewards are given, as in `Asked`."""
 
     prompt_ids: list[int]
     row: dict[str, Any]
+    asked: str | list[dict[str, str]] = ""
 
 
 AlignedTokens = PairTokens | JudgedTokens | ComparedTokens | StepTokens | AskedTokens
