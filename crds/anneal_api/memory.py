@@ -15,7 +15,8 @@ from anneal_api.activations import FP32, Head, Pass
 from anneal_api.job import JobSpec
 from anneal_api.model import AdapterSpec
 from anneal_api.modelshape import Linear, ModelShape, Weight
-from anneal_api.rlhfjob import REFERRING, SCORING, RLHFSpec
+from anneal_api.online_rules import drawn_at_once
+from anneal_api.rlhfjob import SCORING, RLHFSpec
 
 BF16 = 2
 # torch's CUDA context with its kernels loaded, as `nvidia-smi` shows it beside what torch has allocated: 450 to 550 MiB
@@ -131,7 +132,7 @@ class Held:
         training, adapter = self.spec.training, self.spec.adapter
         sequences = training.micro_batch * (2 if self.spec.method in _PAIRED else 1)
         flash = self.spec.model.attention == "flash_attention_2"
-        packed = self.spec.method not in (*REFERRING, *_PAIRED, *SCORING) and training.packing is not False
+        packed = not isinstance(self.spec, RLHFSpec) and training.packing is not False
         width = BF16 if self.half else FP32
         return Pass(
             sequences=sequences,
@@ -169,7 +170,7 @@ def estimate(spec: JobSpec, shape: ModelShape, reference: ModelShape | None = No
         moment=moment.name,
         parameters=shape.parameters,
         trained=sum(each.size for each in trained),
-        missing=_missing(shape),
+        missing=_missing(spec, shape),
     )
 
 
@@ -264,7 +265,7 @@ def _model_bytes(held: Held, shape: ModelShape) -> int:
 def _reference(held: Held, shape: ModelShape, reference: ModelShape | None) -> int:
     """A second model; of an adapter job without a source it is the first one with the adapter off."""
     spec = held.spec
-    if not isinstance(spec, RLHFSpec) or spec.method not in REFERRING:
+    if not isinstance(spec, RLHFSpec) or not spec.refers:
         return 0
     if spec.reference.source is not None:
         return _model_bytes(held, reference or shape)
@@ -292,7 +293,23 @@ def _moments(held: Held, shape: ModelShape, trained: list[Trained]) -> list[Mome
         Moment("the last layer's backward pass", before or first, saved.last, 0, copies + work + gradient),
         Moment("the first layer's backward pass", whole, saved.first, 0, work + gradient + merged),
         Moment("the optimizer's step", whole, 0, 0, step),
+        *_drawing(held, shape),
     ]
+
+
+def _drawing(held: Held, shape: ModelShape) -> list[Moment]:
+    """Answers are drawn before there are gradients: keys and values of all tokens so far, and the last one's logits.
+
+    A layer's keys and values are there twice while the library makes them longer.
+    """
+    spec = held.spec
+    if not (isinstance(spec, RLHFSpec) and spec.is_online) or shape.decoder is None:
+        return []
+    rows, width = drawn_at_once(spec), BF16 if held.half else FP32
+    cache = 2 * shape.decoder.layers * shape.decoder.key * rows * spec.training.sequence_length * width
+    # As they come, in fp32, as probabilities, and added up in fp64.
+    logits = rows * shape.vocabulary * (width + 2 * FP32 + 2 * FP32)
+    return [Moment("the drawing of answers", 0, cache, logits, cache // max(1, shape.decoder.layers))]
 
 
 def _is_adafactor(spec: JobSpec) -> bool:
@@ -381,5 +398,6 @@ def _around(spec: JobSpec, allocated: int) -> list[Part]:
     ]
 
 
-def _missing(shape: ModelShape) -> tuple[str, ...]:
-    return (() if shape.weights else ("weights",)) + (() if shape.decoder else ("activations",))
+def _missing(spec: JobSpec, shape: ModelShape) -> tuple[str, ...]:
+    judges = ("reward models",) if spec.judges else ()
+    return (() if shape.weights else ("weights",)) + (() if shape.decoder else ("activations",)) + judges

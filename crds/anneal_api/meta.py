@@ -30,6 +30,8 @@ PREPARE_KEY_ANNOTATION: Final = f"{GROUP}/prepare-key"
 CONFIG_DIR: Final = "/anneal/config"
 JOB_FILE: Final = "job.json"
 VOLUMES_DIR: Final = "/anneal/volumes"
+# One directory a ConfigMap with functions that judge answers.
+REWARDS_DIR: Final = "/anneal/rewards"
 SCRATCH_DIR: Final = "/tmp"
 
 PROGRESS_PORT: Final = 8790

@@ -63,7 +63,8 @@ class GrpoSpec(Block):
         description="How far it may rise above 1. Default: epsilon; DAPO takes 0.28 (section 3.1); the bound is 1 + epsilonHigh, so cispo with a bound of 5 is 4.",
     )
     importance_sampling: Literal["token", "sequence"] = Field(
-        default="token", description="Of what the ratio is: of each token, or of the whole answer (GSPO, 2507.18071; with loss grpo or sapo)."
+        default="token",
+        description="Of what the ratio is: of each token, or of the whole answer (GSPO, 2507.18071; with loss grpo or sapo).",
     )
     scale_rewards: Literal["group", "batch", "none"] = Field(
         default="group",

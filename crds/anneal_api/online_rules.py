@@ -9,6 +9,8 @@ from anneal_api.base import Rule
 from anneal_api.online import ONLINE, GrpoSpec, RlooSpec, SamplingSpec
 
 MOST_REWARDS: Final = 16
+# Answers that are drawn together, for each that is trained together with others.
+DRAWN_A_MICRO_BATCH: Final = 8
 
 _IS_ONLINE = f"self.method in {list(ONLINE)}"
 _GPUS = "(self.compute.gpusPerNode == 0 ? 1 : self.compute.gpusPerNode)"
@@ -29,7 +31,14 @@ def block_of(spec: Any) -> GrpoSpec | RlooSpec:
 
 def most_tokens(spec: Any) -> int:
     """The most tokens of an answer."""
-    return (spec.sampling or SamplingSpec()).max_tokens
+    sampling: SamplingSpec = spec.sampling or SamplingSpec()
+    return sampling.max_tokens
+
+
+def drawn_at_once(spec: Any) -> int:
+    """How many answers of a resolved spec a GPU draws together: more than are trained together, as it takes less."""
+    share = max(spec.group, spec.training.global_batch // spec.compute.world_size)
+    return min(share, DRAWN_A_MICRO_BATCH * int(spec.training.micro_batch))
 
 
 def _online(spec: Any) -> bool:

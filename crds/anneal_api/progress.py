@@ -114,6 +114,7 @@ def _less(record: TerminationMessage) -> Iterator[TerminationMessage]:
             dataset = dataset.model_copy(update={"warnings": dataset.warnings[:kept]})
             yield record.model_copy(update={"dataset": dataset})
     yield record.model_copy(update={"dataset": dataset, "models": []})
+    yield record.model_copy(update={"dataset": dataset, "models": [], "metrics": {}})
 
 
 def _json(record: Record) -> str:

@@ -117,7 +117,8 @@ class RLHFSpec(JobSpec):
         default=None, description="Held-out loss, accuracy and margins, and sample answers. Absent: neither."
     )
     reference: ReferenceSpec = Field(
-        default_factory=ReferenceSpec, description="The reference model of dpo, ipo and kto, and of grpo and rloo with a beta."
+        default_factory=ReferenceSpec,
+        description="The reference model of dpo, ipo and kto, and of grpo and rloo with a beta.",
     )
     reward: RewardSpec | None = Field(default=None, description="Options of method reward.")
     dpo: DpoSpec | None = Field(default=None, description="Options of method dpo.")

@@ -43,7 +43,7 @@ class SampleAnswer(Record):
 
 
 # More than any method has, so that a status stays small.
-_MOST_METRICS = 32
+_MOST_METRICS = 128
 
 
 class Progress(Record):

@@ -34,7 +34,11 @@ _LARGEST_GAMMA_SHARE: Final = 1.0
 
 def unusual(spec: JobSpec) -> list[Problem]:
     """What a person may have meant otherwise, with the usual values."""
-    return [*_idle(spec), *_idle_online(spec), *_unusual(resolve(spec).dump(), spec.method, adapter=spec.adapter is not None)]
+    return [
+        *_idle(spec),
+        *_idle_online(spec),
+        *_unusual(resolve(spec).dump(), spec.method, adapter=spec.adapter is not None),
+    ]
 
 
 def _idle(spec: JobSpec) -> Iterator[Problem]:

@@ -49,7 +49,14 @@ def test_the_smallest_manifest_of_each_method_is_whole(method: str) -> None:
 
 @pytest.mark.parametrize(
     ("method", "adapter", "rate"),
-    [("dpo", False, 5e-7), ("dpo", True, 5e-6), ("kto", True, 5e-6), ("orpo", False, 8e-6), ("grpo", False, 1e-6), ("reward", True, 1e-4)],
+    [
+        ("dpo", False, 5e-7),
+        ("dpo", True, 5e-6),
+        ("kto", True, 5e-6),
+        ("orpo", False, 8e-6),
+        ("grpo", False, 1e-6),
+        ("reward", True, 1e-4),
+    ],
 )
 def test_the_learning_rate_is_the_methods(method: str, *, adapter: bool, rate: float) -> None:
     """An adapter takes ten times that of full fine-tuning."""

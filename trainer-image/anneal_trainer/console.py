@@ -11,14 +11,19 @@ from typing import Any, Self
 
 from anneal_api import Layout, ProgressReport, TerminationMessage
 from anneal_api.words import counted
-from anneal_trainer import metrics, samples
+from anneal_trainer import completions, metrics, samples
 from anneal_trainer.samples import Sample
 
 _LINE_EVERY_SECONDS = 10.0
 _ANSWER_SHOWN = 200
-# What tells most of how a method goes, the first of which all is measured: of kto, of pairs, of reward and prm.
-_TELLING = (("rewards/margins", "kl"), ("rewards/margins", "rewards/accuracies"), ("accuracy",))
-_SHORT = {"rewards/margins": "margin", "rewards/accuracies": "accuracy"}
+# What tells most of how a method goes, the first of which all is measured: of kto, of pairs, of answers that are drawn, of reward and prm.
+_TELLING = (
+    ("rewards/margins", "kl"),
+    ("rewards/margins", "rewards/accuracies"),
+    ("reward", "completions/mean_length"),
+    ("accuracy",),
+)
+_SHORT = {"rewards/margins": "margin", "rewards/accuracies": "accuracy", "completions/mean_length": "length"}
 _WORDS = {
     "starting": "Starting",
     "fetching": "Fetching the model",
@@ -150,6 +155,9 @@ def summary(words: TerminationMessage, layout: Layout, seconds: float) -> None:
     say("")
     for before, after in zip(samples.load(layout, samples.BEFORE), samples.load(layout, samples.AFTER), strict=False):
         say(f"Prompt   {before.prompt}\n  before {_shown(before)}\n  after  {_shown(after)}\n")
+    for answer in completions.latest(layout.samples):
+        shown = Sample(answer["prompt"], answer["completion"])
+        say(f"Drawn    {answer['prompt']}\n  {answer['reward']:<6.2f} {_shown(shown)}\n")
     say(f"{words.outputs[0].kind.capitalize():9}{layout.output}")
     if words.first_loss is not None and words.loss is not None:
         say(f"Loss     {words.first_loss:.3f} → {words.loss:.3f} in {counted(words.total_steps or 0, 'step')}")

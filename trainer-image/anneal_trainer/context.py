@@ -21,6 +21,7 @@ from anneal_api.meta import (
     ENV_MICRO_BATCH_SIZE,
     GRACE_SECONDS,
     JOB_FILE,
+    REWARDS_DIR,
 )
 
 
@@ -61,6 +62,16 @@ class Context:
     def layout(self) -> Layout:
         """Where everything of this job is kept."""
         return self.file.layout(self.volumes)
+
+    @property
+    def reward_modules(self) -> Path:
+        """What has a directory for each ConfigMap with reward functions."""
+        return Path(REWARDS_DIR)
+
+    @property
+    def reward_files(self) -> Path:
+        """What the file of a reward function without a ConfigMap is below; `anneal run` has no mounts."""
+        return Path.cwd() if self.records is None else self.layout.storage
 
     @property
     def world_size(self) -> int:

@@ -69,7 +69,11 @@ def sources(job: Job, storage: Path) -> tuple[SourceReport, ...]:
 
 
 def _wanted(job: Job) -> dict[str, ModelSource]:
-    return {named.source: named for named in job.spec.models if parse_source(named.source).scheme == "job"}
+    return {
+        named.source: named
+        for named in (*job.spec.models, *job.spec.judges)
+        if parse_source(named.source).scheme == "job"
+    }
 
 
 def _pinned(named: ModelSource, job: Job, storage: Path) -> SourceReport:

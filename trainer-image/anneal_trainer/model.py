@@ -6,6 +6,7 @@ trained is always kept in fp32; frozen weights are kept in `training.precision` 
 """
 
 import json
+import os
 import struct
 from dataclasses import dataclass
 from pathlib import Path
@@ -213,6 +214,11 @@ class Device:
     kind: str
     name: str
     bf16: bool
+
+
+def rank() -> int:
+    """Of this process among all that train together."""
+    return int(os.environ.get("RANK", "0"))
 
 
 def device() -> Device:

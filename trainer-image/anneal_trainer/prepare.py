@@ -6,6 +6,7 @@ Not here: what needs torch, but for adapters of earlier jobs that are to be merg
 themselves (`data`).
 """
 
+import json
 import re
 from collections.abc import Iterator
 from contextlib import suppress
@@ -15,11 +16,13 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from anneal_api.job import JobSpec
 from anneal_api.model import ModelSource, ModelSpec
 from anneal_api.resolve import DATA_FORMAT_VERSION, digest, prepare_inputs
+from anneal_api.rlhfjob import RLHFSpec
 from anneal_api.sources import UnmappedVolumeError, parse_source
 from anneal_api.status import DatasetReport
-from anneal_trainer import hub, merge, model, reference
+from anneal_trainer import hub, merge, model, reference, rewards
 from anneal_trainer.context import Context
 from anneal_trainer.data import store
 from anneal_trainer.data.build import build
@@ -69,7 +72,9 @@ def prepare(context: Context, reporter: Reporter) -> Ready:
 def _prepare(context: Context, reporter: Reporter) -> Ready:
     spec, layout = context.spec, context.layout
     for named in spec.models:
-        _provide(named, context, reporter)
+        _provide(named, context, reporter, spec.method)
+    for named in spec.judges:
+        _provide(named, context, reporter, "reward")
     reference.check_reference(context)
     path = model.directory(spec.models[0], context)
     reporter.update(phase="preparing")
@@ -87,13 +92,14 @@ def _prepare(context: Context, reporter: Reporter) -> Ready:
         store.point(layout, context.file.prepare_key, fingerprint, sources)
     prepared = found or store.load(target)
     assert prepared is not None, f"{target} was just written"
+    _check_rewards(spec, prepared)
     ready = Ready(prepared, spec.model, path, reused=found is not None)
     if found is None:
         vars(ready)["tokenizer"] = tokenizer
     return ready
 
 
-def _provide(named: ModelSource, context: Context, reporter: Reporter) -> None:
+def _provide(named: ModelSource, context: Context, reporter: Reporter, method: str) -> None:
     """Have a model's files where training will look for them, and see that they are a model's."""
     match parse_source(named.source).scheme:
         case "hf":
@@ -104,7 +110,15 @@ def _provide(named: ModelSource, context: Context, reporter: Reporter) -> None:
             merge.provide(named, context)
     path = model.directory(named, context)
     model.check_files(path, named)
-    model.check_head(path, named, context.spec.method)
+    model.check_head(path, named, method)
+
+
+def _check_rewards(spec: JobSpec, prepared: store.Prepared) -> None:
+    """ConfigError if a reward cannot judge these rows, as far as that shows without asking it."""
+    if not isinstance(spec, RLHFSpec) or not spec.rewards:
+        return
+    rows = prepared.dataset(store.TRAIN)[store.ROW]
+    rewards.check(spec.rewards, {name for row in rows for name in json.loads(row)["columns"]})
 
 
 def prepare_into(context: Context, out: Path, reporter: Reporter) -> Ready:

@@ -50,4 +50,8 @@ def train(context: Context, ready: Ready, *, reporter: Reporter, stop: Stop) -> 
             from anneal_trainer.methods import scores
 
             return scores.run(context, ready, reporter=reporter, stop=stop)
+        case "grpo" | "rloo":
+            from anneal_trainer.methods import online
+
+            return online.run(context, ready, reporter=reporter, stop=stop)
     raise AssertionError(f"no trainer for {context.spec.method}")

@@ -74,7 +74,7 @@ class Follow(TrainerCallback):  # type: ignore[misc]
     def on_step_end(self, _args: Any, state: Any, control: Any, **_options: Any) -> None:
         """Stop here if asked: the step is whole, so a checkpoint of it is exact."""
         last = state.global_step >= self._plan.steps
-        if self._trainer.anyone_stops():
+        if self._trainer.may_stop and self._trainer.anyone_stops():
             control.should_save = control.should_training_stop = True
             control.should_evaluate = False
         elif last:
@@ -88,7 +88,7 @@ class Follow(TrainerCallback):  # type: ignore[misc]
         state.log_history.clear()
         if logs is None or "loss" not in logs:
             return
-        seconds = time.perf_counter() - self._begun
+        seconds = time.perf_counter() - self._begun + self._trainer.seconds_before_step
         tokens = int(logs.get("num_tokens", 0))
         self._pace.add(seconds, tokens - self._tokens)
         self._tokens = tokens
@@ -103,7 +103,7 @@ class Follow(TrainerCallback):  # type: ignore[misc]
         pace, left = self._pace.seconds_per_step, self._plan.steps - step
         return {
             "step": step,
-            "epoch": step * self._plan.order.batch / self._plan.order.sequences,
+            "epoch": self._plan.order.epoch(step),
             "loss": logs["loss"],
             "learning_rate": logs.get("learning_rate"),
             "grad_norm": logs.get("grad_norm"),
@@ -115,7 +115,7 @@ class Follow(TrainerCallback):  # type: ignore[misc]
     def on_evaluate(self, _args: Any, state: Any, _control: Any, metrics: dict[str, float], **_options: Any) -> None:
         """The holdout's loss, and what else the method measures there."""
         measured = _measured({name: value for name, value in metrics.items() if name != "eval_loss"})
-        self._reporter.update(eval_loss=metrics["eval_loss"], metrics=self._reporter.report.metrics | measured)
+        self._reporter.update(eval_loss=metrics.get("eval_loss"), metrics=self._reporter.report.metrics | measured)
         if self._metrics:
             self._metrics.write({"step": state.global_step, **metrics, "time": time.time()})
 

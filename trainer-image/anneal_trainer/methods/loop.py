@@ -46,6 +46,7 @@ class Setup:
     plan: Plan
     found: model.Device
     stop: Stop
+    resumed_from: int = 0
 
     def base_model(self, *, dropout: bool = True) -> Any:
         """The base model; without `dropout` only an adapter's own is left."""
@@ -114,7 +115,7 @@ def run(context: Context, ready: Ready, *, make: Callable[[Setup], Any], reporte
     if found.kind == "cuda":
         # Before anything is loaded: else every process of a node would load onto the first GPU.
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
-    trainer = make(Setup(context, ready, plan, found, stop))
+    trainer = make(Setup(context, ready, plan, found, stop, resumed_from=start.step if start else 0))
     trainer.remove_callback(PrinterCallback)
     metrics = (
         MetricsLog(layout.logs / "metrics.jsonl", resumed_from=start.step if start else 0) if _first(trainer) else None

@@ -36,6 +36,11 @@ class Measured(Ordered):
         """The number of tokens in a micro batch that `Loss.tokens` is over."""
         raise NotImplementedError
 
+    @property
+    def step_rows(self) -> int:
+        """The rows of the step that `Loss.rows` is over, on all ranks."""
+        return self._order.batch
+
     def look_ahead(self, batches: list[dict[str, Any]]) -> None:
         """Put into a step's micro batches what each must know of the whole step; usually nothing."""
 
@@ -52,7 +57,7 @@ class Measured(Ordered):
         """The share of the step's loss that is this part's."""
         loss, measures = self.assessed(model, inputs)
         self._keep_measures({**measures, "num_tokens": _token_count(inputs)})
-        share = loss.rows.sum() / self._order.batch + loss.tokens.sum() / num_items_in_batch.clamp(min=1)
+        share = loss.rows.sum() / self.step_rows + loss.tokens.sum() / num_items_in_batch.clamp(min=1)
         # The ranks' gradients are averaged, where they are parts of one sum.
         return share * self.args.world_size
 

@@ -19,7 +19,7 @@ from torch import distributed
 from transformers import Trainer
 
 from anneal_trainer import checkpoints
-from anneal_trainer.order import RunOrder
+from anneal_trainer.order import AnswerOrder, RunOrder
 from anneal_trainer.stop import Stop
 
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
@@ -40,10 +40,13 @@ class Ordered:
     is_world_process_zero: Any
     _prepare_inputs: Any
 
+    # Of the step that is done: what it took before the library says that it begins.
+    seconds_before_step = 0.0
+
     # Numbers that `row_values` has for a row.
     row_width: int
 
-    def __init__(self, *, order: RunOrder, keep: int, stop: Stop, **options: Any) -> None:
+    def __init__(self, *, order: RunOrder | AnswerOrder, keep: int, stop: Stop, **options: Any) -> None:
         self._order = order
         self._keep = keep
         self._stop = stop
@@ -65,7 +68,7 @@ class Ordered:
     def _send_telemetry(self) -> None:
         """Anneal reports to nobody."""
 
-    def _get_train_sampler(self, _dataset: Any = None) -> RunOrder:
+    def _get_train_sampler(self, _dataset: Any = None) -> RunOrder | AnswerOrder:
         return self._order
 
     def _get_output_dir(self, trial: Any) -> str:
@@ -95,6 +98,19 @@ class Ordered:
             distributed.all_reduce(values)
         return values
 
+    def of_all_ranks(self, own: Any) -> Any:
+        """The tensors of all ranks, which are of one size, end to end."""
+        if self.args.world_size == 1:
+            return own
+        parts = [torch.empty_like(own) for _ in range(self.args.world_size)]
+        distributed.all_gather(parts, own.contiguous())
+        return torch.cat(parts)
+
+    @property
+    def may_stop(self) -> bool:
+        """Whether a run that is stopped after this step goes on exactly."""
+        return True
+
     def anyone_stops(self) -> bool:
         """Whether any rank was asked to stop: the same answer on every rank."""
         if self.args.world_size == 1:
@@ -105,13 +121,17 @@ class Ordered:
 
     def evaluate(self, *_args: Any, **_options: Any) -> dict[str, float]:
         """The metrics of the holdout; none, and the run ends, if it is asked to stop meanwhile."""
-        values = self.over(self.eval_dataset, self.row_width, self.row_values)
-        if values is None:
+        metrics = self.measured_rows()
+        if metrics is None:
             self.control.should_training_stop = self.control.should_save = True
             return {}
-        metrics = self.judged(values)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
+
+    def measured_rows(self) -> dict[str, float] | None:
+        """The metrics of the holdout; None if stopped."""
+        values = self.over(self.eval_dataset, self.row_width, self.row_values)
+        return None if values is None else self.judged(values)
 
     def over(self, rows: Any, width: int, measure: Callable[[Any, dict[str, Any]], Any]) -> Any:
         """`measure`'s `width` numbers for each of `rows`, in their order, the same on every rank; None if stopped."""
@@ -120,7 +140,7 @@ class Ordered:
         model.eval()
         try:
             with torch.no_grad(), self.accelerator.autocast():
-                for own in self._own_rows(len(rows)):
+                for own in self._own_rows(len(rows), self.args.per_device_eval_batch_size):
                     if self.anyone_stops():
                         return None
                     if own:
@@ -130,8 +150,8 @@ class Ordered:
             model.train(was_training)
         return self.summed(table)
 
-    def _own_rows(self, count: int) -> Iterator[range]:
+    def _own_rows(self, count: int, size: int) -> Iterator[range]:
         """The rows of this rank, a batch at a time; as many batches on every rank, empty where nothing is left."""
-        size, world, rank = self.args.per_device_eval_batch_size, self.args.world_size, self.args.process_index
+        world, rank = self.args.world_size, self.args.process_index
         for start in range(0, count, size * world):
             yield range(start + rank * size, min(start + (rank + 1) * size, count))

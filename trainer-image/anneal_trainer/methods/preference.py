@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import distributed
 
 from anneal_api.methods import CpoSpec, DpoSpec, IpoSpec, OrpoSpec, SimpoSpec
 from anneal_api.rlhfjob import RLHFSpec
@@ -126,7 +125,7 @@ class PairsTrainer(AnswersTrainer):
         if not self._objective.sorts:
             return
         own = torch.cat([self._quiet_values(batch) for batch in batches])
-        partners = losses.rank_partners(Pairs.of(self._of_all_ranks(own)))
+        partners = losses.rank_partners(Pairs.of(self.of_all_ranks(own)))
         start = self.args.process_index * len(own)
         for batch in batches:
             rows = len(batch["seq_lengths"]) // 2
@@ -140,13 +139,6 @@ class PairsTrainer(AnswersTrainer):
             batch[REFERENCE] = self.reference_values(self.model, batch)
         policy = self.quietly(batch).view(2, -1).T
         return torch.cat([policy, batch[REFERENCE], trained_tokens(batch).view(2, -1).T], dim=1)
-
-    def _of_all_ranks(self, own: Any) -> Any:
-        if self.args.world_size == 1:
-            return own
-        parts = [torch.empty_like(own) for _ in range(self.args.world_size)]
-        distributed.all_gather(parts, own.contiguous())
-        return torch.cat(parts)
 
     def judged(self, values: Any) -> dict[str, float]:
         """The same loss over all pairs at once."""

@@ -16,7 +16,7 @@ import torch
 from trl.trainer.utils import add_fused_lm_head
 
 from anneal_api.resolve import digest
-from anneal_api.rlhfjob import REFERRING, RLHFSpec
+from anneal_api.rlhfjob import RLHFSpec
 from anneal_trainer import model, reference
 from anneal_trainer.data import store
 from anneal_trainer.errors import StoppedError
@@ -64,7 +64,7 @@ def frozen(other: Any) -> Reference:
 def with_reference(setup: "Setup", build: Callable[[Reference | None], Trainer]) -> Trainer:
     """The trainer, with the reference that its job asks for."""
     spec = _spec(setup)
-    if spec.method not in REFERRING:
+    if not spec.refers:
         return build(None)
     if not spec.reference.precompute:
         return build(_reference(setup, copies=True))
@@ -89,7 +89,12 @@ def _spec(setup: "Setup") -> RLHFSpec:
     return spec
 
 
-def _reference(setup: "Setup", *, copies: bool) -> Reference:
+def for_answers(setup: "Setup", *, temperature: float) -> Reference | None:
+    """The reference of a job whose answers are not known before; its log-probabilities are those at `temperature`."""
+    return _reference(setup, copies=True, temperature=temperature) if _spec(setup).refers else None
+
+
+def _reference(setup: "Setup", *, copies: bool, temperature: float = 1.0) -> Reference:
     """`copies`: the trained model moves while the reference is asked, so that without an adapter it needs a copy."""
     spec = _spec(setup)
     chosen = reference.model_of(spec)
@@ -100,7 +105,7 @@ def _reference(setup: "Setup", *, copies: bool) -> Reference:
     held = spec.model_copy(update={"model": chosen or spec.model})
     path = reference.directory(setup.context)
     other = model.load_model(held, path, setup.ready.tokenizer, found=setup.found)
-    add_fused_lm_head(other)
+    add_fused_lm_head(other, temperature=temperature)
     if spec.model.quantization == "none":
         other.to("cuda" if setup.found.kind == "cuda" else "cpu")
     return frozen(other.eval().requires_grad_(False))

@@ -76,6 +76,19 @@ def sums(values: Any, batch: dict[str, Any]) -> Any:
     return torch.stack([part.sum() for part in parts])
 
 
+def answer_table(values: Any, batch: dict[str, Any]) -> Any:
+    """Values that stand at each token but the first of a line, of the answers alone: `[answers, tokens]`, zeros behind.
+
+    `answer_lengths` says how many tokens at each sequence's end are the answer.
+    """
+    aligned = torch.nn.functional.pad(values, (1, 0))
+    lines = aligned if "attention_mask" in batch else aligned[0].split(batch["seq_lengths"])
+    ends = zip(lines, batch["seq_lengths"], batch["answer_lengths"], strict=True)
+    return torch.nn.utils.rnn.pad_sequence(
+        [line[length - answer : length] for line, length, answer in ends], batch_first=True
+    )
+
+
 def last_of_each(values: Any, batch: dict[str, Any]) -> Any:
     """The value at each sequence's last token, of values that stand at every token (`[lines, tokens, ...]`)."""
     lengths = torch.tensor(batch["seq_lengths"], device=values.device)

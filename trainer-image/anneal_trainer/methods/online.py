@@ -1,0 +1,302 @@
+"""Answers are drawn, judged and learnt from: grpo and rloo, from prepared prompts to a trained adapter or model.
+
+Before a step its answers are drawn with the policy as it is; they serve `iterations` steps. Advantages are those of the
+whole step, on all ranks. A stop waits for the last of those steps, since the next one begins with a draw: so a run that
+goes on from a checkpoint draws, and learns, exactly what it would have.
+Log-probabilities are at the sampling temperature; what top-p, top-k and min-p leave out is not taken off them.
+Imported late: it needs torch and TRL. Not here: the formulas (`online_losses`), and answers of a server (vLLM).
+"""
+
+import os
+import time
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from trl.trainer.utils import add_fused_lm_head
+
+from anneal_api.model import ModelSource
+from anneal_api.online import RewardSource, SamplingSpec
+from anneal_api.online_rules import DRAWN_A_MICRO_BATCH, block_of
+from anneal_api.rlhfjob import RLHFSpec
+from anneal_trainer import model, rewards
+from anneal_trainer.completions import Completions, prompt_text
+from anneal_trainer.context import Context
+from anneal_trainer.methods import asked, loop, rounds
+from anneal_trainer.methods.answers import base_of
+from anneal_trainer.methods.asked import Answer, Told
+from anneal_trainer.methods.generating import Generator, numbers
+from anneal_trainer.methods.losses import Loss
+from anneal_trainer.methods.measured import Measured, Measures
+from anneal_trainer.methods.objectives import Objective
+from anneal_trainer.methods.online_losses import Answers, answer_divergence
+from anneal_trainer.methods.reference import Reference, for_answers, without_dropout
+from anneal_trainer.methods.sequences import SequenceCollator, answer_table, model_inputs
+from anneal_trainer.methods.trainer import LanguageTrainer
+from anneal_trainer.order import AnswerOrder
+from anneal_trainer.prepare import Ready
+from anneal_trainer.reporter import Reporter
+from anneal_trainer.result import Result
+from anneal_trainer.rewards import Judged, Source
+from anneal_trainer.stop import Stop
+
+
+@dataclass(frozen=True)
+class Judges:
+    """The rewards of a job, opened on the first rank, and the columns that they name."""
+
+    sources: Sequence[Source]
+    named: Sequence[str]
+
+
+def run(context: Context, ready: Ready, *, reporter: Reporter, stop: Stop) -> Result:
+    """Train, and say what came of it; StoppedError if it was asked to end before it was done."""
+    spec = _spec(context)
+    with _opened(context, spec.rewards) as sources:
+        judges = Judges(sources, asked.named_columns(spec.rewards))
+        return loop.run(context, ready, make=lambda setup: _trainer(setup, judges), reporter=reporter, stop=stop)
+
+
+def _spec(context: Context) -> RLHFSpec:
+    assert isinstance(context.spec, RLHFSpec), "the method is of that kind"
+    return context.spec
+
+
+def _opened(context: Context, sources: Sequence[RewardSource]) -> AbstractContextManager[Sequence[Source]]:
+    """The rewards on the first rank; nothing on others."""
+    if model.rank() > 0:
+        return nullcontext(())
+    found = model.device()
+
+    def place(index: int) -> ModelSource:
+        return next(named for named in context.spec.judges if named.field == f"rewards[{index}].model.source")
+
+    paths = {id(each.model): model.directory(place(i), context) for i, each in enumerate(sources) if each.model}
+    places = rewards.Places(
+        modules=context.reward_modules,
+        files=context.reward_files,
+        model=lambda reward: paths[id(reward)],
+        environment=os.environ,
+        device=found.kind,
+        bf16=model.precision(context.spec, found) == "bf16",
+    )
+    return rewards.opened(sources, places)
+
+
+def _trainer(setup: loop.Setup, judges: Judges) -> "OnlineTrainer":
+    spec = _spec(setup.context)
+    assert spec.sampling is not None, "resolve() fills sampling"
+    base = setup.base_model(dropout=False)
+    return OnlineTrainer(
+        objective=Objective(block_of(spec), spec.sampling.max_tokens),
+        sampling=spec.sampling,
+        judges=judges,
+        completions=Completions(setup.context.layout.samples, setup.resumed_from),
+        reference=for_answers(setup, temperature=spec.sampling.temperature),
+        collate=setup.collator(base),
+        data_collator=_rows,
+        **setup.language_options(base, remove_unused_columns=False),
+    )
+
+
+def _rows(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """A loader's micro batch: prompts, which are not a batch yet."""
+    return {"rows": rows}
+
+
+class OnlineTrainer(Measured, LanguageTrainer):
+    """`reference` is None where nothing is compared with one."""
+
+    def __init__(
+        self,
+        *,
+        objective: Objective,
+        sampling: SamplingSpec,
+        judges: Judges,
+        completions: Completions,
+        reference: Reference | None,
+        collate: SequenceCollator,
+        **options: Any,
+    ) -> None:
+        self._objective, self._sampling, self._judges = objective, sampling, judges
+        self._completions, self._reference, self._collate = completions, reference, collate
+        self._draw: int | None = None
+        self._parts: list[dict[str, Any]] = []
+        self._told: dict[str, float] = {}
+        self._counted = 1
+        super().__init__(**options)
+        add_fused_lm_head(base_of(self.model), temperature=sampling.temperature, outputs=("log_probs", "entropy"))
+        micro = self.args.per_device_train_batch_size
+        self._generator = Generator(self.model, self.processing_class, sampling, at_once=DRAWN_A_MICRO_BATCH * micro)
+
+    # A draw ------------------------------------------------------------------------------------------------------
+
+    def _get_num_items_in_batch(self, batch_samples: list[dict[str, Any]], device: Any) -> Any:
+        """The library has put the micro batches of a step together: what is in them is drawn here."""
+        begun, draw = time.perf_counter(), self._answer_order.draw(self.state.global_step)
+        if draw != self._draw:
+            self._parts = self._drawn([row for batch in batch_samples for row in batch["rows"]], draw)
+            self._draw = draw
+        batch_samples[:] = self._parts
+        found = super()._get_num_items_in_batch(batch_samples, device)
+        self.seconds_before_step = time.perf_counter() - begun
+        return found
+
+    @property
+    def _answer_order(self) -> AnswerOrder:
+        assert isinstance(self._order, AnswerOrder), "the plan of an online method has one"
+        return self._order
+
+    @property
+    def may_stop(self) -> bool:
+        """At a step before a draw."""
+        return int(self.state.global_step) % self._answer_order.iterations == 0
+
+    @property
+    def step_rows(self) -> int:
+        """The answers that count."""
+        return self._counted
+
+    def _drawn(self, rows: list[dict[str, Any]], draw: int) -> list[dict[str, Any]]:
+        """The micro batches of this rank's share of a draw."""
+        own = self._answered(rows, draw)
+        told = rounds.of_all(self.args.world_size, [answer.told for answer in own])
+        found = self._judged(told)
+        size = self.args.per_device_train_batch_size
+        parts = [self._part(own[start : start + size]) for start in range(0, len(own), size)]
+        values = torch.tensor(found.rewards, device=self.args.device)
+        advantages = self._objective.advantages(values, self._divergences(parts))
+        self._note(told, found, advantages, draw)
+        counts = rounds.counted(found.rewards, told, self._objective)
+        self._counted = max(1, sum(counts.averaged))
+        self._share_out(parts, advantages, torch.tensor(counts.trained, device=self.args.device))
+        return parts
+
+    def _answered(self, rows: list[dict[str, Any]], draw: int) -> list[Answer]:
+        group = self._answer_order.group
+        prompts = rounds.whole_groups(rows, group)
+        first = self.args.process_index * len(prompts)
+        places = range(first, first + len(prompts))
+        seed, tokens = self._answer_order.prompts.seed, self._sampling.max_tokens
+        drawn_by = [line for place in places for line in numbers(seed, draw, place, answers=group, tokens=tokens)]
+        with self.accelerator.autocast():
+            drawn = self._generator.answers([row["input_ids"] for row in rows], rounds.table(drawn_by))
+        return [Answer(row, each) for row, each in zip(rows, drawn, strict=True)]
+
+    def _judged(self, told: Sequence[Told]) -> Judged:
+        """What they are worth, in calls of a step's answers."""
+
+        def ask() -> Judged:
+            size = self._order.batch
+            parts = [told[start : start + size] for start in range(0, len(told), size)]
+            return asked.joined([asked.judged(self._judges.sources, part, self._judges.named) for part in parts])
+
+        return rounds.on_first(self.args.world_size, self.args.process_index, ask)
+
+    def _part(self, answers: Sequence[Answer]) -> dict[str, Any]:
+        """A micro batch, with what later steps compare with: those of the policy as it is and of the reference."""
+        batch: dict[str, Any] = self._prepare_inputs(rounds.batch_of(answers, self._collate))
+        if self._answer_order.iterations > 1 or self._objective.rewards_need_policy:
+            batch["old"] = self._quietly(batch, without_dropout)
+        if self._reference is not None:
+            batch["reference"] = self._quietly(batch, self._reference)
+        return batch
+
+    def _quietly(self, batch: dict[str, Any], use: Reference) -> Any:
+        with torch.no_grad(), self.accelerator.autocast(), use(self.model) as policy:
+            return self._log_probabilities(policy, batch)[0]
+
+    def _divergences(self, parts: Sequence[dict[str, Any]]) -> Any:
+        """Of all ranks' answers from the reference, where rewards need that."""
+        if not self._objective.rewards_need_policy:
+            return torch.zeros(self._order.batch, device=self.args.device)
+        own = [answer_divergence(part["old"], part["reference"], _there(part)) for part in parts]
+        return self.of_all_ranks(torch.cat(own))
+
+    def _share_out(self, parts: Sequence[dict[str, Any]], advantages: Any, trained: Any) -> None:
+        """Give each micro batch its answers' part of what all ranks know."""
+        start = self.args.process_index * (self._order.batch // self.args.world_size)
+        for part in parts:
+            end = start + len(part["answer_lengths"])
+            part["advantages"] = advantages[start:end]
+            part["mask"] = _there(part) & trained[start:end, None]
+            start = end
+
+    def _note(self, told: Sequence[Told], found: Judged, advantages: Any, draw: int) -> None:
+        """For metrics and for the file of answers."""
+        self._told = asked.measured(told, found, group=self._answer_order.group)
+        if not self.is_world_process_zero():
+            return
+        step = 1 + draw * self._answer_order.iterations
+        self._completions.add(
+            [
+                {
+                    "step": step,
+                    "prompt": prompt_text(answer.prompt),
+                    "completion": answer.text,
+                    "reward": found.rewards[index],
+                    "advantage": advantages[index].item(),
+                    "tokens": answer.length,
+                    "cut_off": answer.cut_off,
+                    **{f"rewards/{name}": scores[index] for name, scores in found.scores.items()},
+                }
+                for index, answer in enumerate(told)
+            ]
+        )
+
+    # A step ------------------------------------------------------------------------------------------------------
+
+    def _log_probabilities(self, policy: Any, batch: dict[str, Any]) -> tuple[Any, Any]:
+        """Of each token of the answers, `[answers, tokens]`, and the entropy there, which a reference does not say."""
+        outputs = policy(**model_inputs(batch), labels=batch["labels"], use_cache=False, fused_lm_head=True)
+        entropy = None if outputs.entropy is None else answer_table(outputs.entropy.float(), batch)
+        return answer_table(outputs.log_probs.float(), batch), entropy
+
+    def assessed(self, model: Any, batch: dict[str, Any]) -> tuple[Loss, Measures]:
+        """The method's loss."""
+        policy, entropy = self._log_probabilities(model, batch)
+        answers = Answers(
+            policy=policy,
+            old=batch["old"] if "old" in batch else policy.detach(),
+            mask=batch["mask"],
+            advantages=batch["advantages"],
+            reference=batch.get("reference"),
+        )
+        return self._objective.loss(answers), self._objective.measures(answers, entropy)
+
+    def term_tokens(self, batch: dict[str, Any]) -> Any:
+        """The answers' trained tokens."""
+        return batch["mask"].sum()
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """With what was told of the answers."""
+        super().log(logs | self._told if "loss" in logs else logs, start_time)
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        if self.is_world_process_zero():
+            self._completions.write(self.state.global_step)
+        super()._save_checkpoint(model, trial)
+
+    # The holdout -------------------------------------------------------------------------------------------------
+
+    def measured_rows(self) -> dict[str, float] | None:
+        """The mean reward of the most likely answers; None if stopped."""
+        rows, own = self.eval_dataset, list[tuple[int, Told]]()
+        for numbers_of in self._own_rows(len(rows), self._generator.at_once):
+            if self.anyone_stops():
+                return None
+            part = [rows[number] for number in numbers_of]
+            with self.accelerator.autocast():
+                drawn = self._generator.answers([row["input_ids"] for row in part])
+            answers = [Answer(row, each).told for row, each in zip(part, drawn, strict=True)]
+            own += zip(numbers_of, answers, strict=True)
+        told = [answer for _, answer in sorted(rounds.of_all(self.args.world_size, own), key=lambda each: each[0])]
+        return asked.evaluated(told, self._judged(told))
+
+
+def _there(part: dict[str, Any]) -> Any:
+    """Whether each place of a table of tokens has one."""
+    lengths = part["lengths"]
+    return torch.arange(max(part["answer_lengths"]), device=lengths.device) < lengths[:, None]
