@@ -14,6 +14,8 @@ from trainer.aligning import alignment_context, alignment_job
 from trainer.training import CLAIM, WORDS, write_jsonl
 
 EXACT = {"name": "exact", "match": {}}
+# What even a model of random weights says now and then.
+LETTER = {"name": "letter", "match": {"column": "letter", "how": "contains"}}
 SHORT = {"name": "short", "weight": 0.5, "length": {"most": 4}}
 GROUP = 4
 
@@ -21,7 +23,8 @@ GROUP = 4
 def asking_rows(count: int = 24) -> list[dict[str, Any]]:
     """Say a word: the answer is that word."""
     return [
-        {"prompt": f"Say {WORDS[i % 15]}{'!' * (i // 15)}: ", "answer": WORDS[i % 15], "number": i} for i in range(count)
+        {"prompt": f"Say {WORDS[i % 15]}{'!' * (i // 15)}: ", "answer": WORDS[i % 15], "letter": "aeio"[i % 4]}
+        for i in range(count)
     ]
 
 
@@ -29,7 +32,7 @@ def online_job(method: str = "grpo", name: str = "job", **changes: Any) -> RLHFJ
     """Over volume://runs/prompts.jsonl: two prompts a step, four answers each, of at most six tokens."""
     blocks: dict[str, Any] = {
         "datasets": [{"source": f"volume://{CLAIM}/prompts.jsonl"}],
-        "rewards": [EXACT, SHORT],
+        "rewards": [LETTER, SHORT],
         "sampling": {"maxTokens": 6},
         method: {"numGenerations": GROUP},
     }

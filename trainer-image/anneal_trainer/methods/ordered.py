@@ -120,10 +120,11 @@ class Ordered:
         return bool(flag.item())
 
     def evaluate(self, *_args: Any, **_options: Any) -> dict[str, float]:
-        """The metrics of the holdout; none, and the run ends, if it is asked to stop meanwhile."""
+        """The metrics of the holdout; none, and the run ends as soon as it may, if it is asked to stop meanwhile."""
         metrics = self.measured_rows()
         if metrics is None:
-            self.control.should_training_stop = self.control.should_save = True
+            if self.may_stop:
+                self.control.should_training_stop = self.control.should_save = True
             return {}
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
