@@ -75,7 +75,7 @@ def test_every_dataset_type_is_described_with_its_columns() -> None:
             assert not missing or cell == "the same", kind
 
 
-@pytest.mark.parametrize("family", [family for family in ALIGNMENT_READS if family != "prompt"])
+@pytest.mark.parametrize("family", ALIGNMENT_READS)
 def test_every_type_of_judgements_is_in_the_page(family: str) -> None:
     """With its columns."""
     table = (ROOT / "docs/dataset-types.md").read_text().split("## Rows of judgements")[1].split("\n## ")[0]

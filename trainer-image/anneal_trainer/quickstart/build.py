@@ -2,7 +2,7 @@
 
 data/train.jsonl   questions and answers (alpaca)      data/chats.jsonl   the same as turns (chat_template)
 data/pairs.jsonl   pairs of answers                    data/judged.jsonl  answers judged one by one
-data/steps.jsonl   solutions judged step by step
+data/steps.jsonl   solutions judged step by step       data/prompts.jsonl questions alone, the answer beside them
 """
 
 import json
@@ -28,6 +28,7 @@ def build(out: Path) -> bool:
                 "pairs": judgements.pairs(rows),
                 "judged": judgements.judged(rows),
                 "steps": judgements.steps(),
+                "prompts": judgements.prompts(rows),
             }.items():
                 text = "".join(f"{json.dumps(row, ensure_ascii=False)}\n" for row in made)
                 (draft / f"{name}.jsonl").write_text(text, encoding="utf-8")

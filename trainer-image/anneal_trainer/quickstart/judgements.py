@@ -1,4 +1,5 @@
-"""Judgements to align with, made from the quickstart's rows: the same questions as chats, pairs, judged answers, steps.
+"""Judgements to align with, made from the quickstart's rows: the same questions as chats, pairs, judged answers, steps,
+and alone.
 
 What is preferred can be measured: an answer of one sentence to one that goes on. Deterministic.
 Not here: writing them anywhere.
@@ -43,6 +44,12 @@ def judged(rows: list[dict[str, str]]) -> Iterator[Row]:
                 "completion": short if wanted else row["output"],
                 "label": wanted,
             }
+
+
+def prompts(rows: list[dict[str, str]]) -> Iterator[Row]:
+    """The question alone, as turns; the documentation in a column for rewards (`chat_template`)."""
+    for row in rows:
+        yield {"messages": [_asked(row)], "answer": row["output"]}
 
 
 def steps() -> Iterator[Row]:
