@@ -5,6 +5,8 @@ Not here: what it means for the job (`steps.queue_checks`, `steps.admit`).
 
 import logging
 
+import aiohttp
+
 from anneal_operator.errors import ApiError, NotFoundError
 from anneal_operator.kinds import (
     CLUSTER_QUEUE,
@@ -49,7 +51,7 @@ async def _pending(namespace: str, queue: str, lookups: Lookups) -> tuple[Pendin
     """Kueue's own list of those that wait; it may be switched off, or not be there yet."""
     try:
         summary = await lookups.get(PENDING_WORKLOADS, namespace, queue)
-    except ApiError as error:
+    except (ApiError, aiohttp.ClientError, TimeoutError) as error:
         log.debug("no places in queue %s/%s: %s", namespace, queue, error)
         return None
     return tuple(
