@@ -54,7 +54,7 @@ class WorkloadView:
     reserved: bool
     admitted: bool
     finished: bool
-    # Reason and message, while Kueue wants the pods gone.
+    # Reason and message, until its quota is given back; Kueue's condition stays True until it reserves quota again.
     evicted: tuple[str, str] | None
     # Why it waits, in Kueue's words.
     waits: str
@@ -83,7 +83,7 @@ def view(obj: Obj) -> WorkloadView:
         reserved=reserved is not None,
         admitted=admitted is not None,
         finished=true_condition(obj, "Finished") is not None,
-        evicted=_why_evicted(evicted) if evicted else None,
+        evicted=_why_evicted(evicted) if evicted and reserved else None,
         waits=str(waiting.get("message", "")) if not reserved else "",
         since=_since(obj, admitted or reserved),
         checks=tuple(_checks(status.get("admissionChecks") or [])),
@@ -167,8 +167,9 @@ def _merged(parts: Iterable[Mapping[str, str] | None]) -> dict[str, str]:
 
 
 def given_back(workload: WorkloadView, *, now: str) -> Obj:
-    """The Workload after its pods are gone: without quota, and queued again where Kueue's own jobs would be."""
-    reason, message = workload.evicted or ("Pending", "the job's pods are gone")
+    """An evicted Workload after its pods are gone: without quota, and queued again where Kueue's own jobs would be."""
+    assert workload.evicted, "Kueue asks for it"
+    reason, message = workload.evicted
     status = {
         key: value
         for key, value in (workload.obj.get("status") or {}).items()
