@@ -230,11 +230,14 @@ async def test_quota_is_free_while_data_is_prepared_again() -> None:
 class Counting:
     """Answers, and counts how often it was asked."""
 
-    def __init__(self) -> None:
+    def __init__(self, error: Exception | None = None) -> None:
         self.asked = 0
+        self.error = error
 
     async def get(self, *_: object) -> Obj:
         self.asked += 1
+        if self.error:
+            raise self.error
         return {"metadata": {"name": "team-a"}}
 
 
@@ -248,6 +251,15 @@ async def test_a_queue_is_read_once_for_all_that_wait_in_it() -> None:
     now[0] += 6
     await lookups.get(LOCAL_QUEUE, "team", "team-a")
     assert cluster.asked == 2
+
+
+async def test_a_server_that_does_not_answer_is_asked_once_for_all_that_wait() -> None:
+    """Each answer would take as long as a request may, and hundreds of jobs would wait for theirs."""
+    cluster = Counting(TimeoutError())
+    lookups = Lookups(cluster, clock=lambda: 100.0)  # type: ignore[arg-type]
+    for _ in range(200):
+        assert await lookups.get_if_answered(PENDING_WORKLOADS, "team", "team-a") is None
+    assert cluster.asked == 1
 
 
 async def test_a_workload_that_the_server_refuses_is_told() -> None:
