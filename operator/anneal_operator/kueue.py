@@ -54,7 +54,7 @@ class WorkloadView:
     reserved: bool
     admitted: bool
     finished: bool
-    # Reason and message, until its quota is given back; Kueue's condition stays True until it reserves quota again.
+    # Reason and message, from when Kueue wants the pods gone until it reserves quota again.
     evicted: tuple[str, str] | None
     # Why it waits, in Kueue's words.
     waits: str
@@ -83,7 +83,7 @@ def view(obj: Obj) -> WorkloadView:
         reserved=reserved is not None,
         admitted=admitted is not None,
         finished=true_condition(obj, "Finished") is not None,
-        evicted=_why_evicted(evicted) if evicted and reserved else None,
+        evicted=_why_evicted(evicted) if evicted else None,
         waits=str(waiting.get("message", "")) if not reserved else "",
         since=_since(obj, admitted or reserved),
         checks=tuple(_checks(status.get("admissionChecks") or [])),

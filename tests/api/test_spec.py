@@ -59,6 +59,31 @@ BAD = [
         ["spec.training.microBatchSize: microBatchSize must divide each GPU's share"],
         id="micro-batch-over-share",
     ),
+    pytest.param(
+        {"queue": "team", "compute": {"nodes": 2, "minNodes": 3}},
+        ["spec.compute.minNodes: minNodes is at most nodes: nodes is how many the job would like"],
+        id="min-nodes-above-nodes",
+    ),
+    pytest.param(
+        {"compute": {"nodes": 2, "minNodes": 1}},
+        ["spec.compute.minNodes: minNodes needs a queue, which decides how many nodes there are quota for: add queue"],
+        id="min-nodes-without-queue",
+    ),
+    pytest.param(
+        {"queue": "team", "compute": {"nodes": 5, "minNodes": 3}, "training": {"globalBatchSize": 20}},
+        ["spec.compute.minNodes: globalBatchSize must be a multiple of minNodes x gpusPerNode too"],
+        id="batch-over-min-nodes",
+    ),
+    pytest.param(
+        {"compute": {"pool": "h100", "gpuType": "h100"}},
+        ["spec.compute.gpuType: pool and gpuType both say where the job runs: write one of them"],
+        id="pool-and-gpu-type",
+    ),
+    pytest.param(
+        {"compute": {"gpuType": "h100", "gpusPerNode": 0}},
+        ["spec.compute.gpuType: gpuType needs gpusPerNode of 1 or more"],
+        id="gpu-type-without-gpus",
+    ),
     pytest.param({"evaluation": {"holdout": {}}}, ["spec.evaluation.holdout: write exactly one of fraction"], id="empty-holdout"),
     pytest.param({"adapter": {"targetModules": ["all-linear", "q_proj"]}}, ["spec.adapter.targetModules: all-linear already names"], id="targets"),
     pytest.param({"output": {"path": "../other"}}, ["spec.output.path: '../other' (str) is not a path below the storage"], id="path-leaves-claim"),

@@ -126,6 +126,18 @@ def _wait_ready(cluster: Cluster) -> None:
     )
     for arguments in waits:
         _kubectl(cluster, *arguments, f"--timeout={left}s", timeout=left + 10)
+    if not wait_until(lambda: _admits(cluster), timeout=left, interval=0.5):
+        raise ClusterError(f"Kueue's webhook admits no object within {left} s of its rollout")
+
+
+def _admits(cluster: Cluster) -> bool:
+    """A pod that is ready is not yet one that its Service leads to: after an upgrade the old one may still be called."""
+    flavor = {"apiVersion": "kueue.x-k8s.io/v1beta2", "kind": "ResourceFlavor", "metadata": {"name": "is-it-there"}}
+    try:
+        _kubectl(cluster, "create", "--dry-run=server", "-f", "-", stdin=json.dumps(flavor))
+    except ClusterError:
+        return False
+    return True
 
 
 def _refresh_certificate(cluster: Cluster) -> bool:

@@ -7,18 +7,19 @@ and removed at the end. A person's current context is never looked at.
 import hashlib
 import os
 import re
+import secrets
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from cluster import devices, lifecycle
 from cluster import kueue as real_kueue
-from cluster import lifecycle
 from cluster.containers import kill_container as kill_main_container
 from e2e.harness import Kube, Storage, claim_manifests
 from e2e.install import SYSTEM, install, make_namespace
@@ -42,8 +43,17 @@ def system(cluster: lifecycle.Cluster) -> Kube:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """One process has all tests of the cluster; those that ask for Kueue come last, so that others never met it."""
-    items.sort(key=lambda item: "kueue" in getattr(item, "fixturenames", ()))
+    """One process has all tests of the cluster; those that ask for Kueue come last, so that others never met it.
+
+    Before them comes the one that sees it come, and after them the one that sees it go.
+    """
+    order = ("kueue_goes", "kueue", "kueue_comes")
+
+    def rank(item: pytest.Item) -> int:
+        asked = getattr(item, "fixturenames", ())
+        return -next((place for place, name in enumerate(order) if name in asked), len(order))
+
+    items.sort(key=rank)
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.xdist_group("e2e"))
@@ -56,6 +66,43 @@ def kueue(system: Kube, cluster: lifecycle.Cluster) -> Iterator[None]:
     real_kueue.install(cluster)
     yield
     real_kueue.uninstall(cluster)
+
+
+@pytest.fixture
+def kueue_comes(system: Kube, cluster: lifecycle.Cluster, request: pytest.FixtureRequest) -> Callable[[], None]:
+    """A cluster without Kueue, and what installs it: for the session, as the fixture `kueue` does."""
+    del system
+    real_kueue.uninstall(cluster)  # of a cluster that was kept
+    return lambda: request.getfixturevalue("kueue")
+
+
+@pytest.fixture
+def kueue_goes(kueue: None, cluster: lifecycle.Cluster) -> Callable[[], None]:
+    """What removes Kueue before its time."""
+    del kueue
+    return lambda: real_kueue.uninstall(cluster)
+
+
+@pytest.fixture
+def kill_kueue(kueue: None, system: Kube, kill_container: Callable[[str, str], None]) -> Callable[[], None]:
+    """SIGKILL to Kueue's controller; the kubelet starts it again."""
+    del kueue
+    inside = replace(system, namespace=real_kueue.NAMESPACE)
+
+    def kill() -> None:
+        (pod,) = inside.objects("pods")
+        kill_container(inside.namespace, pod["metadata"]["name"])
+
+    return kill
+
+
+@pytest.fixture(scope="session")
+def gpus(cluster: lifecycle.Cluster) -> Iterator[int]:
+    """The node says that it has so many GPUs; their pods run, on the CPU."""
+    count = 2
+    devices.advertise(cluster, {devices.GPU: count})
+    yield count
+    devices.advertise(cluster, {devices.GPU: 0})
 
 
 @pytest.fixture(scope="session")
@@ -90,15 +137,15 @@ def namespace_of(request: pytest.FixtureRequest) -> str:
 def storage_directory(cluster: lifecycle.Cluster, request: pytest.FixtureRequest) -> Iterator[Callable[[str], Path]]:
     """Makes directories on the node for volumes; they go with the test."""
     root = cluster.node.paths.volumes / namespace_of(request)
-
-    def make(claim: str) -> Path:
-        directory = root / claim
-        shutil.copytree(request.getfixturevalue("tiny"), directory)
-        subprocess.run(["chown", "-R", "1000:1000", str(directory)], check=True)
-        return directory
-
-    yield make
+    yield lambda claim: seeded(root / claim, request.getfixturevalue("tiny"))
     shutil.rmtree(root, ignore_errors=True)
+
+
+def seeded(directory: Path, tiny: Path) -> Path:
+    """A directory with the tiny model and its data, of the user that pods run as."""
+    shutil.copytree(tiny, directory)
+    subprocess.run(["chown", "-R", "1000:1000", str(directory)], check=True)
+    return directory
 
 
 @pytest.fixture
@@ -106,17 +153,44 @@ def runs(
     system: Kube, cluster: lifecycle.Cluster, request: pytest.FixtureRequest, storage_directory: Callable[[str], Path]
 ) -> Iterator[Storage]:
     """The namespace and its seeded claim `runs`; everything is deleted after the test."""
-    namespace = namespace_of(request)
-    make_namespace(system, namespace)
-    directory = storage_directory("runs")
-    inside = replace(system, namespace=namespace)
-    inside.apply(*claim_manifests(namespace=namespace, claim="runs", directory=directory, node=cluster.node_name))
+    inside = replace(system, namespace=namespace_of(request))
+    with namespace_with_claim(inside, cluster, lambda: storage_directory("runs")) as storage:
+        yield storage
+
+
+@contextmanager
+def namespace_with_claim(kube: Kube, cluster: lifecycle.Cluster, make: Callable[[], Path]) -> Iterator[Storage]:
+    """The namespace of `kube` with a claim `runs` on the directory that is made."""
+    namespace = kube.namespace
+    make_namespace(kube, namespace)
+    directory = make()
+    kube.apply(*claim_manifests(namespace=namespace, claim="runs", directory=directory, node=cluster.node_name))
     yield Storage("runs", directory)
     # Jobs first, so that their pods end at once instead of being given their grace period as orphans. The next test
     # has a namespace of its own and need not wait for the end of this one.
-    system.run("delete", "namespace", namespace, "--wait=false")
-    system.run("delete", "pods", "--all", "-n", namespace, "--grace-period=0", "--force", check=False)
-    system.run("delete", "pv", "-l", f"anneal-e2e={namespace}", "--wait=false")
+    kube.run("delete", "namespace", namespace, "--wait=false")
+    kube.run("delete", "pods", "--all", "-n", namespace, "--grace-period=0", "--force", check=False)
+    kube.run("delete", "pv", "-l", f"anneal-e2e={namespace}", "--wait=false")
+
+
+@dataclass(frozen=True)
+class Team:
+    """A namespace that tests share, so that its data is prepared once."""
+
+    kube: Kube
+    storage: Storage
+
+
+@pytest.fixture(scope="session")
+def team(system: Kube, cluster: lifecycle.Cluster, kueue: None, gpus: int, tiny: Path) -> Iterator[Team]:
+    """A team's namespace beside a real Kueue, on a node with GPUs; tests make queues and jobs of their own names."""
+    del kueue, gpus
+    # In a cluster that is kept, the one of the session before may still be ending.
+    kube = replace(system, namespace=f"e2e-team-{secrets.token_hex(3)}")
+    root = cluster.node.paths.volumes / kube.namespace
+    with namespace_with_claim(kube, cluster, lambda: seeded(root / "runs", tiny)) as storage:
+        yield Team(kube, storage)
+    shutil.rmtree(root, ignore_errors=True)
 
 
 @pytest.fixture

@@ -134,6 +134,12 @@ class Storage:
         shutil.copytree(source, self.directory, dirs_exist_ok=True)
         subprocess.run(["chown", "-R", "1000:1000", str(self.directory)], check=True)
 
+    def losses(self, job: dict[str, Any]) -> list[float]:
+        """The loss of every step of a finished job, as the trainer recorded it beside its log."""
+        output = job["status"]["outputs"][0]["uri"].removeprefix(f"volume://{self.claim}/")
+        lines = (self.directory / output).parent.joinpath("logs/metrics.jsonl").read_text().splitlines()
+        return [record["loss"] for record in map(json.loads, lines) if "loss" in record]
+
 
 def claim_manifests(
     *, namespace: str, claim: str, directory: Path, node: str, modes: tuple[str, ...] = ("ReadWriteMany",)

@@ -37,14 +37,14 @@ def test_what_waits_in_a_queue_can_be_asked_of_kueue(kueue: None, kube: Kube) ->
         queues.local_queue("team", name),
     )
     with queues.applied(kube, *made):
-        kube.apply(workload("first"))
-        kube.until("the first is admitted", lambda: admitted(kube, "first"), seconds=30)
-        kube.apply(workload("second"))
+        kube.apply(queues.workload("first", queue="team", gpus={"trainer": 2}))
+        kube.until("the first is admitted", lambda: queues.is_true(kube, "first", "Admitted"), seconds=30)
+        kube.apply(queues.workload("second", queue="team", gpus={"trainer": 2}))
         (next_one,) = kube.until("the second waits", lambda: queues.pending(kube, name), seconds=30)
         assert next_one["metadata"]["name"] == "second"
         assert next_one["positionInLocalQueue"] == 0
         kube.run("delete", "workloads.kueue.x-k8s.io", "first")
-        kube.until("the second is admitted", lambda: admitted(kube, "second"), seconds=30)
+        kube.until("the second is admitted", lambda: queues.is_true(kube, "second", "Admitted"), seconds=30)
         kube.run("delete", "workloads.kueue.x-k8s.io", "second")
 
 
@@ -64,8 +64,8 @@ def test_in_a_namespace_that_is_left_out_only_workloads_are_kueues(
     real_kueue.install(cluster, managedJobsNamespaceSelector=selector, integrations=frameworks)
     try:
         with queues.applied(kube, *made):
-            kube.apply(workload("ours"), bystander())
-            kube.until("it is admitted", lambda: admitted(kube, "ours"), seconds=30)
+            kube.apply(queues.workload("ours", queue="team", gpus={"trainer": 2}), bystander())
+            kube.until("it is admitted", lambda: queues.is_true(kube, "ours", "Admitted"), seconds=30)
             job = kube.get("jobs.batch", "bystander")
             assert job is not None
             assert job["spec"]["suspend"] is False
@@ -73,22 +73,6 @@ def test_in_a_namespace_that_is_left_out_only_workloads_are_kueues(
             kube.run("delete", "workloads.kueue.x-k8s.io", "ours")
     finally:
         real_kueue.install(cluster)
-
-
-def admitted(kube: Kube, name: str) -> bool:
-    """Whether a Workload was given its quota."""
-    found = kube.get("workloads.kueue.x-k8s.io", name) or {}
-    conditions = found.get("status", {}).get("conditions", [])
-    return any(each["type"] == "Admitted" and each["status"] == "True" for each in conditions)
-
-
-def workload(name: str) -> dict[str, Any]:
-    """Two GPUs of the queue `team`, with no pods behind them."""
-    resources = {"requests": {queues.GPU: "2"}, "limits": {queues.GPU: "2"}}
-    container = {"name": "trainer", "image": "none", "resources": resources}
-    pod = {"restartPolicy": "Never", "containers": [container]}
-    spec = {"queueName": "team", "podSets": [{"name": "trainer", "count": 1, "template": {"spec": pod}}]}
-    return {"apiVersion": queues.API_VERSION, "kind": "Workload", "metadata": {"name": name}, "spec": spec}
 
 
 def bystander() -> dict[str, Any]:

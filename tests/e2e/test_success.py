@@ -75,13 +75,6 @@ def test_applying_an_unchanged_manifest_changes_nothing(kube: Kube) -> None:
     assert now == children
 
 
-def losses(runs: Storage, job: dict[str, Any]) -> list[float]:
-    """The loss of every step, as the trainer recorded it beside its log."""
-    output = job["status"]["outputs"][0]["uri"].removeprefix("volume://runs/")
-    lines = (runs.directory / output).parent.joinpath("logs/metrics.jsonl").read_text().splitlines()
-    return [record["loss"] for record in map(json.loads, lines) if "loss" in record]
-
-
 def test_two_pods_compute_the_same_losses_as_one(kube: Kube, runs: Storage) -> None:
     """Gradients are shared: step for step the same loss for the same global batch."""
     kube.apply(small_job("one", training={"globalBatchSize": 8, "maxSteps": 8}))
@@ -89,7 +82,7 @@ def test_two_pods_compute_the_same_losses_as_one(kube: Kube, runs: Storage) -> N
     one, two = kube.until_phase("one", "Succeeded"), kube.until_phase("two", "Succeeded", seconds=400)
     (pytorch_job,) = kube.children("pytorchjobs", two)
     assert list(pytorch_job["spec"]["pytorchReplicaSpecs"]) == ["Worker"]
-    first, second = losses(runs, one), losses(runs, two)
+    first, second = runs.losses(one), runs.losses(two)
     assert len(first) == len(second) == 8
     assert second == pytest.approx(first, abs=1e-4)
     # Losses of the first step agree even without shared gradients; these move with what both ranks learned.

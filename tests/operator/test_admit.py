@@ -69,6 +69,49 @@ async def test_a_waiting_job_says_for_what_since_when_and_behind_whom() -> None:
     assert "behind 2 jobs of other queues" in str(simulation.status("older")["message"])
 
 
+async def test_a_job_that_kueue_writes_nothing_about_still_finds_its_place() -> None:
+    """Of Workloads that ask for the same, Kueue refuses one and is silent about those behind it."""
+    simulation = queued()
+    assert simulation.machinery.kueue is not None
+    simulation.machinery.kueue.silent = True
+    await simulation.until("Queued")
+    mine = workload_of(simulation.api, simulation.job())["metadata"]["name"]
+    items = [
+        {"metadata": {"name": name}, "positionInLocalQueue": place, "positionInClusterQueue": place}
+        for place, name in enumerate(("first", mine))
+    ]
+    simulation.api.objects[PENDING_WORKLOADS, "team", "team-a"] = {"items": items}
+    await simulation.run(12)
+    assert message(simulation).endswith(", place 2 behind first: its turn has not come")
+
+
+async def test_a_preempted_job_says_for_whom() -> None:
+    """Kueue's message has a UID; people know names."""
+    simulation = queued(nodes=1)
+    simulation.machinery.training = [[replace(TRAINED, seconds=60)], [TRAINED], [TRAINED]]
+    await simulation.until("Running")
+    simulation.add(make_job("boss", uid="uid-boss", queue="team-a", priorityClass="high", output={"path": "boss"}))
+    await simulation.until("Queued")
+    await simulation.run(6)
+    assert conditions(simulation.status())["Admitted"] == ("False", "WaitingForQuota")
+    assert message(simulation).endswith("insufficient unused quota, 1 more needed; preempted by job boss")
+    first = simulation.status()["attempts"][0]
+    assert first["message"].endswith("(JobUID: uid-boss); preempted by job boss")
+
+
+async def test_a_preempted_job_may_wait_in_another_queue() -> None:
+    """Kueue calls it evicted for as long as it waits; that keeps it from nothing."""
+    simulation = queued(nodes=1)
+    simulation.machinery.training = [[replace(TRAINED, seconds=60)], [replace(TRAINED, seconds=60)], [TRAINED]]
+    await simulation.until("Running")
+    simulation.add(make_job("boss", uid="uid-boss", queue="team-a", priorityClass="high", output={"path": "boss"}))
+    await simulation.until("Queued")
+    simulation.edit(queue="team-b")
+    await simulation.run(20)
+    assert workload_of(simulation.api, simulation.job())["spec"]["queueName"] == "team-b"
+    await simulation.until("Succeeded")
+
+
 async def test_without_the_list_of_those_that_wait_a_job_still_says_why() -> None:
     """Kueue's visibility API may be switched off."""
     simulation = queued()
@@ -98,7 +141,8 @@ async def test_children_are_never_handed_to_kueue() -> None:
     """A queue-name label on them would make Kueue queue them a second time."""
     simulation = queued(nodes=1)
     await simulation.until("Succeeded")
-    for obj in simulation.api.objects.values():
+    made = [obj for (kind, *_), obj in simulation.api.objects.items() if kind != WORKLOAD]
+    for obj in made:
         assert not any(key.startswith("kueue.x-k8s.io/") for key in obj["metadata"].get("labels") or {})
 
 

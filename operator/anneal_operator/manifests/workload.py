@@ -14,6 +14,8 @@ from anneal_operator.plan import Plan
 # What the Workload asks for, so that an edit is noticed whatever Kueue's defaults add to the object.
 DIGEST_ANNOTATION = "anneal.dev/request"
 _GROUP = "kueue.x-k8s.io"
+# Kueue names the job that it preempted another one for by this.
+JOB_UID_LABEL = f"{_GROUP}/job-uid"
 
 
 def build(plan: Plan, *, priority: int | None) -> Obj:
@@ -28,6 +30,7 @@ def build(plan: Plan, *, priority: int | None) -> Obj:
         spec |= {"priorityClassRef": reference, "priority": priority or 0}
     made = child(WORKLOAD, plan, plan.base, {ROLE_LABEL: ROLE_TRAINER}, spec=spec)
     made["metadata"]["annotations"][DIGEST_ANNOTATION] = _digest(spec)
+    made["metadata"]["labels"][JOB_UID_LABEL] = plan.uid
     return made
 
 

@@ -24,6 +24,8 @@ from anneal_operator.world import Amendment, Doomed
 ADMITTED = ConditionType.ADMITTED
 # A wait that is longer than this holds no quota.
 LONG_WAIT = timedelta(seconds=60)
+# Kueue writes nothing onto a Workload that asks for what it has just refused to another one: nobody tells of its place.
+KUEUE_MAY_BE_SILENT = timedelta(seconds=5)
 # With Kueue's types go its objects, one after the other.
 KUEUE_MAY_BE_LEAVING = timedelta(seconds=15)
 MISSING = (
@@ -49,7 +51,7 @@ def admit(draft: Draft) -> bool:
     draft.own(workload=draft.plan.base)
     if workload is None or workload.deleting:
         _without_workload(draft, workload)
-    elif workload.evicted or not workload.active or (not workload.admitted and holds(draft)):
+    elif not workload.active or _is_to_go(draft, workload):
         _evicted(draft, workload)
     elif _is_outdated(draft, workload) or (draft.pause is not None and not holds(draft)):
         _take_back(draft, workload)
@@ -58,6 +60,11 @@ def admit(draft: Draft) -> bool:
     else:
         _waits(draft, workload)
     return True
+
+
+def _is_to_go(draft: Draft, workload: WorkloadView) -> bool:
+    """Whether pods or quota are still to be given back. Kueue calls it evicted until it is admitted again."""
+    return (workload.evicted is not None and workload.reserved) or (not workload.admitted and holds(draft))
 
 
 def withdraw(draft: Draft) -> None:
@@ -144,6 +151,7 @@ def _enqueue(draft: Draft) -> None:
         draft.wake_at(draft.world.now + RETRY)
         return
     draft.apply.append(made)
+    draft.wake_at(draft.world.now + KUEUE_MAY_BE_SILENT)
     _hold(draft, Reason.WAITING_FOR_QUOTA, f"enters queue {draft.plan.spec.queue}")
 
 
@@ -180,10 +188,17 @@ def _evicted(draft: Draft, workload: WorkloadView) -> None:
     else:
         _hold(draft, Reason.EVICTED, f"evicted from queue {workload.queue} ({reason}): {message}")
     if holds(draft):
-        draft.eviction = Evidence(Outcome.EVICTED, reason, f"evicted from queue {workload.queue}: {message or reason}")
-    elif workload.evicted:
+        why = f"{message or reason}{_preemptor(draft, message)}"
+        draft.eviction = Evidence(Outcome.EVICTED, reason, f"evicted from queue {workload.queue}: {why}")
+    elif workload.evicted and workload.reserved:
         # Of one that was only deactivated Kueue says so first: its reason tells when the job may queue again.
         draft.amend.append(Amendment(kueue.given_back(workload, now=draft.now), status=True))
+
+
+def _preemptor(draft: Draft, message: str) -> str:
+    """Who has the quota now, if it is a job of this namespace: Kueue's message has its UID."""
+    name = next((other.name for other in draft.world.neighbours if other.uid in message), None)
+    return f"; preempted by job {name}" if name else ""
 
 
 def _admitted(draft: Draft, workload: WorkloadView) -> None:
@@ -228,6 +243,9 @@ def _waits(draft: Draft, workload: WorkloadView) -> None:
         _hold(draft, Reason.WAITING_FOR_CHECKS, f"quota is reserved; waits for {checks}{_moves_later(draft, workload)}")
     else:
         report = report.model_copy(update=_places(draft, workload))
+        if report.position is None and draft.world.queue and draft.world.queue.pending is not None:
+            # It was asked before Kueue had listed it.
+            draft.wake_at(draft.world.now + KUEUE_MAY_BE_SILENT)
         _hold(draft, Reason.WAITING_FOR_QUOTA, _waiting_words(draft, workload, report))
     draft.fields["queue"] = report
 
@@ -266,8 +284,10 @@ def _waiting_words(draft: Draft, workload: WorkloadView, report: QueueReport) ->
             words += f" behind {shown}" + (f" and {more} more" if more > 0 else "")
         elif report.position > 1:
             words += f" behind {counted(report.position - 1, 'job')} of other queues"
-    why = workload.waits or "Kueue has not looked at it yet"
-    return f"{words}: {why}{_hint(draft, why)}"
+    first = (report.position or 1) == 1
+    why = workload.waits or ("Kueue has not looked at it yet" if first else "its turn has not come")
+    after = _preemptor(draft, workload.evicted[1]) if workload.evicted else ""
+    return f"{words}: {why}{after}{_hint(draft, why)}"
 
 
 def _hint(draft: Draft, why: str) -> str:
