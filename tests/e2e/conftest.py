@@ -43,20 +43,19 @@ def system(cluster: lifecycle.Cluster) -> Kube:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """One process has all tests of the cluster; those that ask for Kueue come last, so that others never met it.
+    """The tests of the cluster are the first, since they take longest.
 
-    Before them comes the one that sees it come, and after them the one that sees it go.
+    Those that ask for Kueue are the last of them, so that others never met it. Before these comes the one that sees it
+    come, and after them the one that sees it go.
     """
     order = ("kueue_goes", "kueue", "kueue_comes")
 
-    def rank(item: pytest.Item) -> int:
+    def rank(item: pytest.Item) -> tuple[bool, int]:
         asked = getattr(item, "fixturenames", ())
-        return -next((place for place, name in enumerate(order) if name in asked), len(order))
+        place = next((place for place, name in enumerate(order) if name in asked), len(order))
+        return Path(__file__).parent not in item.path.parents, -place
 
     items.sort(key=rank)
-    for item in items:
-        if Path(__file__).parent in item.path.parents:
-            item.add_marker(pytest.mark.xdist_group("e2e"))
 
 
 @pytest.fixture(scope="session")
