@@ -116,6 +116,16 @@ class JobSpec(Block):
             holds=_batch_fits_fewest,
             field="compute.minNodes",
         ),
+        Rule(
+            cel="!has(self.compute.minNodes) || has(self.training.globalBatchSize) || self.compute.nodes % self.compute.minNodes == 0",
+            message="minNodes that does not divide nodes needs training.globalBatchSize: a multiple of nodes x gpusPerNode and of minNodes x gpusPerNode",
+            holds=lambda spec: (
+                spec.compute.min_nodes is None
+                or spec.training.global_batch_size is not None
+                or spec.compute.nodes % spec.compute.min_nodes == 0
+            ),
+            field="compute.minNodes",
+        ),
     )
 
     @property

@@ -73,7 +73,9 @@ class TerminationMessage(Record):
     device: str | None = None
     peak_memory_bytes: int | None = None
     dataset: DatasetReport | None = None
-    models: list[ModelRecord] = Field(default_factory=list, description="As `status.models`: what prepare found.")
+    models: list[ModelRecord] = Field(
+        default_factory=list, max_length=2, description="As `status.models`: what prepare found."
+    )
     outputs: list[Output] = Field(default_factory=list)
     log: str | None = None
 

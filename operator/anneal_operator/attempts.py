@@ -17,8 +17,9 @@ from anneal_operator.pods import PodView
 FIRST_BACKOFF = 5.0
 LONGEST_BACKOFF = 300.0
 STALE_LIMIT = 3
-# As many as the schema of status lets in.
+# As many as the schema of status lets in; so are the limits of texts.
 MOST_ATTEMPTS = 128
+REASON_LIMIT, MESSAGE_LIMIT = 64, 4096
 # A container that a signal ended exits with this and the signal's number.
 SIGNALLED = 128
 
@@ -112,8 +113,9 @@ def note(attempt: Attempt, evidence: Evidence | None) -> Attempt:
         update={
             "outcome": evidence.outcome,
             "counted": evidence.outcome in COUNTED,
-            "reason": evidence.reason,
-            "message": evidence.message,
+            # Words of others (a queue's, the kubelet's) have no bound, and the schema of status has one.
+            "reason": evidence.reason[:REASON_LIMIT],
+            "message": evidence.message[:MESSAGE_LIMIT],
             "exit_code": evidence.exit_code if evidence.exit_code is not None else attempt.exit_code,
         }
     )

@@ -9,9 +9,10 @@ next, sees what exists and goes on. A pass that fails is logged, counted and tri
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from http import HTTPStatus
 
 import aiohttp
 
@@ -33,6 +34,7 @@ from anneal_operator.kinds import (
     CONFIG_MAP,
     NETWORK_POLICY,
     WORKLOAD,
+    Kind,
     Obj,
     is_deleting,
     kind_of,
@@ -161,13 +163,14 @@ class Controller:
             await self._make(obj, job, verify=name_of(obj) in decision.verify)
         for doomed in decision.delete:
             await self._delete(doomed)
-        for amendment in decision.amend:
-            await self._amend(amendment)
+        refused = await self._amend_all(decision.amend)
         if decision.status is not None:
             await self._write_status(job, decision.status)
         for note in decision.events:
             log.info("%s: %s", note.reason, note.message, extra=_about(job))
             self.recorder.tell(job, note)
+        if refused:
+            raise refused
 
     async def _make(self, obj: Obj, job: Obj, *, verify: bool) -> None:
         """Make a child, unless it is known to exist; one of another owner is never touched."""
@@ -184,9 +187,9 @@ class Controller:
                 raise RefusedError(name, _INSTALLED_BY_OTHERS[kind]) from error
             raise
         except ApiError as error:
-            if error.status in _REFUSING:
+            if reason := _turned_down(kind, error):
                 words = f"{kind.name} {name} was refused by the API server: {error.message}"
-                raise RefusedError(name, Refusal(Reason.POD_REJECTED, words)) from error
+                raise RefusedError(name, Refusal(reason, words)) from error
             raise
         if kind in {CONFIG_MAP, NETWORK_POLICY, CLAIM}:
             made = {"apiVersion": obj["apiVersion"], "kind": obj["kind"], "metadata": made["metadata"]}
@@ -216,6 +219,21 @@ class Controller:
             self.store.put(kind, left)
         else:
             self.store.deleted(kind, meta(obj)["namespace"], name_of(obj))
+
+    async def _amend_all(self, amendments: Iterable[Amendment]) -> ApiError | None:
+        """Tell others what they should know; a refusal (their webhook is down, say) is returned.
+
+        Our own status goes on being written all the same. It is raised after that, so that they are told again.
+        """
+        refused = None
+        for amendment in amendments:
+            try:
+                await self._amend(amendment)
+            except (ConflictError, NotFoundError):
+                raise
+            except ApiError as error:
+                refused = error
+        return refused
 
     async def _amend(self, amendment: Amendment) -> None:
         obj = amendment.obj
@@ -250,6 +268,14 @@ class Controller:
             waiting = self.store.key_of(other.uid)
             if waiting and source in other.wants:
                 self.queue.add(waiting)
+
+
+def _turned_down(kind: Kind, error: ApiError) -> Reason | None:
+    """Why a child could not be made, where that is to be told; a failure that passes by itself is only tried again."""
+    if error.status in _REFUSING:
+        return Reason.POD_REJECTED
+    # Kueue is installed, and its webhook does not answer: that may last.
+    return Reason.WAITING_FOR_KUEUE if kind == WORKLOAD and error.status == HTTPStatus.INTERNAL_SERVER_ERROR else None
 
 
 def _about(job: Obj) -> dict[str, dict[str, str]]:

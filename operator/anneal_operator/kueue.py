@@ -54,7 +54,7 @@ class WorkloadView:
     reserved: bool
     admitted: bool
     finished: bool
-    # Reason and message, while Kueue wants the pods gone.
+    # Reason and message, from when Kueue wants the pods gone until it reserves quota again.
     evicted: tuple[str, str] | None
     # Why it waits, in Kueue's words.
     waits: str
@@ -167,8 +167,9 @@ def _merged(parts: Iterable[Mapping[str, str] | None]) -> dict[str, str]:
 
 
 def given_back(workload: WorkloadView, *, now: str) -> Obj:
-    """The Workload after its pods are gone: without quota, and queued again where Kueue's own jobs would be."""
-    reason, message = workload.evicted or ("Pending", "the job's pods are gone")
+    """An evicted Workload after its pods are gone: without quota, and queued again where Kueue's own jobs would be."""
+    assert workload.evicted, "Kueue asks for it"
+    reason, message = workload.evicted
     status = {
         key: value
         for key, value in (workload.obj.get("status") or {}).items()

@@ -5,14 +5,19 @@ Not here: what the answers mean.
 """
 
 import asyncio
+import logging
 from collections import defaultdict
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import aiohttp
+
 from anneal_operator.cluster import Cluster
-from anneal_operator.errors import NotFoundError
+from anneal_operator.errors import ApiError, NotFoundError
 from anneal_operator.kinds import Kind, Obj
+
+log = logging.getLogger(__name__)
 
 KEPT_SECONDS = 5.0
 _Place = tuple[Kind, str, str]
@@ -41,6 +46,19 @@ class Lookups:
         found: Obj | None = await self._answer((kind, namespace, name), ask)
         return found
 
+    async def get_if_answered(self, kind: Kind, namespace: str, name: str) -> Obj | None:
+        """The same of what is only good to know: None too where nobody answers, and nobody is asked again soon."""
+
+        async def ask() -> Obj | None:
+            try:
+                return await self.cluster.get(kind, namespace, name)
+            except (ApiError, aiohttp.ClientError, TimeoutError) as error:
+                log.debug("%s %s/%s cannot be read: %s", kind.name, namespace, name, error)
+                return None
+
+        found: Obj | None = await self._answer((kind, namespace, name), ask)
+        return found
+
     async def list_all(self, kind: Kind, namespace: str = "") -> list[Obj]:
         """A collection."""
         found: list[Obj] = await self._answer((kind, namespace, ""), lambda: self.cluster.list_all(kind, namespace))
@@ -50,7 +68,9 @@ class Lookups:
         async with self._locks[place]:
             kept = self._answers.get(place)
             if kept is None or self.clock() - kept[0] >= KEPT_SECONDS:
-                kept = self._answers[place] = (self.clock(), await ask())
+                answer = await ask()
+                # As old as its arrival: one that took long would be asked for again by each that waited for it.
+                kept = self._answers[place] = (self.clock(), answer)
                 self._forget_old()
             return kept[1]
 

@@ -3,9 +3,7 @@
 Not here: what it means for the job (`steps.queue_checks`, `steps.admit`).
 """
 
-import logging
-
-from anneal_operator.errors import ApiError, NotFoundError
+from anneal_operator.errors import NotFoundError
 from anneal_operator.kinds import (
     CLUSTER_QUEUE,
     LOCAL_QUEUE,
@@ -19,8 +17,6 @@ from anneal_operator.kinds import (
 )
 from anneal_operator.kueue import Pending, QueueFacts, flavors_of
 from anneal_operator.lookups import Lookups
-
-log = logging.getLogger(__name__)
 
 
 async def queue_facts(namespace: str, queue: str, workload: Obj | None, lookups: Lookups) -> QueueFacts:
@@ -47,14 +43,12 @@ async def _flavors(workload: Obj | None, lookups: Lookups) -> dict[str, Obj]:
 
 async def _pending(namespace: str, queue: str, lookups: Lookups) -> tuple[Pending, ...] | None:
     """Kueue's own list of those that wait; it may be switched off, or not be there yet."""
-    try:
-        summary = await lookups.get(PENDING_WORKLOADS, namespace, queue)
-    except ApiError as error:
-        log.debug("no places in queue %s/%s: %s", namespace, queue, error)
+    summary = await lookups.get_if_answered(PENDING_WORKLOADS, namespace, queue)
+    if summary is None:
         return None
     return tuple(
         Pending(name_of(each), int(each.get("positionInLocalQueue", 0)), int(each.get("positionInClusterQueue", 0)))
-        for each in (summary or {}).get("items") or []
+        for each in summary.get("items") or []
     )
 
 

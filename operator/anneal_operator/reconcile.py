@@ -40,6 +40,9 @@ def reconcile(world: World) -> Decision:
             _all(STEPS, draft)
         else:
             withdraw(draft)
+            if draft.is_true(ConditionType.FAILED):
+                # What follows an end is the next pass's.
+                draft.wake_at(draft.world.now)
     summary.fill(draft)
     return draft.decision()
 

@@ -75,6 +75,11 @@ BAD = [
         id="batch-over-min-nodes",
     ),
     pytest.param(
+        {"queue": "team", "compute": {"nodes": 5, "minNodes": 4}},
+        ["spec.compute.minNodes: minNodes that does not divide nodes needs training.globalBatchSize"],
+        id="no-batch-over-min-nodes",
+    ),
+    pytest.param(
         {"compute": {"pool": "h100", "gpuType": "h100"}},
         ["spec.compute.gpuType: pool and gpuType both say where the job runs: write one of them"],
         id="pool-and-gpu-type",

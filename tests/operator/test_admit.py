@@ -15,10 +15,14 @@ from anneal_operator.kinds import (
     RESOURCE_FLAVOR,
     WORKLOAD,
     WORKLOAD_PRIORITY_CLASS,
+    Kind,
     Obj,
 )
 from anneal_operator.lookups import Lookups
-from simulated.builders import make_job
+from anneal_operator.reconcile import reconcile
+from anneal_operator.world import World
+from simulated.api_server import ApiServer
+from simulated.builders import START, make_job, make_settings, stamp
 from simulated.machinery import TRAINED
 from simulated.process import Simulation, conditions
 from simulated.queueing import Kueue, reserved, workload_of
@@ -58,7 +62,7 @@ async def test_a_waiting_job_says_for_what_since_when_and_behind_whom() -> None:
     assert status["phase"] == "Queued"
     assert {"position": 4, "ahead": ["older"], "name": "team-a"}.items() <= status["queue"].items()
     since = status["queue"]["since"]
-    words = f"waits in queue team-a since {since}, place 4 behind older: insufficient unused quota, 1 more needed"
+    words = f"waits in queue team-a since {since}, place 4 behind older and 2 more: insufficient unused quota, 1 more needed"
     assert status["message"] == words
     assert conditions(status)["Reconciling"][0] == "True"
     assert not simulation.api.of(PYTORCH_JOB)
@@ -270,11 +274,14 @@ async def test_quota_is_free_while_data_is_prepared_again() -> None:
 class Counting:
     """Answers, and counts how often it was asked."""
 
-    def __init__(self) -> None:
+    def __init__(self, error: Exception | None = None) -> None:
         self.asked = 0
+        self.error = error
 
     async def get(self, *_: object) -> Obj:
         self.asked += 1
+        if self.error:
+            raise self.error
         return {"metadata": {"name": "team-a"}}
 
 
@@ -290,6 +297,15 @@ async def test_a_queue_is_read_once_for_all_that_wait_in_it() -> None:
     assert cluster.asked == 2
 
 
+async def test_a_server_that_does_not_answer_is_asked_once_for_all_that_wait() -> None:
+    """Each answer would take as long as a request may, and hundreds of jobs would wait for theirs."""
+    cluster = Counting(TimeoutError())
+    lookups = Lookups(cluster, clock=lambda: 100.0)  # type: ignore[arg-type]
+    for _ in range(200):
+        assert await lookups.get_if_answered(PENDING_WORKLOADS, "team", "team-a") is None
+    assert cluster.asked == 1
+
+
 async def test_a_workload_that_the_server_refuses_is_told() -> None:
     """Kueue's webhook may have something against it; the job says what, and tries again."""
     simulation = queued(nodes=1)
@@ -299,3 +315,167 @@ async def test_a_workload_that_the_server_refuses_is_told() -> None:
     assert "was refused by the API server: no!" in message(simulation)
     simulation.api.refuse = lambda _obj: None
     await simulation.until("Succeeded")
+
+
+async def preempted() -> Simulation:
+    """A job that was preempted by one that trains for long, and waits again."""
+    simulation = queued(nodes=1)
+    await simulation.until("Running")
+    await simulation.run(3)
+    simulation.machinery.training = [[replace(TRAINED, seconds=500)]]
+    urgent = {"queue": "team-b", "priorityClass": "high", "output": {"path": "urgent"}}
+    simulation.add(make_job("urgent", uid="uid-urgent", **urgent))
+    await simulation.until("Running", "urgent")
+    await simulation.run(20)
+    assert simulation.status()["attempts"][-1]["outcome"] == "Evicted"
+    assert simulation.status()["phase"] == "Queued"
+    return simulation
+
+
+async def test_after_an_eviction_a_job_waits_like_any_other() -> None:
+    """Kueue's `Evicted` stays True until it reserves quota again; the job says what it waits for meanwhile."""
+    simulation = await preempted()
+    workload = workload_of(simulation.api, simulation.job())
+    item = {"metadata": workload["metadata"], "positionInLocalQueue": 0, "positionInClusterQueue": 0}
+    simulation.api.objects[PENDING_WORKLOADS, "team", "team-a"] = {"items": [item]}
+    await simulation.run(20)
+    assert conditions(simulation.status())["Admitted"] == ("False", "WaitingForQuota")
+    assert simulation.status()["queue"]["position"] == 1
+    assert "place 1: insufficient unused quota, 1 more needed" in message(simulation)
+
+
+async def test_after_an_eviction_a_job_may_wait_in_another_queue() -> None:
+    """No quota is reserved for it: its Workload moves, and keeps its age."""
+    simulation = await preempted()
+    before = workload_of(simulation.api, simulation.job())
+    simulation.edit(queue="team-b")
+    await simulation.run(20)
+    after = workload_of(simulation.api, simulation.job())
+    assert (after["metadata"]["uid"], after["spec"]["queueName"]) == (before["metadata"]["uid"], "team-b")
+
+
+async def test_a_job_that_is_suspended_after_an_eviction_leaves_its_queue() -> None:
+    """Else it would be admitted one day, and others evicted for it, to hold nothing."""
+    simulation = await preempted()
+    simulation.edit(runPolicy={"suspend": True})
+    await simulation.until("Suspended")
+    await simulation.run(5)
+    assert [each["spec"]["queueName"] for each in simulation.api.of(WORKLOAD)] == ["team-b"]
+
+
+async def test_a_workload_that_is_deactivated_before_its_pods_are_made_queues_again() -> None:
+    """Quota is given back with Kueue's own reason, by which it knows what to requeue."""
+    simulation = queued(nodes=1)
+    kueue, simulation.machinery.kueue = simulation.machinery.kueue, None
+    await simulation.until("Queued")
+    workload = workload_of(simulation.api, simulation.job())
+    assert kueue is not None
+    assert kueue._admit({**workload, "spec": {**workload["spec"], "active": False}})
+    await simulation.run(5)
+    assert conditions(simulation.status())["Admitted"] == ("False", "Deactivated")
+    simulation.machinery.kueue = kueue
+    await simulation.run(5)
+    assert not reserved(workload_of(simulation.api, simulation.job()))
+    workload = workload_of(simulation.api, simulation.job())
+    simulation.api.update({**workload, "spec": {**workload["spec"], "active": True}})
+    await simulation.until("Succeeded")
+
+
+async def test_a_queue_that_went_between_two_attempts_can_be_changed_for_another() -> None:
+    """A job with attempts and no queue in its status may not name one: what it says to do must be allowed."""
+    simulation = await preempted()
+    simulation.api.vanish(LOCAL_QUEUE, simulation.api.objects[LOCAL_QUEUE, "team", "team-a"])
+    await simulation.run(60)
+    assert conditions(simulation.status())["Accepted"] == ("False", "UnknownQueue")
+    assert simulation.status()["queue"]["name"] == "team-a"
+    assert "quotaReserved" not in simulation.status()["queue"]
+
+
+async def test_an_ended_job_has_no_quota() -> None:
+    """The status keeps the flavors that it ran in."""
+    simulation = queued(nodes=1)
+    await simulation.until("Succeeded")
+    report = simulation.status()["queue"]
+    assert report["quotaReserved"] is False
+    assert report["flavors"]["cpu"] == "h100"
+    assert "since" not in report
+
+
+async def test_a_job_goes_on_and_ends_while_kueue_does_not_answer() -> None:
+    """Its webhook fails every write of a Workload; when it is back, it is told what it has missed."""
+    simulation = queued(nodes=1)
+    await simulation.until("Starting")
+    down = ApiError(500, "InternalError", 'failed calling webhook "vworkload.kb.io": connection refused')
+    simulation.api.refuse = lambda obj: down if obj["kind"] == "Workload" else None
+    await simulation.until("Running")
+    await simulation.until("Succeeded")
+    assert reserved(workload_of(simulation.api, simulation.job()))
+    simulation.api.refuse = lambda _obj: None
+    await simulation.run(5)
+    workload = workload_of(simulation.api, simulation.job())
+    assert [each["status"] for each in workload["status"]["conditions"] if each["type"] == "Finished"] == ["True"]
+
+
+async def test_a_job_says_that_kueue_does_not_answer() -> None:
+    """Instead of the last thing that it said before."""
+    simulation = queued(nodes=1)
+    down = ApiError(500, "InternalError", 'failed calling webhook "mworkload.kb.io": connection refused')
+    simulation.api.refuse = lambda obj: down if obj["kind"] == "Workload" else None
+    await simulation.until("Queued")
+    assert conditions(simulation.status())["Admitted"] == ("False", "WaitingForKueue")
+    assert "failed calling webhook" in message(simulation)
+    simulation.api.refuse = lambda _obj: None
+    await simulation.until("Succeeded")
+
+
+async def test_an_upgrade_of_the_trainer_costs_no_place_in_the_queue() -> None:
+    """The request is the same: its Workload stays, with its age."""
+    simulation = queued()
+    await simulation.until("Queued")
+    before = workload_of(simulation.api, simulation.job())
+    simulation.settings = make_settings(trainer_image="registry.example/anneal-trainer:2")
+    simulation.start()
+    await simulation.run(40)
+    assert workload_of(simulation.api, simulation.job())["metadata"]["uid"] == before["metadata"]["uid"]
+
+
+async def test_more_resources_than_the_status_has_room_for_are_left_out() -> None:
+    """Kueue's configuration may make any number of one; a status with all of them would be refused for ever."""
+    simulation = queued(nodes=1)
+    simulation.machinery.kueue = None
+    await simulation.until("Queued")
+    workload = workload_of(simulation.api, simulation.job())
+    flavors = {f"example.com/{number}": "h100" for number in range(20)}
+    kueue = Kueue(simulation.api, nodes=1)
+    assert kueue._admit(workload)
+    admitted = workload_of(simulation.api, simulation.job())
+    assignment = {"name": "trainer", "count": 1, "flavors": flavors}
+    admission = {"clusterQueue": "all", "podSetAssignments": [assignment]}
+    simulation.api.update({**admitted, "status": {**admitted["status"], "admission": admission}})
+    await simulation.run(5)
+    assert len(simulation.status()["queue"]["flavors"]) == 16
+
+
+async def test_a_visibility_api_that_hangs_keeps_nothing_from_being_said() -> None:
+    """It is an aggregated API: a server of its own."""
+    simulation = queued()
+
+    async def get(kind: Kind, namespace: str, name: str) -> Obj:
+        if kind == PENDING_WORKLOADS:
+            raise TimeoutError
+        return await ApiServer.get(simulation.api, kind, namespace, name)
+
+    simulation.api.get = get  # type: ignore[method-assign]
+    await simulation.until("Queued")
+    await simulation.run(20)
+    assert "insufficient unused quota" in message(simulation)
+
+
+def test_a_running_job_that_does_not_parse_any_more_is_told() -> None:
+    """A stricter operator was installed; the pass must not fail, or nobody would know."""
+    job = make_job(queue="team-a", methood="sft")
+    attempt = {"number": 1, "startTime": stamp(0), "runningTime": stamp(5)}
+    job["status"] = {"attempts": [attempt], "queue": {"name": "team-a", "quotaReserved": True}}
+    decision = reconcile(World(job, make_settings(), START))
+    assert decision.status is not None
+    assert conditions(decision.status)["Accepted"] == ("False", "InvalidSpec")

@@ -27,6 +27,12 @@ from anneal_operator.pods import view
 from simulated.builders import at, make_pod, stamp
 
 
+def test_words_of_others_are_cut_to_what_the_schema_lets_in() -> None:
+    """A status that is refused would be written for ever in vain: a queue's message has eight times the room."""
+    noted = note(Attempt(number=1, start_time=stamp(0)), Evidence(Outcome.EVICTED, "Deactivated" * 99, "long " * 9999))
+    assert Attempt.model_validate(noted.dump()) == noted
+
+
 def said(outcome: Outcome, message: str) -> str:
     """A trainer's last words."""
     return TerminationMessage(outcome=outcome, message=message).encode()

@@ -11,13 +11,13 @@ from anneal_api.modelrecord import ModelRecord, record_of
 from anneal_api.progress import ProgressReport, TerminationMessage
 from anneal_api.status import Attempt, MemoryPart, MemoryReport
 from anneal_operator import draft as drafts
-from anneal_operator.kinds import JOB, PYTORCH_JOB, Obj
+from anneal_operator.kinds import JOB, LOCAL_QUEUE, PYTORCH_JOB, Obj
 from anneal_operator.placement import Placement
 from anneal_operator.plan import plan_of
 from anneal_operator.pools import NodeGroup
 from anneal_operator.progress import memory
 from anneal_operator.settings import Pool
-from anneal_operator.steps.fit import fit, fitted
+from anneal_operator.steps.fit import _judged, fit, fitted
 from anneal_operator.world import World
 from api.llama import shape
 from simulated.builders import START, make_job, make_settings
@@ -303,3 +303,35 @@ def test_a_record_of_too_many_tensors_is_not_expanded() -> None:
         _ = ModelRecord(architecture="x", parameters=1, linears=["a.0-999999999.q 1x1 stream"]).shape
     with pytest.raises(ValueError, match="more than a model has"):
         _ = ModelRecord(architecture="x", parameters=1, linears=["a.0-9999.b.0-9999.q 1x1 stream"]).shape
+
+
+async def test_a_job_that_waits_is_not_estimated_again() -> None:
+    """Remedies for a large model take half a second, and hundreds of jobs wait: the same question is asked once."""
+    simulation = simulated()
+    simulation.api.unknown_kinds.add(LOCAL_QUEUE)
+    simulation.add(job(fit="warn", queue="team-a", training={"learningRate": 0.0123}))
+    await simulation.until("Queued")
+    before = _judged.cache_info()
+    await simulation.run(120)
+    after = _judged.cache_info()
+    assert after.hits > before.hits
+    assert after.misses == before.misses
+
+
+async def test_a_job_that_does_not_fit_is_tidied_up_when_its_time_has_come() -> None:
+    """Nothing else happens to it any more that would lead to another pass."""
+    simulation = simulated()
+    simulation.add(job(runPolicy={"ttlSecondsAfterFinished": 60}))
+    await simulation.until("Failed")
+    assert simulation.api.of(JOB)
+    await simulation.run(90)
+    assert not simulation.api.of(JOB)
+
+
+def test_where_an_attempt_ran_is_the_flavor_of_its_gpus() -> None:
+    """CPU and memory may be of a group of resources with flavors of its own."""
+    plan_job = job()
+    draft = drafts.begin(World(plan_job, make_settings(), START))
+    draft.plan = plan_of(plan_job, make_settings())
+    draft.placement = Placement(nodes=1, flavors={"cpu": "any", "memory": "any", "nvidia.com/gpu": "h100-spot"})
+    assert fitted(draft, Attempt(number=1, start_time=START.isoformat())).pool == "h100-spot"

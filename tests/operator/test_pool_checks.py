@@ -6,7 +6,7 @@ import pytest
 
 from anneal_api.conditions import ConditionType
 from anneal_operator.errors import ApiError
-from anneal_operator.kinds import NODE, Obj
+from anneal_operator.kinds import NODE, PYTORCH_JOB, Obj
 from anneal_operator.pools import discover
 from anneal_operator.reconcile import reconcile
 from anneal_operator.settings import Pool
@@ -224,3 +224,24 @@ async def test_a_kind_of_gpu_stays_known_after_its_last_node_went() -> None:
     await simulation.run(5)
     assert (condition(simulation)["status"], simulation.status()["pool"]) == ("True", "nvidia-l4")
     assert "pool nvidia-l4 has 0 nodes now" in condition(simulation)["message"]
+
+
+async def test_pods_that_were_given_back_are_not_made_elsewhere_when_their_pool_is_not_known_any_more() -> None:
+    """A restarted operator does not know nodes that were scaled down: without them the pods would select none."""
+    simulation = Simulation()
+    node = simulation.api.insert(make_node(product=L4, gpus=4))
+    simulation.api.unknown_kinds.add(PYTORCH_JOB)
+    simulation.add(make_job(compute={"gpuType": "l4", "gpusPerNode": 2}))
+    await simulation.until("Starting")
+    assert len(simulation.status()["attempts"]) == 1
+    simulation.api.vanish(NODE, node)
+    simulation.api.unknown_kinds.clear()
+    simulation.start()
+    await simulation.run(60)
+    assert not simulation.api.of(PYTORCH_JOB)
+    assert conditions(simulation.status())["Accepted"] == ("False", "UnknownPool")
+    simulation.api.insert(make_node(product=L4, gpus=4))
+    await simulation.until("Succeeded")
+    (made,) = simulation.api.of(PYTORCH_JOB)
+    spec = made["spec"]["pytorchReplicaSpecs"]["Master"]["template"]["spec"]
+    assert spec["nodeSelector"] == {"nvidia.com/gpu.product": L4}

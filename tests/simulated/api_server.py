@@ -105,6 +105,8 @@ class ApiServer:
 
     async def replace_status(self, kind: Kind, obj: Obj) -> Obj:
         self.calls["status"] += 1
+        if error := self.refuse(obj):
+            raise error
         known = self.objects.get(self._place(kind, obj))
         if known is None or uid_of(known) != uid_of(obj):
             raise NotFoundError(404, "NotFound", f"{name_of(obj)} not found")

@@ -58,6 +58,8 @@ class Kueue:
         for each in self.api.of(WORKLOAD):
             if each["spec"].get("active") is False and reserved(each) and not true_condition(each, "Evicted"):
                 self._set(each, "Evicted", "True", "Deactivated", "it was deactivated")
+        for each in self.api.of(WORKLOAD):
+            self._reactivate(each)
         waiting = [each for each in self.api.of(WORKLOAD) if self._may_be_admitted(each)]
         waiting.sort(key=lambda each: (-_priority(each), meta(each)["creationTimestamp"], name_of(each)))
         for each in waiting:
@@ -69,8 +71,16 @@ class Kueue:
     def _may_be_admitted(self, workload: Obj) -> bool:
         if reserved(workload) or true_condition(workload, "Finished") or workload["spec"].get("active") is False:
             return False
+        if _condition(workload, "Requeued").get("status") == "False":
+            return False
         queues = [name_of(each) for each in self.api.of(LOCAL_QUEUE)]
         return workload["spec"]["queueName"] in queues
+
+    def _reactivate(self, workload: Obj) -> None:
+        requeued = _condition(workload, "Requeued")
+        deactivated = (requeued.get("status"), requeued.get("reason")) == ("False", "Deactivated")
+        if deactivated and workload["spec"].get("active") is not False:
+            self._set(workload, "Requeued", "True", "Reactivated", "it was reactivated")
 
     def _used(self) -> int:
         return sum(self._size(each) for each in self.api.of(WORKLOAD) if reserved(each))
@@ -126,6 +136,12 @@ def reserved(workload: Obj) -> bool:
 def workload_of(api: ApiServer, job: Obj) -> Obj:
     """The one Workload of a job."""
     (found,) = [each for each in api.of(WORKLOAD) if meta(each)["labels"]["anneal.dev/owner-uid"] == uid_of(job)]
+    return found
+
+
+def _condition(workload: Obj, kind: str) -> Obj:
+    conditions = (workload.get("status") or {}).get("conditions") or []
+    found: Obj = next((each for each in conditions if each["type"] == kind), {})
     return found
 
 

@@ -90,7 +90,8 @@ def request(plan: Plan, role: Role) -> Obj:
     whole = template(plan, role)
     spec = {key: whole["spec"][key] for key in ("affinity", "nodeSelector", "tolerations") if key in whole["spec"]}
     (container,) = whole["spec"]["containers"]
-    asked = {key: container[key] for key in ("name", "image", "resources")}
+    # Not the image: another one is no other request, and must not cost a job its place in the queue.
+    asked = {key: container[key] for key in ("name", "resources")}
     return {
         "metadata": {"labels": whole["metadata"]["labels"]},
         "spec": {**spec, "containers": [asked], "restartPolicy": "Never"},

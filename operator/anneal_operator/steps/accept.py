@@ -14,7 +14,7 @@ from anneal_operator.kinds import meta, parse_time, true_condition
 from anneal_operator.neighbours import Neighbour
 from anneal_operator.plan import Plan, plan_of
 from anneal_operator.steps import origin, pool_checks, queue_checks
-from anneal_operator.steps.common import Objection
+from anneal_operator.steps.common import Objection, holds
 from anneal_operator.world import StorageFacts, World
 
 LOOK_AGAIN = timedelta(seconds=30)
@@ -33,7 +33,8 @@ def accept(draft: Draft) -> bool:
         return False
     plan = draft.plan
     draft.fields |= {"pool": plan.pool_name, "gpus": _gpus(draft), "suspended_seconds": _suspended_seconds(draft)}
-    if _attempt_is_under_way(draft):
+    # One that holds nothing and whose pool is not known any more must not get pods anywhere else.
+    if _attempt_is_under_way(draft) and (plan.choice.known or holds(draft)):
         return True
     if objections := list(_objections(plan, world)):
         reason = objections[0][0]

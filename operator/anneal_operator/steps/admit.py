@@ -7,6 +7,7 @@ Not here: stopping and making pods (`train`), Kueue's own terms (`kueue`).
 """
 
 from datetime import datetime, timedelta
+from itertools import islice
 
 from anneal_api.conditions import ConditionType, Outcome, Reason
 from anneal_api.status import QueueReport
@@ -17,8 +18,7 @@ from anneal_operator.draft import Draft
 from anneal_operator.kinds import WORKLOAD, Obj, format_time, is_deleting, name_of, parse_time
 from anneal_operator.kueue import WorkloadView
 from anneal_operator.manifests import workload as manifest
-from anneal_operator.pods import view as pod_view
-from anneal_operator.steps.common import RETRY, upcoming
+from anneal_operator.steps.common import RETRY, holds, upcoming
 from anneal_operator.world import Amendment, Doomed
 
 ADMITTED = ConditionType.ADMITTED
@@ -33,6 +33,8 @@ MISSING = (
     "the job goes on by itself then"
 )
 _NAMES_SHOWN = 3
+# As many as the schema of status lets in.
+_FLAVORS_SHOWN = 16
 
 
 def admit(draft: Draft) -> bool:
@@ -51,7 +53,7 @@ def admit(draft: Draft) -> bool:
         _without_workload(draft, workload)
     elif not workload.active or _is_to_go(draft, workload):
         _evicted(draft, workload)
-    elif _is_outdated(draft, workload) or (draft.pause is not None and not _holds(draft)):
+    elif _is_outdated(draft, workload) or (draft.pause is not None and not holds(draft)):
         _take_back(draft, workload)
     elif workload.admitted:
         _admitted(draft, workload)
@@ -62,13 +64,12 @@ def admit(draft: Draft) -> bool:
 
 def _is_to_go(draft: Draft, workload: WorkloadView) -> bool:
     """Whether pods or quota are still to be given back. Kueue calls it evicted until it is admitted again."""
-    holds = _holds(draft)
-    return (holds and not workload.admitted) or (workload.evicted is not None and (holds or workload.reserved))
+    return (workload.evicted is not None and workload.reserved) or (not workload.admitted and holds(draft))
 
 
 def withdraw(draft: Draft) -> None:
     """Something else has to be mended first: a job that holds no pod takes no place in a queue, and no quota."""
-    if not _holds(draft):
+    if not holds(draft):
         _leave_queue(draft)
         draft.set(ADMITTED, "False", Reason.NOT_STARTED)
 
@@ -88,20 +89,11 @@ def own_workload(draft: Draft) -> WorkloadView | None:
     return next((kueue.view(obj) for obj in found if name_of(obj) == draft.plan.base), None)
 
 
-def _holds(draft: Draft) -> bool:
-    """Whether pods of the trainer hold GPUs, or an object exists that would make some."""
-    attempt = draft.attempts[-1] if draft.attempts else None
-    if attempt is not None and attempt.end_time is None:
-        name = draft.plan.attempt_name(attempt.number)
-        if any(name_of(obj) == name for obj in draft.world.children.pytorch_jobs):
-            return True
-    pods = (pod_view(pod) for pod in draft.world.children.pods)
-    return any(pod.role == "trainer" and pod.holds_resources for pod in pods)
-
-
 def _leave_queue(draft: Draft) -> None:
-    """Of an earlier spec, which named a queue."""
-    draft.fields["queue"] = None
+    """Nothing is asked of a queue. One that the spec names stays in the status: it may be another one from now on."""
+    # Of a spec of any validity.
+    named = (draft.world.job.get("spec") or {}).get("queue")
+    draft.fields["queue"] = QueueReport(name=named) if named else None
     draft.own(workload=None)
     draft.delete += [Doomed(WORKLOAD, obj) for obj in draft.world.children.workloads if not is_deleting(obj)]
 
@@ -115,7 +107,7 @@ def _hold(draft: Draft, reason: Reason, message: str) -> None:
 def _without_kueue(draft: Draft) -> None:
     """Nobody can admit or evict: what runs goes on, what does not waits."""
     draft.wake_at(draft.world.now + RETRY)
-    if _holds(draft):
+    if holds(draft):
         words = "Kueue is gone since the job was admitted: the attempt goes on"
         draft.set(ADMITTED, "Unknown", Reason.WAITING_FOR_KUEUE, words)
         return
@@ -126,7 +118,7 @@ def _without_kueue(draft: Draft) -> None:
 def _without_workload(draft: Draft, leaving: WorkloadView | None) -> None:
     """None was made yet, or somebody deleted it, and its quota with it."""
     draft.fields["queue"] = QueueReport(name=str(draft.plan.spec.queue))
-    if _holds(draft):
+    if holds(draft):
         _lost(draft)
     elif draft.pause is not None:
         _pauses(draft, draft.pause)
@@ -170,7 +162,7 @@ def _pauses(draft: Draft, until: datetime) -> None:
 
 def _is_outdated(draft: Draft, workload: WorkloadView) -> bool:
     """Whether it stands for something else than the job asks for now: an edited spec, or a job that is suspended."""
-    if _holds(draft):
+    if holds(draft):
         return False
     classes = draft.world.priority_classes or {}
     wanted = draft.plan.spec.priority_class
@@ -195,10 +187,11 @@ def _evicted(draft: Draft, workload: WorkloadView) -> None:
         _hold(draft, Reason.DEACTIVATED, words)
     else:
         _hold(draft, Reason.EVICTED, f"evicted from queue {workload.queue} ({reason}): {message}")
-    if _holds(draft):
+    if holds(draft):
         why = f"{message or reason}{_preemptor(draft, message)}"
         draft.eviction = Evidence(Outcome.EVICTED, reason, f"evicted from queue {workload.queue}: {why}")
-    elif workload.reserved:
+    elif workload.evicted and workload.reserved:
+        # Of one that was only deactivated Kueue says so first: its reason tells when the job may queue again.
         draft.amend.append(Amendment(kueue.given_back(workload, now=draft.now), status=True))
 
 
@@ -265,7 +258,7 @@ def _report(workload: WorkloadView) -> QueueReport:
         cluster_queue=workload.cluster_queue,
         quota_reserved=workload.reserved,
         since=format_time(workload.since) if workload.since else None,
-        flavors=trainer.get("flavors") or {},
+        flavors=dict(islice((trainer.get("flavors") or {}).items(), _FLAVORS_SHOWN)),
     )
 
 
@@ -287,7 +280,7 @@ def _waiting_words(draft: Draft, workload: WorkloadView, report: QueueReport) ->
         words += f", place {report.position}"
         if report.ahead:
             shown = ", ".join(report.ahead[:_NAMES_SHOWN])
-            more = len(report.ahead) - _NAMES_SHOWN
+            more = report.position - 1 - min(len(report.ahead), _NAMES_SHOWN)
             words += f" behind {shown}" + (f" and {more} more" if more > 0 else "")
         elif report.position > 1:
             words += f" behind {counted(report.position - 1, 'job')} of other queues"

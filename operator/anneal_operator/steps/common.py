@@ -4,11 +4,13 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from anneal_api.conditions import ConditionType, Reason
+from anneal_api.meta import ROLE_TRAINER
+from anneal_api.names import attempt_name
 from anneal_operator import attempts as policy
 from anneal_operator.draft import Draft
-from anneal_operator.kinds import Obj, meta, parse_time
+from anneal_operator.kinds import Obj, meta, name_of, parse_time, uid_of
 from anneal_operator.manifests import claim, configmap, networkpolicy
-from anneal_operator.pods import PodView
+from anneal_operator.pods import PodView, view
 from anneal_operator.waiting import Waiting
 
 # Why a job cannot be carried out as it is.
@@ -27,6 +29,17 @@ def surroundings(draft: Draft, workload: Obj) -> None:
         own_claim = [claim.build(plan)] if plan.owns_claim else []
         draft.apply += [*own_claim, configmap.build(plan), networkpolicy.build(plan), workload]
     draft.own(config_map=plan.config_name, network_policy=plan.base, claim=plan.claim)
+
+
+def holds(draft: Draft) -> bool:
+    """Whether pods of the trainer hold GPUs, or an object exists that would make some. Also of a spec that is wrong."""
+    attempt, job = draft.attempts[-1] if draft.attempts else None, draft.world.job
+    if attempt is not None and attempt.end_time is None:
+        name = attempt_name(name_of(job), uid_of(job), attempt.number)
+        if any(name_of(obj) == name for obj in draft.world.children.pytorch_jobs):
+            return True
+    pods = (view(pod) for pod in draft.world.children.pods)
+    return any(pod.role == ROLE_TRAINER and pod.holds_resources for pod in pods)
 
 
 def upcoming(draft: Draft) -> policy.Again | policy.Over | None:

@@ -18,6 +18,7 @@ def finish(draft: Draft) -> bool:
     if draft.value("completion_time") is None:
         draft.fields["completion_time"] = draft.now
     _free_quota(draft)
+    _left_queue(draft)
     ttl = (draft.world.job.get("spec") or {}).get("runPolicy", {}).get("ttlSecondsAfterFinished")
     ended = parse_time(draft.value("completion_time"))
     if ttl is None or ended is None:
@@ -40,6 +41,13 @@ def _free_quota(draft: Draft) -> None:
         for each in workloads
         if not each.finished and not each.deleting
     ]
+
+
+def _left_queue(draft: Draft) -> None:
+    """The status keeps where it ran, and says no longer that it has quota or waits."""
+    if (report := draft.value("queue")) is not None:
+        gone: dict[str, object] = {"quota_reserved": False, "since": None, "position": None, "ahead": []}
+        draft.fields["queue"] = report.model_copy(update=gone)
 
 
 def _remove_children(draft: Draft) -> None:

@@ -6,10 +6,14 @@ a job fails: nodes with larger GPUs may be scaled to zero.
 """
 
 from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import lru_cache
 
 from anneal_api import fit as fitting
 from anneal_api.conditions import ConditionType, Reason
 from anneal_api.fit import GIB, Asked, Choice, Gpu, Limits
+from anneal_api.job import JobSpec
+from anneal_api.modelrecord import ModelRecord
 from anneal_api.status import Attempt, MemoryPart, MemoryReport
 from anneal_operator import attempts as policy
 from anneal_operator.draft import Draft
@@ -23,11 +27,11 @@ def fit(draft: Draft) -> bool:
     """True where the job may queue; nothing is judged once an attempt was made."""
     if draft.attempts:
         return True
-    choice = _choose(draft, Limits())
-    _tell(draft, choice)
-    if choice.fits is not False or not draft.plan.gpu_memory_certain or draft.plan.spec.compute.memory_fit == "warn":
+    report = _judged(_question(draft, Limits()))
+    _tell(draft, report)
+    if report.fits is not False or not draft.plan.gpu_memory_certain or draft.plan.spec.compute.memory_fit == "warn":
         return True
-    _failed(draft, fitting.sentence(choice))
+    _failed(draft, report.message or "")
     return False
 
 
@@ -47,28 +51,55 @@ def fitted(draft: Draft, attempt: Attempt) -> Attempt:
     plan, placement = draft.plan, draft.placement
     known = policy.learnt(draft.attempts, retries(draft))
     limits = Limits(nodes=placement.nodes, most=known.micro_batch_size, checkpointing=known.checkpointing)
-    choice = _choose(draft, limits)
-    _tell(draft, choice)
-    on = choice.checkpointing and not plan.spec.training.gradient_checkpointing
+    report = _judged(_question(draft, limits))
+    _tell(draft, report)
+    on = report.gradient_checkpointing and not plan.spec.training.gradient_checkpointing
     return attempt.model_copy(
         update={
-            "micro_batch_size": choice.micro_batch,
+            "micro_batch_size": report.micro_batch_size,
             "gradient_checkpointing": True if on else None,
             "nodes": None if placement.nodes in (None, plan.nodes) else placement.nodes,
-            "pool": next(iter(placement.flavors.values()), None) or plan.pool_name,
+            "pool": _flavor(draft) or plan.pool_name,
         }
     )
 
 
-def _choose(draft: Draft, limits: Limits) -> Choice:
+def _flavor(draft: Draft) -> str | None:
+    """The flavor of its GPUs; those of CPU and memory may be others."""
+    flavors = draft.placement.flavors
+    return flavors.get(draft.plan.pool.resource_name) or next(iter(flavors.values()), None)
+
+
+@dataclass(frozen=True)
+class _Question:
+    """All that an estimate is made from; models and specs are compared by their text."""
+
+    text: tuple[str, ...]
+    auto: bool
+    gpu: Gpu
+    limits: Limits
+    spec: JobSpec = field(compare=False)
+    models: tuple[ModelRecord, ...] = field(compare=False)
+
+
+def _question(draft: Draft, limits: Limits) -> _Question:
+    spec, models = draft.plan.spec, tuple(draft.value("models"))
+    text = tuple(each.model_dump_json() for each in (spec, *models))
+    return _Question(text, _asks_for_auto(draft), _gpu(draft), limits, spec, models)
+
+
+# A job that waits is looked at every few seconds, and remedies for a large model take half a second to work out.
+@lru_cache(maxsize=1024)
+def _judged(question: _Question) -> MemoryReport:
+    """What the status says of the memory, but for what was measured."""
     try:
-        shapes = tuple(record.shape for record in draft.value("models"))
+        shapes = tuple(record.shape for record in question.models)
     except ValueError:
         # Of a trainer that says it in another way.
         shapes = ()
-    spec = draft.plan.spec
-    shapes = shapes if len(shapes) == len(spec.models) else ()
-    return fitting.choose(Asked(spec, _asks_for_auto(draft), shapes), _gpu(draft), limits)
+    shapes = shapes if len(shapes) == len(question.spec.models) else ()
+    asked = Asked(question.spec, question.auto, shapes)
+    return _report(fitting.choose(asked, question.gpu, question.limits))
 
 
 def _asks_for_auto(draft: Draft) -> bool:
@@ -98,22 +129,22 @@ def _placed(draft: Draft) -> Iterator[tuple[float, str]]:
             yield group.memory, f"{group.product} nodes"
 
 
-def _tell(draft: Draft, choice: Choice) -> None:
+def _tell(draft: Draft, report: MemoryReport) -> None:
     """Put it into the status; what a person should know is an Event, once."""
-    before = draft.value("memory")
-    report = _report(choice, before)
-    draft.fields["memory"] = report
+    before: MemoryReport | None = draft.value("memory")
+    measured = before.peak_gib if before and _is_same(report, before) else None
+    draft.fields["memory"] = report.model_copy(update={"peak_gib": measured})
     if not draft.plan.gpus or report.message == (before and before.message):
         return
-    if choice.fits is False:
-        draft.tell(Reason.MEMORY_DOES_NOT_FIT, fitting.sentence(choice), warning=True)
-    elif choice.estimate is None or choice.estimate.missing:
-        draft.tell("MemoryUnknown", fitting.sentence(choice), warning=True)
+    if report.fits is False:
+        draft.tell(Reason.MEMORY_DOES_NOT_FIT, report.message or "", warning=True)
+    elif report.missing:
+        draft.tell("MemoryUnknown", report.message or "", warning=True)
 
 
-def _report(choice: Choice, before: MemoryReport | None) -> MemoryReport:
+def _report(choice: Choice) -> MemoryReport:
     made, size = choice.estimate, choice.gpu.size
-    report = MemoryReport(
+    return MemoryReport(
         estimated_gib=round(made.peak / GIB, 2) if made else None,
         gpu_gib=round(size / GIB, 2) if size else None,
         fits=choice.fits,
@@ -127,7 +158,6 @@ def _report(choice: Choice, before: MemoryReport | None) -> MemoryReport:
         missing=list(made.missing) if made else ["weights", "activations"],
         message=fitting.sentence(choice),
     )
-    return report.model_copy(update={"peak_gib": before.peak_gib}) if before and _is_same(report, before) else report
 
 
 def _is_same(report: MemoryReport, before: MemoryReport) -> bool:
