@@ -1,6 +1,7 @@
 """Rewards that compute alone: expected answers, patterns, schemas, lengths; and how several become one number."""
 
 import math
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -95,6 +96,17 @@ def test_answers_are_compared_as_mathematics(tmp_path: Path) -> None:
         found = ask(sources, [answer for _, answer, _ in MATHS], answer=[wanted for wanted, _, _ in MATHS])
     wrong = [(case, score) for case, score in zip(MATHS, found.scores["mine"], strict=True) if score != case[2]]
     assert wrong == []
+
+
+def test_mathematics_need_their_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Told with what to install, before a GPU is waited for and when training begins."""
+    monkeypatch.setitem(sys.modules, "math_verify", None)
+    source = reward("match", how="math")
+    words = r"reward mine: match.how math needs the Python package math-verify, .*: install math-verify\[antlr4_13_2\]"
+    with pytest.raises(ConfigError, match=words):
+        check([source], ["answer"])
+    with pytest.raises(ConfigError, match=words), asking(tmp_path, source):
+        pass
 
 
 ENDLESS = [

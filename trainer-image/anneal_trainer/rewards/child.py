@@ -1,7 +1,7 @@
 """The program of a reward's own process: it loads one function, and calls it as often as it is asked to.
 
-`python -P child.py DESCRIPTOR WHERE NAME MEMORY`: WHERE is a file or a module, MEMORY the most bytes that it may map, or
-0. What is asked for comes in pickled, as it is the trainer's; what the function returns goes
+`python -P child.py DESCRIPTOR WHERE NAME MEMORY`: WHERE is a file or a module, MEMORY the most bytes that it may map,
+or 0. What is asked for comes in pickled, as it is the trainer's; what the function returns goes
 out as JSON, so that nothing of it runs in the trainer. It ends when the trainer does.
 Not here: starting, stopping and waiting (`keeper`). It imports nothing heavy: it is started again after each time-out.
 """

@@ -64,8 +64,8 @@ class Classifier:
             return found
         if not self._tokenizer.chat_template:
             raise ConfigError(
-                f"model.source {self._named.source}: its tokenizer has no chat template, and the prompts are turns: write prompts as text, "
-                "or take a model with a template"
+                f"model.source {self._named.source}: its tokenizer has no chat template, and the prompts are turns: "
+                "write prompts as text, or take a model with a template"
             )
         turns = [*prompt, {"role": "assistant", "content": completion}]
         text = self._tokenizer.apply_chat_template(turns, tokenize=False)
