@@ -298,10 +298,7 @@ def _moments(held: Held, shape: ModelShape, trained: list[Trained]) -> list[Mome
 
 
 def _drawing(held: Held, shape: ModelShape) -> list[Moment]:
-    """Answers are drawn before there are gradients: keys and values of all tokens so far, and the last one's logits.
-
-    A layer's keys and values are there twice while the library makes them longer.
-    """
+    """Before there are gradients: keys and values of all tokens, one layer's twice, and the last token's logits."""
     spec = held.spec
     if not (isinstance(spec, RLHFSpec) and spec.is_online) or shape.decoder is None:
         return []

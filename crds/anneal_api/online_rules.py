@@ -37,7 +37,7 @@ def most_tokens(spec: Any) -> int:
 
 def drawn_at_once(spec: Any) -> int:
     """How many answers of a resolved spec a GPU draws together: more than are trained together, as it takes less."""
-    share = max(spec.group, spec.training.global_batch // spec.compute.world_size)
+    share: int = max(spec.group, spec.training.global_batch // spec.compute.world_size)
     return min(share, DRAWN_A_MICRO_BATCH * int(spec.training.micro_batch))
 
 

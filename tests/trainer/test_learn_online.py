@@ -1,6 +1,6 @@
 """grpo and rloo learn what is rewarded: answers that were rare become the rule.
 
-One model is taught first to answer in capitals, and now and then in small letters; what is rewarded is the word in small
+One model is taught first to answer in capitals, and now and then in small letters; what is rewarded is a word in small
 letters. Every run has a fixed seed.
 """
 
@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from anneal_trainer.data.pieces import IGNORED
-from trainer.prompting import EXACT, answered, online_job
+from trainer.prompting import answered, online_job
 from trainer.test_online import drawn
 from trainer.training import WORDS, records, write_jsonl
 
@@ -61,12 +61,12 @@ def test_what_is_rewarded_is_learnt(tmp_path: Path, taught: Path, method: str) -
     write_jsonl(tmp_path / "prompts.jsonl", ROWS)
     job = online_job(
         method,
-        rewards=[EXACT],
-        sampling={"maxTokens": 6},
+        adapter=None,
+        rewards=[{"name": "small", "pattern": {"pattern": "[a-z]+"}}],
         evaluation={"holdout": {"count": 9}, "everySteps": 1000},
         training={
-            "maxSteps": 30,
-            "learningRate": 1e-2,
+            "maxSteps": 40,
+            "learningRate": 2e-3,
             "globalBatchSize": 64,
             "microBatchSize": 64,
             "lrScheduler": "constant",
@@ -74,9 +74,10 @@ def test_what_is_rewarded_is_learnt(tmp_path: Path, taught: Path, method: str) -
         **{method: {"numGenerations": 8}},
     )
     result = answered(tmp_path, job)
-    before, first = records(tmp_path)[:2]
-    assert before["eval_reward"] < 0.3
-    assert first["reward"] < 0.3
+    found = records(tmp_path)
+    drawn_rewards = [record["reward"] for record in found if "reward" in record]
+    assert found[0]["eval_reward"] < 0.3
+    assert drawn_rewards[0] < 0.3
     assert result.metrics["eval_reward"] > 0.9
-    assert result.metrics["reward"] > 0.9
+    assert sum(drawn_rewards[-5:]) / 5 > 0.9
     assert {row["reward"] for row in drawn(tmp_path, "job")} == {0.0, 1.0}

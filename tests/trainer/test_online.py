@@ -133,14 +133,14 @@ def test_a_prompt_leaves_room_for_its_answer(storage: Path) -> None:
     cut = prepared(storage, online_job(), rows)
     assert cut.report.longest == 96 - 6
     assert "have prompts longer than training.sequenceLength less sampling.maxTokens" in cut.report.warnings[0].message
-    with pytest.raises(Exception, match="more than training.sequenceLength less sampling.maxTokens 90"):
+    with pytest.raises(Exception, match=r"more than training.sequenceLength less sampling.maxTokens 90"):
         prepared(storage, online_job(preparation={"longRows": "error"}))
 
 
 def test_a_column_that_is_not_there_is_told_before_training(storage: Path) -> None:
     """With those that are."""
     lacking = {"name": "right", "match": {"column": "solution"}}
-    with pytest.raises(ConfigError, match="reward right: match.column: .*no column solution.*answer, letter"):
+    with pytest.raises(ConfigError, match=r"reward right: match\.column: .*no column solution.*answer, letter"):
         prepared(storage, online_job(rewards=[lacking]))
 
 

@@ -16,7 +16,8 @@ from anneal_trainer.samples import Sample
 
 _LINE_EVERY_SECONDS = 10.0
 _ANSWER_SHOWN = 200
-# What tells most of how a method goes, the first of which all is measured: of kto, of pairs, of answers that are drawn, of reward and prm.
+# What tells most of how a method goes, the first of which all is measured: of kto, of pairs, of answers that are drawn,
+# of reward and prm.
 _TELLING = (
     ("rewards/margins", "kl"),
     ("rewards/margins", "rewards/accuracies"),

@@ -43,7 +43,8 @@ _MARGIN = "margin"
 class Read(NamedTuple):
     """A row with its sequences. `length`: its tokens before any cut. `value`: the number that its method needs of it.
 
-    Rows of judgements and prompts come cut (`cut`), or with the `reason` for which they are not trained on; others are cut later.
+    Rows of judgements and prompts come cut (`cut`), or with the `reason` for which they are not trained on; others
+    are cut later.
     """
 
     placed: Placed

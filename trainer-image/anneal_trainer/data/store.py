@@ -113,7 +113,8 @@ class Packs:
     """Numbers of sequences, pack after pack, and where each pack begins: one entry more than there are packs.
 
     `lengths`: packs are of several sequences and say where each ends. `values`: a further column, by its name.
-    `texts`: a further column `row`, of texts beside the sequences. `spliced`: packs are of a row and its partner, whose answer is put behind the row's prompt, cut to so many tokens.
+    `texts`: a further column `row`, of texts beside the sequences. `spliced`: packs are of a row and its partner, whose
+    answer is put behind the row's prompt, cut to so many tokens.
     """
 
     order: Any

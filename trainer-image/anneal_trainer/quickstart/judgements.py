@@ -1,5 +1,4 @@
-"""Judgements to align with, made from the quickstart's rows: the same questions as chats, pairs, judged answers, steps,
-and alone.
+"""Judgements to align with, made from the quickstart's rows: the same questions with answers of all kinds, and alone.
 
 What is preferred can be measured: an answer of one sentence to one that goes on. Deterministic.
 Not here: writing them anywhere.
