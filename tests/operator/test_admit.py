@@ -532,6 +532,17 @@ async def test_what_kueue_deactivated_says_why_and_queues_again_when_it_is_activ
     assert workload_of(simulation.api, simulation.job())["metadata"]["uid"] != first["metadata"]["uid"]
 
 
+async def test_a_job_that_gave_its_quota_back_does_not_say_that_it_has_some() -> None:
+    """Nothing else happens after that, so nothing else would make it look."""
+    simulation = queued(nodes=1)
+    await simulation.until("Running")
+    on = workload_of(simulation.api, simulation.job())
+    simulation.api.update({**on, "spec": {**on["spec"], "active": False}})
+    await simulation.run(30)
+    assert not reserved(workload_of(simulation.api, simulation.job()))
+    assert simulation.status()["queue"]["quotaReserved"] is False
+
+
 async def test_a_deactivated_job_that_is_suspended_says_that_it_is() -> None:
     """It holds nothing, its Workload neither; what the Workload was is no matter then."""
     simulation = queued()

@@ -195,6 +195,8 @@ def _evicted(draft: Draft, workload: WorkloadView) -> None:
     elif workload.evicted and workload.reserved:
         # Of one that was only deactivated Kueue says so first: its reason tells when the job may queue again.
         draft.amend.append(Amendment(kueue.given_back(workload, now=draft.now), status=True))
+        # Of its own writes nobody tells the operator: what they change is looked at again.
+        draft.wake_at(draft.world.now)
 
 
 def _deactivated(workload: WorkloadView, reason: str, message: str) -> str:
