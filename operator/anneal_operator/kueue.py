@@ -5,6 +5,7 @@ only then give its quota back, and tell when pods are ready and when all is over
 pkg/controller/jobframework/reconciler.go). Not here: what follows for the job (`steps.admit`), and any request.
 """
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -16,6 +17,8 @@ from anneal_operator.placement import Placement
 PODSET = "trainer"
 # Kueue queues a Workload again by itself after these; after others it waits for what its own controllers say.
 _QUEUES_AGAIN = frozenset({"Preempted", "NodeFailures"})
+# The reason of an eviction by which Kueue itself deactivates: a rejected admission check, too many tries.
+BY_KUEUE = "DeactivatedDueTo"
 MESSAGE_LIMIT = 32 * 1024
 
 
@@ -58,6 +61,8 @@ class WorkloadView:
     evicted: tuple[str, str] | None
     # Why it waits, in Kueue's words.
     waits: str
+    # Somebody made it active again after Kueue itself had deactivated it, after which Kueue never queues it.
+    stranded: bool
     since: datetime | None
     checks: tuple[str, ...]
 
@@ -84,7 +89,8 @@ def view(obj: Obj) -> WorkloadView:
         admitted=admitted is not None,
         finished=true_condition(obj, "Finished") is not None,
         evicted=_why_evicted(evicted) if evicted else None,
-        waits=str(waiting.get("message", "")) if not reserved else "",
+        waits=plain(str(waiting.get("message", ""))) if not reserved else "",
+        stranded=not reserved and _is_stranded(obj),
         since=_since(obj, admitted or reserved),
         checks=tuple(_checks(status.get("admissionChecks") or [])),
     )
@@ -96,6 +102,20 @@ def _condition(obj: Obj, kind: str) -> Obj:
     return found
 
 
+def _is_stranded(obj: Obj) -> bool:
+    again = _condition(obj, "Requeued")
+    return again.get("status") == "False" and str(again.get("reason", "")).startswith(BY_KUEUE)
+
+
+def plain(message: str) -> str:
+    """Kueue's words without what only programs need.
+
+    >>> plain("to accommodate a workload (UID: 1, JobUID: 2) in the queue; preemptor path: /a; preemptee path: /a")
+    'to accommodate a workload in the queue'
+    """
+    return re.sub(r" \(UID: [^)]*\)|; preempt(?:or|ee) path: [^;]*", "", message)
+
+
 def _why_evicted(evicted: Obj) -> tuple[str, str]:
     return str(evicted.get("reason", "Evicted")), str(evicted.get("message", ""))
 
@@ -104,7 +124,7 @@ def _since(obj: Obj, holds: Obj | None) -> datetime | None:
     """Since when it is admitted; or since when it waits: from its creation, or from when it was queued again."""
     if holds:
         return parse_time(holds.get("lastTransitionTime"))
-    again = true_condition(obj, "Requeued") or {}
+    again = true_condition(obj, "Requeued") or (_condition(obj, "QuotaReserved") if _condition(obj, "Evicted") else {})
     return parse_time(again.get("lastTransitionTime") or meta(obj).get("creationTimestamp"))
 
 

@@ -34,6 +34,8 @@ class Neighbour:
     accepted: bool = False
     refused_for_output: bool = False
     dataset: DatasetReport | None = None
+    # The ClusterQueue that it has quota of.
+    quota_of: str | None = None
     # The shapes of its models.
     models: tuple[ModelRecord, ...] = ()
     # The job:// sources that it waits for itself.
@@ -93,6 +95,7 @@ def neighbour(job: Obj) -> Neighbour:
         state=_state(status),
         message=status.message or "",
         made=_made(job, status),
+        quota_of=status.queue.cluster_queue if status.queue and status.queue.quota_reserved else None,
         base=base_name(name_of(job), uid_of(job)),
     )
 

@@ -20,8 +20,8 @@ def test_a_job_trains_and_reports_while_it_runs(kube: Kube, runs: Storage) -> No
     assert live["progress"]["loss"] > 0
     assert live["progress"]["tokensPerSecond"] > 0
     assert {c["type"]: c["status"] for c in live["conditions"]} == {
-        "Accepted": "True", "DataReady": "True", "Running": "True", "Succeeded": "False", "Failed": "False",
-        "Ready": "False", "Reconciling": "True", "Stalled": "False",
+        "Accepted": "True", "DataReady": "True", "Admitted": "True", "Running": "True", "Succeeded": "False",
+        "Failed": "False", "Ready": "False", "Reconciling": "True", "Stalled": "False",
     }  # fmt: skip
 
     done = kube.until_phase("first", "Succeeded")

@@ -479,3 +479,78 @@ def test_a_running_job_that_does_not_parse_any_more_is_told() -> None:
     decision = reconcile(World(job, make_settings(), START))
     assert decision.status is not None
     assert conditions(decision.status)["Accepted"] == ("False", "InvalidSpec")
+
+
+async def test_who_is_next_is_told_which_jobs_have_the_quota() -> None:
+    """Nobody is ahead of it, so this is the answer to who is."""
+    simulation = queued(nodes=1)
+    simulation.machinery.training = [[replace(TRAINED, seconds=200)]]
+    await simulation.until("Running")
+    simulation.add(make_job("next", uid="uid-next", created=1, queue="team-a", output={"path": "next"}))
+    await simulation.until("Queued", "next")
+    await simulation.run(40)
+    assert simulation.status("next")["message"].endswith("1 more needed; quota is with bot")
+
+
+@pytest.mark.parametrize(("kind", "name"), [(LOCAL_QUEUE, "team-a"), (CLUSTER_QUEUE, "all")], ids=["local", "cluster"])
+async def test_a_stopped_queue_is_told_from_a_full_one(kind: Any, name: str) -> None:
+    """Which of the two is stopped, and what would have to change."""
+    simulation = queued()
+    place = (kind, "team" if kind is LOCAL_QUEUE else "", name)
+    simulation.api.update({**simulation.api.objects[place], "spec": {"clusterQueue": "all", "stopPolicy": "Hold"}})
+    await simulation.until("Queued")
+    assert simulation.machinery.kueue is not None
+    workload = workload_of(simulation.api, simulation.job())
+    simulation.machinery.kueue._set(
+        workload, "QuotaReserved", "False", "Inadmissible", f"{kind.name} {name} is inactive"
+    )
+    simulation.machinery.kueue = None
+    await simulation.run(20)
+    words = f"is inactive: stopPolicy of the {kind.name} is Hold; it admits nothing until that is None"
+    assert message(simulation).endswith(words)
+
+
+async def test_what_kueue_deactivated_says_why_and_queues_again_when_it_is_activated() -> None:
+    """A rejected admission check: the cause and the remedy stand in one sentence, and the remedy works."""
+    simulation = queued(nodes=0)
+    await simulation.until("Queued")
+    reason, why = "DeactivatedDueToAdmissionCheck", 'check "budget" rejected it: over budget'
+    kueue = simulation.machinery.kueue
+    assert kueue is not None
+    first = workload_of(simulation.api, simulation.job())
+    kueue._set(first, "Evicted", "True", reason, why)
+    kueue._set(workload_of(simulation.api, simulation.job()), "Requeued", "False", reason, why)
+    off = workload_of(simulation.api, simulation.job())
+    simulation.api.update({**off, "spec": {**off["spec"], "active": False}})
+    await simulation.run(5)
+    assert conditions(simulation.status())["Admitted"] == ("False", "Deactivated")
+    assert f"{why}; mend that, then its spec.active: set it to true" in message(simulation)
+    kueue.nodes = 1
+    off = workload_of(simulation.api, simulation.job())
+    simulation.api.update({**off, "spec": {**off["spec"], "active": True}})
+    await simulation.until("Succeeded")
+    assert workload_of(simulation.api, simulation.job())["metadata"]["uid"] != first["metadata"]["uid"]
+
+
+async def test_a_job_that_gave_its_quota_back_does_not_say_that_it_has_some() -> None:
+    """Nothing else happens after that, so nothing else would make it look."""
+    simulation = queued(nodes=1)
+    await simulation.until("Running")
+    on = workload_of(simulation.api, simulation.job())
+    simulation.api.update({**on, "spec": {**on["spec"], "active": False}})
+    await simulation.run(30)
+    assert not reserved(workload_of(simulation.api, simulation.job()))
+    assert simulation.status()["queue"]["quotaReserved"] is False
+
+
+async def test_a_deactivated_job_that_is_suspended_says_that_it_is() -> None:
+    """It holds nothing, its Workload neither; what the Workload was is no matter then."""
+    simulation = queued()
+    await simulation.until("Queued")
+    off = workload_of(simulation.api, simulation.job())
+    simulation.api.update({**off, "spec": {**off["spec"], "active": False}})
+    await simulation.run(5)
+    simulation.edit(runPolicy={"suspend": True})
+    await simulation.until("Suspended")
+    assert conditions(simulation.status())["Admitted"] == ("False", "Suspended")
+    assert not simulation.api.of(WORKLOAD)

@@ -129,3 +129,19 @@ def test_the_end_is_told(*, succeeded: bool, reason: str) -> None:
     done = kueue.finished(kueue.view(workload(admitted=4)), succeeded=succeeded, message="loss 1.0", now=stamp(1))
     assert {"status": "True", "reason": reason, "message": "loss 1.0"}.items() <= by_type(done)["Finished"].items()
     assert kueue.view(done).finished
+
+
+def test_what_kueue_itself_deactivated_is_told_from_what_may_queue_again() -> None:
+    """Of those Kueue never takes back the word that they are not to queue, even if they are active again."""
+    evicted = condition("Evicted", reason="DeactivatedDueToAdmissionCheck", message="over budget")
+    for reason, stranded in (("DeactivatedDueToAdmissionCheck", True), ("Deactivated", False), ("Preempted", False)):
+        seen = kueue.view(workload(evicted, condition("Requeued", "False", reason=reason)))
+        assert seen.stranded is stranded
+
+
+def test_after_a_queue_was_stopped_the_wait_begins_when_the_quota_went() -> None:
+    """Not when the job was first queued, hours before."""
+    stopped = condition("Evicted", reason="LocalQueueStopped", seconds=500)
+    lost = condition("QuotaReserved", "False", message="LocalQueue team-a is inactive", seconds=501)
+    seen = kueue.view(workload(stopped, lost, condition("Requeued", "False", reason="LocalQueueStopped", seconds=501)))
+    assert seen.since == kueue.parse_time(stamp(501))

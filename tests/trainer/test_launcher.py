@@ -17,7 +17,9 @@ from typing import Any
 
 import pytest
 
+import anneal_trainer
 from anneal_api import FineTuneJob, ProgressReport, TerminationMessage
+from anneal_api.exitcodes import TEMPORARY
 from anneal_trainer.prepare import prepare
 from anneal_trainer.reporter import Reporter, silent
 from trainer.training import CLAIM, alpaca_rows, context, job, losses, trained, write_jsonl
@@ -268,3 +270,18 @@ def test_a_job_file_that_cannot_be_read_is_told(tmp_path: Path) -> None:
     words = TerminationMessage.decode((tmp_path / "words").read_text())
     assert words is not None
     assert "the job file of this pod cannot be used" in words.message
+
+
+def test_a_pod_that_is_stopped_while_it_loads_ends_at_once(tmp_path: Path) -> None:
+    """PID 1 gets no signal that it does not handle; it would hold its GPUs for the whole grace period."""
+    slow = tmp_path / "anneal_api"
+    slow.mkdir()
+    # What takes long to import, for ever.
+    (slow / "__init__.py").write_text("import time\nprint('loading', flush=True)\ntime.sleep(600)\n")
+    environment = {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{Path(anneal_trainer.__file__).parents[1]}"}
+    command = [sys.executable, "-m", "anneal_trainer", "train"]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "loading\n"
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(10) == TEMPORARY

@@ -3,8 +3,16 @@
 `prepare` and `train` are PID 1 of a pod: see `launcher`. Not here: anything that takes long to import.
 """
 
-import argparse
+import os
+import signal
 import sys
+
+# The kernel keeps signals from a PID 1 that handles none: a pod that is stopped while this program loads would hold its
+# GPUs for the whole grace period. Nothing has begun then: 75 says that it may be tried again. The launcher takes over.
+if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(75))
+
+import argparse
 from pathlib import Path
 
 from anneal_api.meta import CONFIG_DIR, PROGRESS_PORT, TERMINATION_MESSAGE_PATH, VOLUMES_DIR

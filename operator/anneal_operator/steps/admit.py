@@ -51,6 +51,8 @@ def admit(draft: Draft) -> bool:
     draft.own(workload=draft.plan.base)
     if workload is None or workload.deleting:
         _without_workload(draft, workload)
+    elif draft.plan.spec.run_policy.suspend and not holds(draft):
+        _take_back(draft, workload)
     elif not workload.active or _is_to_go(draft, workload):
         _evicted(draft, workload)
     elif _is_outdated(draft, workload) or (draft.pause is not None and not holds(draft)):
@@ -161,14 +163,14 @@ def _pauses(draft: Draft, until: datetime) -> None:
 
 
 def _is_outdated(draft: Draft, workload: WorkloadView) -> bool:
-    """Whether it stands for something else than the job asks for now: an edited spec, or a job that is suspended."""
+    """Whether another one must take its place: the spec was edited, or Kueue will never queue this one again."""
     if holds(draft):
         return False
     classes = draft.world.priority_classes or {}
     wanted = draft.plan.spec.priority_class
     built = manifest.build(draft.plan, priority=classes.get(wanted) if wanted else None)
     differs = manifest.asks_for(workload.obj) != manifest.asks_for(built)
-    return workload.finished or differs or draft.plan.spec.run_policy.suspend
+    return workload.finished or workload.stranded or differs
 
 
 def _take_back(draft: Draft, workload: WorkloadView) -> None:
@@ -182,17 +184,27 @@ def _evicted(draft: Draft, workload: WorkloadView) -> None:
     """Kueue wants the quota back: first the pods go, then it is given back, then the job waits again."""
     reason, message = workload.evicted or ("Evicted", "its Workload is not admitted any more")
     draft.fields["queue"] = _report(workload)
+    why = f"{kueue.plain(message) or reason}{_preemptor(draft, message)}"
     if not workload.active:
-        words = f"spec.active of Workload {workload.name} is false: set it to true and the job queues again"
-        _hold(draft, Reason.DEACTIVATED, words)
+        why = _deactivated(workload, reason, message)
+        _hold(draft, Reason.DEACTIVATED, why)
     else:
-        _hold(draft, Reason.EVICTED, f"evicted from queue {workload.queue} ({reason}): {message}")
+        _hold(draft, Reason.EVICTED, f"evicted from queue {workload.queue} ({reason}): {why}")
     if holds(draft):
-        why = f"{message or reason}{_preemptor(draft, message)}"
         draft.eviction = Evidence(Outcome.EVICTED, reason, f"evicted from queue {workload.queue}: {why}")
     elif workload.evicted and workload.reserved:
         # Of one that was only deactivated Kueue says so first: its reason tells when the job may queue again.
         draft.amend.append(Amendment(kueue.given_back(workload, now=draft.now), status=True))
+        # Of its own writes nobody tells the operator: what they change is looked at again.
+        draft.wake_at(draft.world.now)
+
+
+def _deactivated(workload: WorkloadView, reason: str, message: str) -> str:
+    remedy = "set it to true and the job queues again"
+    if reason.startswith(kueue.BY_KUEUE):
+        why = kueue.plain(message) or reason
+        return f"Kueue has deactivated Workload {workload.name}: {why}; mend that, then its spec.active: {remedy}"
+    return f"spec.active of Workload {workload.name} is false: {remedy}"
 
 
 def _preemptor(draft: Draft, message: str) -> str:
@@ -287,7 +299,18 @@ def _waiting_words(draft: Draft, workload: WorkloadView, report: QueueReport) ->
     first = (report.position or 1) == 1
     why = workload.waits or ("Kueue has not looked at it yet" if first else "its turn has not come")
     after = _preemptor(draft, workload.evicted[1]) if workload.evicted else ""
-    return f"{words}: {why}{after}{_hint(draft, why)}"
+    return f"{words}: {why}{after or _holders(draft, first=first)}{_hint(draft, why)}"
+
+
+def _holders(draft: Draft, *, first: bool) -> str:
+    """For the one that is next: the jobs of this namespace that have quota of the same ClusterQueue."""
+    facts = draft.world.queue
+    behind = name_of(facts.cluster_queue) if facts and facts.cluster_queue else ""
+    names = [other.name for other in draft.world.neighbours if behind and other.quota_of == behind]
+    if not first or not names:
+        return ""
+    more = f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else ""
+    return f"; quota is with {', '.join(sorted(names)[:_NAMES_SHOWN])}{more}"
 
 
 def _hint(draft: Draft, why: str) -> str:
@@ -297,4 +320,16 @@ def _hint(draft: Draft, why: str) -> str:
         return f"; the queue never has that much: ask for {fewer}, or have its quota raised"
     if "unavailable in ClusterQueue" in why:
         return "; have the resource added to the ClusterQueue, or excluded in Kueue's configuration"
-    return ""
+    return _stopped(draft) if "is inactive" in why else ""
+
+
+def _stopped(draft: Draft) -> str:
+    """Why a queue admits nothing, whoever is next in it."""
+    facts = draft.world.queue
+    for kind, obj in (("LocalQueue", facts and facts.local_queue), ("ClusterQueue", facts and facts.cluster_queue)):
+        policy = ((obj or {}).get("spec") or {}).get("stopPolicy", "None")
+        if policy != "None":
+            return f": stopPolicy of the {kind} is {policy}; it admits nothing until that is None"
+    conditions = (((facts and facts.cluster_queue) or {}).get("status") or {}).get("conditions") or []
+    why = next((each.get("message") for each in conditions if each.get("type") == "Active"), "")
+    return f": {why}" if why else ""
