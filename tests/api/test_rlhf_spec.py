@@ -147,7 +147,7 @@ def test_methods_that_read_the_same_rows_share_what_is_made_of_them() -> None:
 
 @pytest.mark.parametrize(
     ("compute", "group", "batch"),
-    [({}, 8, 128), ({"nodes": 3}, 8, 144), ({"nodes": 3, "minNodes": 2}, 8, 144), ({}, 7, 133)],
+    [({}, 8, 128), ({"nodes": 3}, 8, 144), ({"nodes": 6, "minNodes": 3}, 8, 144), ({}, 7, 133)],
     ids=["one", "three", "elastic", "odd"],
 )
 def test_the_usual_batch_holds_whole_groups(compute: dict[str, Any], group: int, batch: int) -> None:
