@@ -14,7 +14,7 @@ from anneal_api.words import counted
 from anneal_operator import kueue
 from anneal_operator.attempts import Again, Evidence
 from anneal_operator.draft import Draft
-from anneal_operator.kinds import WORKLOAD, format_time, is_deleting, name_of, parse_time
+from anneal_operator.kinds import WORKLOAD, Obj, format_time, is_deleting, name_of, parse_time
 from anneal_operator.kueue import WorkloadView
 from anneal_operator.manifests import workload as manifest
 from anneal_operator.steps import queue_words
@@ -142,9 +142,7 @@ def _lost(draft: Draft) -> None:
 
 
 def _enqueue(draft: Draft) -> None:
-    classes = draft.world.priority_classes or {}
-    wanted = draft.plan.spec.priority_class
-    made = manifest.build(draft.plan, priority=classes.get(wanted) if wanted else None)
+    made = _wanted(draft)
     if refusal := draft.world.refusals.get(name_of(made)):
         _hold(draft, refusal.reason, refusal.message)
         draft.wake_at(draft.world.now + RETRY)
@@ -152,6 +150,12 @@ def _enqueue(draft: Draft) -> None:
     draft.apply.append(made)
     draft.wake_at(draft.world.now + KUEUE_MAY_BE_SILENT)
     _hold(draft, Reason.WAITING_FOR_QUOTA, f"enters queue {draft.plan.spec.queue}")
+
+
+def _wanted(draft: Draft) -> Obj:
+    """The Workload that asks for what the job asks for now."""
+    classes, named = draft.world.priority_classes or {}, draft.plan.spec.priority_class
+    return manifest.build(draft.plan, priority=classes.get(named) if named else None)
 
 
 def _pauses(draft: Draft, until: datetime) -> None:
@@ -163,10 +167,7 @@ def _is_outdated(draft: Draft, workload: WorkloadView) -> bool:
     """Whether another one must take its place: the spec was edited, or Kueue will never queue this one again."""
     if holds(draft):
         return False
-    classes = draft.world.priority_classes or {}
-    wanted = draft.plan.spec.priority_class
-    built = manifest.build(draft.plan, priority=classes.get(wanted) if wanted else None)
-    differs = manifest.asks_for(workload.obj) != manifest.asks_for(built)
+    differs = manifest.asks_for(workload.obj) != manifest.asks_for(_wanted(draft))
     return workload.finished or workload.stranded or differs
 
 
@@ -212,7 +213,7 @@ def _admitted(draft: Draft, workload: WorkloadView) -> None:
     where = f", flavor {flavors}" if flavors else ""
     elsewhere = _moves_later(draft, workload)
     message = f"admitted by ClusterQueue {workload.cluster_queue}{where}{fewer}{elsewhere}"
-    if not draft.was_true(ADMITTED) or draft.old_reason(ADMITTED) != Reason.QUOTA_ADMITTED:
+    if draft.reason(ADMITTED) != Reason.QUOTA_ADMITTED:
         draft.tell("Admitted", message)
     draft.set(ADMITTED, "True", Reason.QUOTA_ADMITTED, message)
     running = draft.is_true(ConditionType.RUNNING)
