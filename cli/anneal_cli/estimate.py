@@ -27,7 +27,7 @@ def estimate(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, sizes in bytes.")] = False,
 ) -> None:
-    """Estimate the peak memory of a job on each GPU."""
+    """Estimate the peak memory of a job on each GPU; exit with 79 if it does not fit --gpu-memory."""
     from anneal_api import exitcodes
     from anneal_cli.output import failed, note
     from anneal_cli.volumes import parse_mappings
@@ -53,6 +53,8 @@ def estimate(
     for warning in found.warnings:
         note(f"{file}: spec.model.source: warning: {warning}")
     typer.echo(json.dumps(document(found), indent=1) if as_json else "\n".join(lines(found)))
+    if found.choice.fits is False:
+        raise typer.Exit(exitcodes.OUT_OF_MEMORY)
 
 
 def document(found: "Found") -> dict[str, Any]:

@@ -92,14 +92,6 @@ class Draft:
         found = self.conditions.get(kind)
         return found.reason if found else ""
 
-    def was_true(self, kind: ConditionType) -> bool:
-        """Whether a condition held before this pass."""
-        return any(each.type == kind and each.status == "True" for each in self.old.conditions)
-
-    def old_reason(self, kind: ConditionType) -> str:
-        """The reason that a condition had before this pass."""
-        return next((each.reason for each in self.old.conditions if each.type == kind), "")
-
     def message(self, kind: ConditionType) -> str:
         """A condition's message."""
         found = self.conditions.get(kind)

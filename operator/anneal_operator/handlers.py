@@ -64,6 +64,9 @@ class Freshness:
         """Notice kopf's watches and lists."""
         response = await handler(request)
         kind = next((kind for kind in WATCHED if request.url.path == kind.path()), None)
+        if kind is not None and response.status == HTTPStatus.NOT_FOUND:
+            # The type was removed (Kueue's, say): its silence is no fault of the watch.
+            self.seen.pop(kind.plural, None)
         if kind is None or response.status != HTTPStatus.OK:
             return response
         self.alive(kind)

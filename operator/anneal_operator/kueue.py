@@ -137,9 +137,7 @@ def _checks(checks: Iterable[Obj]) -> Iterable[str]:
 
 def missing_flavors(workload: WorkloadView, flavors: Mapping[str, Obj]) -> list[str]:
     """Flavors of its admission that could not be read."""
-    return [
-        name for name in dict.fromkeys(_assignment(workload.obj).get("flavors", {}).values()) if name not in flavors
-    ]
+    return [name for name in flavors_of(workload.obj) if name not in flavors]
 
 
 def flavors_of(obj: Obj) -> tuple[str, ...]:
@@ -225,7 +223,8 @@ def told(workload: WorkloadView, *, ready: bool, nodes: int, now: str) -> Obj | 
     elif not ready and known.get("status") != "False":
         reason = "WaitForRecovery" if known.get("status") == "True" else "WaitForStart"
         made = _with_condition(made, "PodsReady", "False", reason, "not all pods run", now=now)
-    return _with_surplus(made, nodes) if _with_surplus(made, nodes) != before else None
+    made = _with_surplus(made, nodes)
+    return made if made != before else None
 
 
 def _with_surplus(obj: Obj, nodes: int) -> Obj:

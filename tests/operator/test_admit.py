@@ -26,6 +26,7 @@ from simulated.builders import START, make_job, make_settings, stamp
 from simulated.machinery import TRAINED
 from simulated.process import Simulation, conditions
 from simulated.queueing import Kueue, reserved, workload_of
+from simulated.stories import STALE
 
 KUEUE = {WORKLOAD, LOCAL_QUEUE, CLUSTER_QUEUE, RESOURCE_FLAVOR, WORKLOAD_PRIORITY_CLASS}
 
@@ -264,11 +265,12 @@ async def test_leaving_the_queue_before_the_start_needs_no_quota() -> None:
 async def test_quota_is_free_while_data_is_prepared_again() -> None:
     """An attempt that found its data stale holds no quota until there is something to train on."""
     simulation = queued(nodes=1)
+    simulation.machinery.training = [[STALE], [TRAINED]]
     await simulation.until("Running")
-    simulation.edit(runPolicy={"suspend": True})
-    await simulation.until("Suspended")
-    await simulation.run(5)
+    await simulation.until("Preparing")
+    await simulation.run(1)
     assert not any(map(reserved, simulation.api.of(WORKLOAD)))
+    await simulation.until("Succeeded")
 
 
 class Counting:
@@ -534,11 +536,15 @@ async def test_what_kueue_deactivated_says_why_and_queues_again_when_it_is_activ
 
 async def test_a_job_that_gave_its_quota_back_does_not_say_that_it_has_some() -> None:
     """Nothing else happens after that, so nothing else would make it look."""
-    simulation = queued(nodes=1)
-    await simulation.until("Running")
-    on = workload_of(simulation.api, simulation.job())
-    simulation.api.update({**on, "spec": {**on["spec"], "active": False}})
-    await simulation.run(30)
+    simulation = queued()
+    await simulation.until("Queued")
+    kueue, simulation.machinery.kueue = simulation.machinery.kueue, None
+    assert kueue is not None
+    kueue._set(workload_of(simulation.api, simulation.job()), "QuotaReserved", "True", "QuotaReserved", "reserved")
+    held = workload_of(simulation.api, simulation.job())
+    rejected = kueue._with(held, "Evicted", "True", "DeactivatedDueToAdmissionCheck", "over budget")
+    simulation.api.update({**rejected, "spec": {**rejected["spec"], "active": False}})
+    await simulation.run(40)
     assert not reserved(workload_of(simulation.api, simulation.job()))
     assert simulation.status()["queue"]["quotaReserved"] is False
 

@@ -13,7 +13,7 @@ from kubernetes.aio.client import Configuration
 from anneal_operator import handlers, health
 from anneal_operator.cluster import make_session
 from anneal_operator.handlers import STALE_AFTER, Freshness, configure, registry_for
-from anneal_operator.kinds import FINE_TUNE_JOB, JOB_KINDS, POD, WATCHED
+from anneal_operator.kinds import FINE_TUNE_JOB, JOB_KINDS, POD, WATCHED, WORKLOAD
 from simulated.builders import make_job, make_pod
 from simulated.process import Simulation
 
@@ -141,3 +141,13 @@ async def test_a_process_that_no_longer_watches_ends(simulation: Simulation) -> 
     )
     ended = subprocess.run([sys.executable, "-c", hang], timeout=30, check=False)  # noqa: ASYNC221
     assert ended.returncode == 1
+
+
+async def test_a_type_that_was_removed_is_no_silent_watch(simulation: Simulation, lists: dict[str, Any]) -> None:
+    """Kueue was uninstalled, say: the operator must not be restarted for that."""
+    freshness = Freshness(simulation.controller)
+    freshness.alive(WORKLOAD)
+    session = make_session(Configuration(host=lists["url"]), freshness.middleware)
+    async with session, session.get(f"{lists['url']}{WORKLOAD.path()}") as response:
+        assert response.status == 404
+    assert "workloads" not in freshness.seen

@@ -4,7 +4,7 @@ It keeps the rules that a Workload's owner depends on: it admits whole or not at
 Workload before its owner gives that back. Not here: flavors' resources, cohorts, checks (the real Kueue tests them).
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from anneal_operator.kinds import (
     CLUSTER_QUEUE,
@@ -36,8 +36,6 @@ class Kueue:
     silent: bool = False
     # The most nodes that were ever reserved at one time.
     most_reserved: int = 0
-    # Workloads that quota was given back for.
-    given_back: list[str] = field(default_factory=list)
 
     def install(self, *queues: str, priorities: dict[str, int] | None = None) -> None:
         """The queues of the namespace `team`, all behind one ClusterQueue, and priority classes."""

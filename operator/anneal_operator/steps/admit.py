@@ -3,11 +3,10 @@
 A job without a queue is admitted at once. One with a queue has one Workload of Kueue's, which asks for all of its pods
 together and lives across attempts; pods are made while it is admitted, and at no other time. When Kueue takes the quota
 back, the attempt is stopped, and only when no pod is left the quota is given back and the job waits again.
-Not here: stopping and making pods (`train`), Kueue's own terms (`kueue`).
+Not here: stopping and making pods (`train`), Kueue's own terms (`kueue`), what a wait is told as (`queue_words`).
 """
 
 from datetime import datetime, timedelta
-from itertools import islice
 
 from anneal_api.conditions import ConditionType, Outcome, Reason
 from anneal_api.status import QueueReport
@@ -18,6 +17,7 @@ from anneal_operator.draft import Draft
 from anneal_operator.kinds import WORKLOAD, Obj, format_time, is_deleting, name_of, parse_time
 from anneal_operator.kueue import WorkloadView
 from anneal_operator.manifests import workload as manifest
+from anneal_operator.steps import queue_words
 from anneal_operator.steps.common import RETRY, holds, upcoming
 from anneal_operator.world import Amendment, Doomed
 
@@ -32,9 +32,6 @@ MISSING = (
     "this cluster has no Kueue (kueue.x-k8s.io/v1beta2): install it, or leave spec.queue out; "
     "the job goes on by itself then"
 )
-_NAMES_SHOWN = 3
-# As many as the schema of status lets in.
-_FLAVORS_SHOWN = 16
 
 
 def admit(draft: Draft) -> bool:
@@ -145,9 +142,7 @@ def _lost(draft: Draft) -> None:
 
 
 def _enqueue(draft: Draft) -> None:
-    classes = draft.world.priority_classes or {}
-    wanted = draft.plan.spec.priority_class
-    made = manifest.build(draft.plan, priority=classes.get(wanted) if wanted else None)
+    made = _wanted(draft)
     if refusal := draft.world.refusals.get(name_of(made)):
         _hold(draft, refusal.reason, refusal.message)
         draft.wake_at(draft.world.now + RETRY)
@@ -155,6 +150,12 @@ def _enqueue(draft: Draft) -> None:
     draft.apply.append(made)
     draft.wake_at(draft.world.now + KUEUE_MAY_BE_SILENT)
     _hold(draft, Reason.WAITING_FOR_QUOTA, f"enters queue {draft.plan.spec.queue}")
+
+
+def _wanted(draft: Draft) -> Obj:
+    """The Workload that asks for what the job asks for now."""
+    classes, named = draft.world.priority_classes or {}, draft.plan.spec.priority_class
+    return manifest.build(draft.plan, priority=classes.get(named) if named else None)
 
 
 def _pauses(draft: Draft, until: datetime) -> None:
@@ -166,10 +167,7 @@ def _is_outdated(draft: Draft, workload: WorkloadView) -> bool:
     """Whether another one must take its place: the spec was edited, or Kueue will never queue this one again."""
     if holds(draft):
         return False
-    classes = draft.world.priority_classes or {}
-    wanted = draft.plan.spec.priority_class
-    built = manifest.build(draft.plan, priority=classes.get(wanted) if wanted else None)
-    differs = manifest.asks_for(workload.obj) != manifest.asks_for(built)
+    differs = manifest.asks_for(workload.obj) != manifest.asks_for(_wanted(draft))
     return workload.finished or workload.stranded or differs
 
 
@@ -183,10 +181,10 @@ def _take_back(draft: Draft, workload: WorkloadView) -> None:
 def _evicted(draft: Draft, workload: WorkloadView) -> None:
     """Kueue wants the quota back: first the pods go, then it is given back, then the job waits again."""
     reason, message = workload.evicted or ("Evicted", "its Workload is not admitted any more")
-    draft.fields["queue"] = _report(workload)
-    why = f"{kueue.plain(message) or reason}{_preemptor(draft, message)}"
+    draft.fields["queue"] = queue_words.report(workload)
+    why = f"{kueue.plain(message) or reason}{queue_words.preemptor(draft, message)}"
     if not workload.active:
-        why = _deactivated(workload, reason, message)
+        why = queue_words.deactivated(workload, reason, message)
         _hold(draft, Reason.DEACTIVATED, why)
     else:
         _hold(draft, Reason.EVICTED, f"evicted from queue {workload.queue} ({reason}): {why}")
@@ -199,20 +197,6 @@ def _evicted(draft: Draft, workload: WorkloadView) -> None:
         draft.wake_at(draft.world.now)
 
 
-def _deactivated(workload: WorkloadView, reason: str, message: str) -> str:
-    remedy = "set it to true and the job queues again"
-    if reason.startswith(kueue.BY_KUEUE):
-        why = kueue.plain(message) or reason
-        return f"Kueue has deactivated Workload {workload.name}: {why}; mend that, then its spec.active: {remedy}"
-    return f"spec.active of Workload {workload.name} is false: {remedy}"
-
-
-def _preemptor(draft: Draft, message: str) -> str:
-    """Who has the quota now, if it is a job of this namespace: Kueue's message has its UID."""
-    name = next((other.name for other in draft.world.neighbours if other.uid in message), None)
-    return f"; preempted by job {name}" if name else ""
-
-
 def _admitted(draft: Draft, workload: WorkloadView) -> None:
     queue = draft.world.queue
     assert queue is not None, "checked by admit"
@@ -222,14 +206,14 @@ def _admitted(draft: Draft, workload: WorkloadView) -> None:
         draft.wake_at(draft.world.now + RETRY)
         return
     draft.placement = kueue.placement(workload, queue.flavors, sizes=draft.plan.node_counts)
-    draft.fields["queue"] = _report(workload)
+    draft.fields["queue"] = queue_words.report(workload)
     nodes, wanted = draft.placement.nodes or draft.plan.nodes, draft.plan.nodes
     fewer = f", {nodes} of {counted(wanted, 'node')}" if nodes < wanted else ""
     flavors = ", ".join(dict.fromkeys(draft.placement.flavors.values()))
     where = f", flavor {flavors}" if flavors else ""
     elsewhere = _moves_later(draft, workload)
     message = f"admitted by ClusterQueue {workload.cluster_queue}{where}{fewer}{elsewhere}"
-    if not draft.was_true(ADMITTED) or draft.old_reason(ADMITTED) != Reason.QUOTA_ADMITTED:
+    if draft.reason(ADMITTED) != Reason.QUOTA_ADMITTED:
         draft.tell("Admitted", message)
     draft.set(ADMITTED, "True", Reason.QUOTA_ADMITTED, message)
     running = draft.is_true(ConditionType.RUNNING)
@@ -245,7 +229,7 @@ def _moves_later(draft: Draft, workload: WorkloadView) -> str:
 
 
 def _waits(draft: Draft, workload: WorkloadView) -> None:
-    report = _report(workload)
+    report = queue_words.report(workload)
     draft.wake_at(draft.world.now + RETRY)
     if workload.queue != draft.plan.spec.queue and not workload.reserved:
         draft.amend.append(Amendment(manifest.moved(draft.plan), uid=workload.obj["metadata"]["uid"]))
@@ -254,82 +238,9 @@ def _waits(draft: Draft, workload: WorkloadView) -> None:
         checks = "; ".join(workload.checks) or "Kueue's last word"
         _hold(draft, Reason.WAITING_FOR_CHECKS, f"quota is reserved; waits for {checks}{_moves_later(draft, workload)}")
     else:
-        report = report.model_copy(update=_places(draft, workload))
+        report = report.model_copy(update=queue_words.places(draft, workload))
         if report.position is None and draft.world.queue and draft.world.queue.pending is not None:
             # It was asked before Kueue had listed it.
             draft.wake_at(draft.world.now + KUEUE_MAY_BE_SILENT)
-        _hold(draft, Reason.WAITING_FOR_QUOTA, _waiting_words(draft, workload, report))
+        _hold(draft, Reason.WAITING_FOR_QUOTA, queue_words.waiting(draft, workload, report))
     draft.fields["queue"] = report
-
-
-def _report(workload: WorkloadView) -> QueueReport:
-    assignments = ((workload.obj.get("status") or {}).get("admission") or {}).get("podSetAssignments") or []
-    trainer: Obj = next((each for each in assignments if each.get("name") == kueue.PODSET), {})
-    return QueueReport(
-        name=workload.queue,
-        cluster_queue=workload.cluster_queue,
-        quota_reserved=workload.reserved,
-        since=format_time(workload.since) if workload.since else None,
-        flavors=dict(islice((trainer.get("flavors") or {}).items(), _FLAVORS_SHOWN)),
-    )
-
-
-def _places(draft: Draft, workload: WorkloadView) -> dict[str, object]:
-    """Its place, and who is before it."""
-    queue = draft.world.queue
-    pending = sorted(queue.pending, key=lambda each: each.place) if queue and queue.pending is not None else []
-    mine = next((each for each in pending if each.name == workload.name), None)
-    if mine is None:
-        return {}
-    ahead = [draft.world.workload_names.get(each.name, each.name) for each in pending if each.place < mine.place]
-    return {"position": mine.place_in_cluster_queue + 1, "ahead": ahead[:8]}
-
-
-def _waiting_words(draft: Draft, workload: WorkloadView, report: QueueReport) -> str:
-    since = f" since {report.since}" if report.since else ""
-    words = f"waits in queue {workload.queue}{since}"
-    if report.position is not None:
-        words += f", place {report.position}"
-        if report.ahead:
-            shown = ", ".join(report.ahead[:_NAMES_SHOWN])
-            more = report.position - 1 - min(len(report.ahead), _NAMES_SHOWN)
-            words += f" behind {shown}" + (f" and {more} more" if more > 0 else "")
-        elif report.position > 1:
-            words += f" behind {counted(report.position - 1, 'job')} of other queues"
-    first = (report.position or 1) == 1
-    why = workload.waits or ("Kueue has not looked at it yet" if first else "its turn has not come")
-    after = _preemptor(draft, workload.evicted[1]) if workload.evicted else ""
-    return f"{words}: {why}{after or _holders(draft, first=first)}{_hint(draft, why)}"
-
-
-def _holders(draft: Draft, *, first: bool) -> str:
-    """For the one that is next: the jobs of this namespace that have quota of the same ClusterQueue."""
-    facts = draft.world.queue
-    behind = name_of(facts.cluster_queue) if facts and facts.cluster_queue else ""
-    names = [other.name for other in draft.world.neighbours if behind and other.quota_of == behind]
-    if not first or not names:
-        return ""
-    more = f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else ""
-    return f"; quota is with {', '.join(sorted(names)[:_NAMES_SHOWN])}{more}"
-
-
-def _hint(draft: Draft, why: str) -> str:
-    """What helps where waiting does not."""
-    if "maximum capacity" in why:
-        fewer = "fewer nodes or GPUs" if draft.plan.nodes > 1 or draft.plan.gpus > 1 else "less"
-        return f"; the queue never has that much: ask for {fewer}, or have its quota raised"
-    if "unavailable in ClusterQueue" in why:
-        return "; have the resource added to the ClusterQueue, or excluded in Kueue's configuration"
-    return _stopped(draft) if "is inactive" in why else ""
-
-
-def _stopped(draft: Draft) -> str:
-    """Why a queue admits nothing, whoever is next in it."""
-    facts = draft.world.queue
-    for kind, obj in (("LocalQueue", facts and facts.local_queue), ("ClusterQueue", facts and facts.cluster_queue)):
-        policy = ((obj or {}).get("spec") or {}).get("stopPolicy", "None")
-        if policy != "None":
-            return f": stopPolicy of the {kind} is {policy}; it admits nothing until that is None"
-    conditions = (((facts and facts.cluster_queue) or {}).get("status") or {}).get("conditions") or []
-    why = next((each.get("message") for each in conditions if each.get("type") == "Active"), "")
-    return f": {why}" if why else ""
