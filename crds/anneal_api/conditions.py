@@ -14,6 +14,7 @@ class ConditionType(StrEnum):
     ACCEPTED = "Accepted"
     DATA_READY = "DataReady"
     ADMITTED = "Admitted"
+    ROLLOUT_READY = "RolloutReady"
     RUNNING = "Running"
     SUCCEEDED = "Succeeded"
     FAILED = "Failed"
@@ -54,7 +55,14 @@ class Reason(StrEnum):
     EVICTED = "Evicted"
     BACKING_OFF = "BackingOff"
     DEACTIVATED = "Deactivated"
-    # waiting, for either kind of pod
+    # RolloutReady
+    ROLLOUT_STARTING = "RolloutStarting"
+    ROLLOUT_SERVING = "RolloutServing"
+    ROLLOUT_DEGRADED = "RolloutDegraded"
+    ROLLOUT_FAILED = "RolloutFailed"
+    ROLLOUT_STOPPED = "RolloutStopped"
+    NO_ROLLOUT = "NoRollout"
+    # waiting, for any kind of pod
     WAITING_FOR_CLAIM = "WaitingForClaim"
     WAITING_FOR_SECRET = "WaitingForSecret"
     WAITING_FOR_CONFIG_MAP = "WaitingForConfigMap"

@@ -22,6 +22,7 @@ OWNER_NAME_ANNOTATION: Final = f"{GROUP}/owner-name"
 ROLE_LABEL: Final = f"{GROUP}/role"
 ROLE_PREPARE: Final = "prepare"
 ROLE_TRAINER: Final = "trainer"
+ROLE_ROLLOUT: Final = "rollout"
 ATTEMPT_LABEL: Final = f"{GROUP}/attempt"
 PREPARE_KEY_ANNOTATION: Final = f"{GROUP}/prepare-key"
 
@@ -36,12 +37,23 @@ SCRATCH_DIR: Final = "/tmp"
 
 PROGRESS_PORT: Final = 8790
 RENDEZVOUS_PORT: Final = 29400
+# Of rollout pods: vLLM itself, and what loads adapters into it.
+VLLM_PORT: Final = 8000
+LOADER_PORT: Final = 8791
+# In rollout pods: adapters that were fetched, shared by the two containers; one directory a version.
+ADAPTERS_DIR: Final = "/anneal/adapters"
+# What vLLM calls the model without an adapter.
+BASE_MODEL: Final = "base"
 
 # Environment of trainer pods, beside the PET_* variables that torchrun reads.
 ENV_ATTEMPT: Final = "ANNEAL_ATTEMPT"
 ENV_MICRO_BATCH_SIZE: Final = "ANNEAL_MICRO_BATCH_SIZE"
 ENV_GRADIENT_CHECKPOINTING: Final = "ANNEAL_GRADIENT_CHECKPOINTING"
 ENV_GRACE_SECONDS: Final = "ANNEAL_GRACE_SECONDS"
+# The headless Service whose addresses are the rollout servers.
+ENV_ROLLOUT_HOST: Final = "ANNEAL_ROLLOUT_HOST"
+# A Python that has vLLM: of colocated servers and of `anneal run`. Default: the trainer's own, if it has it.
+ENV_VLLM_PYTHON: Final = "ANNEAL_VLLM_PYTHON"
 ENV_POD_NAME: Final = "ANNEAL_POD_NAME"
 
 TERMINATION_MESSAGE_PATH: Final = "/dev/termination-log"

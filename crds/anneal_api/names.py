@@ -49,6 +49,11 @@ def preview_name(name: str, uid: str, digest: str) -> str:
     return f"{base_name(name, uid)}-preview-{digest[:6]}"
 
 
+def rollout_name(name: str, uid: str) -> str:
+    """The Deployment of the servers that draw answers, and their headless Service."""
+    return f"{base_name(name, uid)}-rollout"
+
+
 def run_directory(name: str, uid: str) -> str:
     """Where a job's checkpoints, logs and (by default) output are, below its storage."""
     return f"runs/{base_name(name, uid)}"

@@ -12,7 +12,7 @@ from anneal_api.base import Block, LabelName, ObjectName, Rule, ShortText, bound
 
 ONLINE: Final = ("grpo", "rloo")
 OnError = Literal["fail", "zero", "skip"]
-GrpoLoss = Literal["grpo", "dr_grpo", "dapo", "cispo", "sapo"]
+GrpoLoss = Literal["grpo", "dr_grpo", "dapo", "bnpo", "cispo", "sapo"]
 # Losses whose term is an answer's as a whole: a ratio of whole answers says nothing to the others.
 OF_SEQUENCES: Final = ("grpo", "sapo")
 ColumnName = ShortText
@@ -47,7 +47,7 @@ class GrpoSpec(Block):
     )
     loss: GrpoLoss = Field(
         default="dapo",
-        description="How the terms of tokens are averaged: grpo (a mean an answer, then over answers), dapo (over all tokens of the step, arXiv 2503.14476), dr_grpo (over the most tokens that there could be, 2503.20783); cispo (2506.13585) clips the weight instead of the term, sapo (2511.20347) does it softly.",
+        description="How the terms of tokens are averaged: grpo (a mean an answer, then over answers), dapo (over all tokens of the step, arXiv 2503.14476; bnpo is the same, as a step's batch here is the whole one), dr_grpo (over the most tokens that there could be, 2503.20783); cispo (2506.13585) clips the weight instead of the term, sapo (2511.20347) does it softly.",
     )
     beta: float = Field(
         default=0.0, ge=0, le=1000, description="Weight of the KL divergence from the reference; 0 needs no reference."

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from anneal_api.base import Rule
 from anneal_api.online import ONLINE, GrpoSpec, RlooSpec, SamplingSpec
+from anneal_api.rollout import RANKS, RolloutSpec
 
 MOST_REWARDS: Final = 16
 # Answers that are drawn together, for each that is trained together with others.
@@ -59,6 +60,21 @@ def _unreferred(spec: Any) -> bool:
     return not (_online(spec) and block_of(spec).beta == 0 and spec.reference.source)
 
 
+def _rollout(spec: Any) -> RolloutSpec:
+    return spec.rollout or RolloutSpec()
+
+
+def _draws_by_vllm(spec: Any) -> bool:
+    return _online(spec) and _rollout(spec).mode != "generate"
+
+
+def _sends_adapter(spec: Any) -> bool:
+    return _draws_by_vllm(spec) and spec.adapter is not None and _rollout(spec).weight_sync != "nccl"
+
+
+_MODE = "(has(self.rollout) && has(self.rollout.mode) ? self.rollout.mode : 'server')"
+_SYNC = "(has(self.rollout) && has(self.rollout.weightSync) ? self.rollout.weightSync : 'auto')"
+_BY_VLLM = f"({_IS_ONLINE}) && {_MODE} != 'generate'"
 _LONGEST_DEFAULT = SamplingSpec().max_tokens
 
 ONLINE_RULES: Final[tuple[Rule, ...]] = (
@@ -115,5 +131,51 @@ ONLINE_RULES: Final[tuple[Rule, ...]] = (
         message="with beta 0 nothing is compared with a reference: remove it, or set beta",
         holds=_unreferred,
         field="reference.source",
+    ),
+    Rule(
+        cel=f"{_IS_ONLINE} || !has(self.rollout)",
+        message="rollout is for grpo and rloo, which draw answers",
+        holds=lambda s: _online(s) or s.rollout is None,
+        field="rollout",
+    ),
+    Rule(
+        cel=f"!({_BY_VLLM}) || {_SYNC} != 'adapter' || has(self.adapter)",
+        message="weightSync: adapter needs an adapter: add one (adapter: {type: lora}), or take weightSync: nccl for full weights",
+        holds=lambda s: not _draws_by_vllm(s) or _rollout(s).weight_sync != "adapter" or s.adapter is not None,
+        field="rollout.weightSync",
+    ),
+    Rule(
+        cel=f"!({_BY_VLLM}) || ({_SYNC} != 'nccl' && has(self.adapter)) || (self.compute.gpusPerNode > 0 && {_MODE} == 'server')",
+        message="full weights reach servers by NCCL, from GPU to GPU: add an adapter (adapter: {type: lora}), whose bytes travel by HTTP, or take rollout.mode: generate, or mode: server with compute.gpusPerNode of 1 or more",
+        holds=lambda s: (
+            not _draws_by_vllm(s) or _sends_adapter(s) or (s.compute.gpus_per_node > 0 and _rollout(s).mode == "server")
+        ),
+        field="rollout.weightSync",
+    ),
+    Rule(
+        cel=f"!({_BY_VLLM}) || {_SYNC} == 'nccl' || !has(self.adapter) || !has(self.adapter.r) || self.adapter.r <= {RANKS[-1]}",
+        message=f"vLLM serves adapters of rank {RANKS[-1]} at most: lower adapter.r, or take rollout.weightSync: nccl",
+        holds=lambda s: not _sends_adapter(s) or s.adapter.r <= RANKS[-1],
+        field="adapter.r",
+    ),
+    Rule(
+        cel=f"!({_BY_VLLM}) || {_SYNC} == 'nccl' || !has(self.adapter) || !has(self.model.addSpecialTokens) || self.model.addSpecialTokens.size() == 0",
+        message="vLLM serves no adapter that changes embeddings, as new special tokens do: remove model.addSpecialTokens, or take rollout.mode: generate",
+        holds=lambda s: not _sends_adapter(s) or not s.model.add_special_tokens,
+        field="model.addSpecialTokens",
+    ),
+    Rule(
+        cel=f"!({_BY_VLLM}) || {_MODE} != 'colocate' || self.compute.nodes == 1",
+        message="rollout.mode: colocate is for jobs of one node: set compute.nodes to 1, or take mode: server",
+        holds=lambda s: not _draws_by_vllm(s) or _rollout(s).mode != "colocate" or s.compute.nodes == 1,
+        field="rollout.mode",
+    ),
+    Rule(
+        cel="!has(self.rollout) || !has(self.rollout.maxModelLen) || self.rollout.maxModelLen >= self.training.sequenceLength",
+        message="rollout.maxModelLen is the room for prompt and answer: make it training.sequenceLength or more",
+        holds=lambda s: (
+            s.rollout is None or (s.rollout.max_model_len or s.training.sequence_length) >= s.training.sequence_length
+        ),
+        field="rollout.maxModelLen",
     ),
 )

@@ -19,6 +19,7 @@ from anneal_api.online import SamplingSpec
 from anneal_api.online_rules import most_tokens
 from anneal_api.practice import ADAPTER_FACTOR, PRACTICE
 from anneal_api.rlhfjob import BLOCKS, RLHFSpec
+from anneal_api.rollout import RolloutSpec
 from anneal_api.status import SourceReport
 from anneal_api.training import TrainingSpec
 
@@ -48,7 +49,37 @@ def _own_block(spec: RLHFSpec) -> dict[str, Block]:
     if spec.method not in BLOCKS:
         return {}
     own: dict[str, Block] = {spec.method: getattr(spec, spec.method) or BLOCKS[spec.method]()}
-    return own | ({"sampling": spec.sampling or SamplingSpec()} if spec.is_online else {})
+    if spec.is_online:
+        own |= {"sampling": spec.sampling or SamplingSpec(), "rollout": _rollout(spec)}
+    return own
+
+
+def _rollout(spec: RLHFSpec) -> Block:
+    rollout = spec.rollout or RolloutSpec()
+    filled: dict[str, Any] = {}
+    if rollout.mode != "generate":
+        filled = {
+            "max_model_len": rollout.max_model_len or spec.training.sequence_length,
+            "memory_utilization": rollout.memory_utilization or (0.3 if rollout.mode == "colocate" else 0.9),
+            "weight_sync": _weight_sync(spec, rollout),
+        }
+    if rollout.mode == "server":
+        gpus = rollout.gpus
+        if gpus is None:
+            gpus = rollout.tensor_parallel if spec.compute.gpus_per_node else 0
+        filled |= {
+            "replicas": rollout.servers,
+            "gpus": gpus,
+            "cpu": rollout.cpu or (str(4 * gpus) if gpus else "1"),
+            "memory": rollout.memory or (f"{64 * gpus}Gi" if gpus else "6Gi"),
+        }
+    return rollout.model_copy(update=filled)
+
+
+def _weight_sync(spec: RLHFSpec, rollout: RolloutSpec) -> str:
+    if rollout.weight_sync != "auto":
+        return rollout.weight_sync
+    return "adapter" if spec.adapter else "nccl"
 
 
 def _with(block: Any, **values: Any) -> Any:

@@ -17,6 +17,7 @@ from anneal_api.methods import CpoSpec, DpoSpec, IpoSpec, KtoSpec, OrpoSpec, Ref
 from anneal_api.model import ModelSource
 from anneal_api.online import ONLINE, GrpoSpec, RewardSource, RlooSpec, SamplingSpec
 from anneal_api.online_rules import MOST_REWARDS, ONLINE_RULES, block_of
+from anneal_api.rollout import RolloutSpec
 
 __all__ = ["KIND", "PLURAL", "PRINTER_COLUMNS", "SHORT_NAMES", "SINGULAR", "RLHFJob", "RLHFSpec"]
 
@@ -130,6 +131,9 @@ class RLHFSpec(JobSpec):
     grpo: GrpoSpec | None = Field(default=None, description="Options of method grpo.")
     rloo: RlooSpec | None = Field(default=None, description="Options of method rloo.")
     sampling: SamplingSpec | None = Field(default=None, description="grpo, rloo: how answers are drawn.")
+    rollout: RolloutSpec | None = Field(
+        default=None, description="grpo, rloo: where they are drawn. Default: by one vLLM server."
+    )
     rewards: list[RewardSource] = bounded(
         "grpo, rloo: what answers are judged by; their weighted sum is learnt from.", most=MOST_REWARDS
     )

@@ -22,7 +22,7 @@ class Condition(Record):
 
     type: str = Field(
         max_length=64,
-        description="What is asserted: Accepted, DataReady, Admitted, Running, Succeeded, Failed, Ready, Reconciling or Stalled.",
+        description="What is asserted: Accepted, DataReady, Admitted, RolloutReady, Running, Succeeded, Failed, Ready, Reconciling or Stalled.",
     )
     status: Literal["True", "False", "Unknown"] = Field(description="Whether it is so.")
     reason: str = Field(max_length=64, description="Why, in one word; the words are API (docs/status.md).")
@@ -244,6 +244,20 @@ class QueueReport(Record):
     )
 
 
+class RolloutReport(Record):
+    """The servers that draw answers. What they draw and from which weights is in progress.metrics."""
+
+    mode: str = Field(max_length=16, description="server, colocate or generate.")
+    weight_sync: str | None = Field(default=None, max_length=16, description="adapter or nccl.")
+    image: str | None = Field(default=None, max_length=512, description="The servers' image.")
+    replicas: int | None = Field(default=None, description="Servers that there should be.")
+    ready: int | None = Field(default=None, description="Servers that answer.")
+    ready_text: str | None = Field(default=None, max_length=16, description="The two above for people: 1/2.")
+    restarts: int | None = Field(default=None, description="How often containers of them were started again.")
+    pool: str | None = Field(default=None, max_length=253, description="Their pool.")
+    gpus: int | None = Field(default=None, description="GPUs that they hold, all together.")
+
+
 class Output(Record):
     """A result."""
 
@@ -287,6 +301,9 @@ class Children(Record):
         Field(alias="pytorchJob", max_length=253, description="The PyTorchJob of the current or last attempt."),
     ] = None
     network_policy: str | None = Field(default=None, max_length=253, description="Who may reach the pods.")
+    rollout: str | None = Field(
+        default=None, max_length=253, description="The Deployment and the Service of the vLLM servers."
+    )
     workload: str | None = Field(default=None, max_length=253, description="The Workload that queues for the job.")
     preview: str | None = Field(
         default=None,
@@ -324,8 +341,12 @@ class JobStatus(Record):
         default=None, max_length=128, description="What the trainer computes on: a GPU's name, or cpu."
     )
     pool: str | None = Field(default=None, max_length=63, description="The GPU pool that the job runs in.")
-    gpus: int | None = Field(default=None, description="GPUs that the job trains on, over all nodes.")
+    gpus: int | None = Field(
+        default=None,
+        description="GPUs that the job trains on, over all nodes; those of rollout servers are in rollout.gpus.",
+    )
     queue: QueueReport | None = None
+    rollout: RolloutReport | None = None
     gpu_hours: float | None = Field(default=None, description="GPUs x hours of running attempts.")
     outputs: list[Output] = Field(default_factory=list, max_length=16, description="What came of it, and where it is.")
     sources: list[SourceReport] = Field(

@@ -110,7 +110,7 @@ REFUSED: dict[str, tuple[dict[str, Any], list[Obj], str, str]] = {
     ),
     "a-reward-model": (
         {"source": "job://rlhfjob/judge"}, [make_rlhf_job("judge", source="hf://a/b", method="reward")], "InvalidSpec",
-        "model.source job://rlhfjob/judge: rlhfjob/judge makes a model that judges answers (method reward), which cannot write any: name a job of method sft, pretrain, dpo, ipo, kto, orpo, simpo or cpo",
+        "model.source job://rlhfjob/judge: rlhfjob/judge makes a model that judges answers (method reward), which cannot write any: name a job of method sft, pretrain, dpo, ipo, kto, orpo, simpo, cpo, grpo or rloo",
     ),
     "an-adapter-of-a-reward-model": (
         {"source": "job://rlhfjob/judge", "method": "reward"},

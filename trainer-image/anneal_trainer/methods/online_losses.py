@@ -192,7 +192,7 @@ def grpo(answers: Answers, spec: GrpoSpec, *, most_tokens: int, factor: Tensor |
             return Loss(totals / answers.lengths.clamp(min=1), torch.zeros_like(totals))
         case "dr_grpo":
             return Loss(totals / most_tokens, torch.zeros_like(totals))
-        case "dapo" | "cispo":
+        case "dapo" | "bnpo" | "cispo":
             return Loss(torch.zeros_like(totals), totals)
 
 
