@@ -81,6 +81,8 @@ def _long_pause(draft: Draft) -> datetime | None:
     due = again.after if isinstance(again, Again) else None
     if attempt is not None and attempt.end_time is None:
         due = parse_time(attempt.retry_time)
+    elif (servers := draft.value("rollout")) and servers.retry_time:
+        due = max(filter(None, (due, parse_time(servers.retry_time))))
     return due if due is not None and due - draft.world.now > LONG_WAIT else None
 
 

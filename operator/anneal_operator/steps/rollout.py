@@ -7,7 +7,7 @@ given back. Not here: what a server is like (`manifests.rollout`), and how a pod
 """
 
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Literal
 
 from anneal_api.conditions import ConditionType, Outcome, Reason
@@ -15,7 +15,7 @@ from anneal_api.meta import ROLE_TRAINER
 from anneal_api.status import RolloutReport
 from anneal_api.words import counted
 from anneal_operator import attempts as policy
-from anneal_operator import engine
+from anneal_operator import engine, gang
 from anneal_operator.draft import Draft
 from anneal_operator.kinds import (
     DEPLOYMENT,
@@ -55,10 +55,11 @@ def rollout(draft: Draft) -> bool:
         return True
     match _wanted(draft):
         case "none":
-            take_down(draft, "no attempt is to begin")
             draft.served = False
+            take_down(draft, "no attempt is to begin")
             if READY not in draft.conditions:
                 draft.set(READY, "False", Reason.NOT_STARTED)
+            _given_back(draft)
         case "some":
             _report(draft)
             return _serve(draft)
@@ -87,9 +88,26 @@ def _wanted(draft: Draft) -> Literal["some", "none", "same"]:
 
 
 def _is_to_begin(draft: Draft) -> bool:
+    if again := _retry_time(draft):
+        draft.wake_at(again)
+        return False
     if draft.plan.spec.run_policy.suspend or draft.pause or not draft.may_start or out_of_time(draft):
         return False
     return not isinstance(upcoming(draft), policy.Over)
+
+
+def _retry_time(draft: Draft) -> datetime | None:
+    """When servers that gave their places back are made again, if that is to come."""
+    report: RolloutReport | None = draft.value("rollout")
+    again = parse_time(report.retry_time) if report else None
+    return again if again and draft.world.now < again else None
+
+
+def _given_back(draft: Draft) -> None:
+    """What is told while they wait for another try."""
+    if again := _retry_time(draft):
+        words = f"the servers gave their places back, as not all found one; they are made again at {format_time(again)}"
+        draft.set(READY, "False", Reason.SCHEDULING_TIMEOUT, words)
 
 
 def _training(draft: Draft) -> bool:
@@ -131,6 +149,7 @@ def _report(draft: Draft) -> None:
         since=since,
         ready_time=_ready_time(draft, old, made, all_ready=ready >= wanted.servers),
         gpu_hours=old.gpu_hours if old else None,
+        unplaced=old.unplaced if old else None,
     )
     draft.own(rollout=draft.plan.rollout_name)
 
@@ -200,6 +219,8 @@ def _say(draft: Draft, made: Obj, *, training: bool) -> bool:
         return True
     if not training and (why := _never(draft, report, found)):
         return _failed(draft, why)
+    if not training and _give_back_in_time(draft, made, found):
+        return True
     waits, about = _why(draft, made, found)
     be = "is" if wanted == 1 else "are"
     told = f"{len(ready)} of {counted(wanted, 'server')} {be} ready; {waits.message}"
@@ -209,6 +230,28 @@ def _say(draft: Draft, made: Obj, *, training: bool) -> bool:
     if draft.reason(READY) != Reason.ROLLOUT_DEGRADED:
         draft.tell(Reason.ROLLOUT_DEGRADED, told, warning=True)
     explain(draft, READY, Waiting(Reason.ROLLOUT_DEGRADED, told, waits.puzzling), about)
+    return True
+
+
+def _give_back_in_time(draft: Draft, made: Obj, found: Sequence[Server]) -> bool:
+    """A part of them that has held its places for too long gives them back, for others to get all of theirs."""
+    report: RolloutReport = draft.fields["rollout"]
+    timeout = draft.plan.spec.run_policy.scheduling_timeout_seconds
+    standing = gang.standing([each.pod for each in found], report.replicas or 1)
+    due = gang.due(standing, timeout)
+    if due is None or draft.world.now < due:
+        draft.wake_at(due or draft.world.now + timedelta(seconds=timeout))
+        return False
+    times = (report.unplaced or 0) + 1
+    again = draft.world.now + gang.retry_after(draft.plan.uid, times)
+    draft.delete.append(Doomed(DEPLOYMENT, made))
+    draft.wake_at(again)
+    draft.served = False
+    update = {"unplaced": times, "retry_time": format_time(again)}
+    draft.fields["rollout"] = report.model_copy(update=update)
+    message = gang.given_back(standing, timeout, again)
+    draft.set(READY, "False", Reason.SCHEDULING_TIMEOUT, message)
+    draft.tell(Reason.SCHEDULING_TIMEOUT, message, warning=True)
     return True
 
 
@@ -275,7 +318,9 @@ def take_down(draft: Draft, why: str) -> None:
     draft.delete += [Doomed(DEPLOYMENT, obj) for obj in doomed]
     if doomed:
         draft.wake_at(draft.world.now)
-    if READY in draft.conditions and draft.reason(READY) not in {Reason.ROLLOUT_FAILED, Reason.NOT_STARTED}:
+    # Of servers that never were, and of those that the job has failed for, more is to be told than that.
+    told = draft.reason(READY) == Reason.ROLLOUT_FAILED and draft.is_true(ConditionType.FAILED)
+    if draft.reason(READY) not in {"", Reason.NOT_STARTED} and not told:
         draft.set(READY, "False", Reason.ROLLOUT_STOPPED, f"there are no servers: {why}")
     report = draft.value("rollout")
     if report is None or report.mode != "server":
