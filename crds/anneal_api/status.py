@@ -242,6 +242,9 @@ class QueueReport(Record):
     flavors: dict[str, str] = Field(
         default_factory=dict, max_length=16, description="The flavor that each resource was admitted in."
     )
+    rollout_flavors: dict[str, str] = Field(
+        default_factory=dict, max_length=16, description="The same, of the servers that draw answers."
+    )
 
 
 class RolloutReport(Record):

@@ -41,6 +41,7 @@ class Draft:
     reopened: bool = False
     # Where the queue lets the pods go.
     placement: Placement = ANYWHERE
+    rollout_placement: Placement = ANYWHERE
     # Whether pods of the trainer may be made: not while the queue has not admitted the job.
     may_start: bool = True
     # Why the queue wants the pods gone.
