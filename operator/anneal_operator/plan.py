@@ -5,12 +5,14 @@ Not here: whether it may be carried out (`steps.accept`), and the objects themse
 
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 from anneal_api.job import Job, JobSpec
 from anneal_api.jobfile import JobFile
 from anneal_api.manifest import parse_job
+from anneal_api.meta import VOLUMES_DIR
 from anneal_api.model import ModelSource
-from anneal_api.names import attempt_name, base_name, prepare_name, preview_name, run_directory
+from anneal_api.names import attempt_name, base_name, prepare_name, preview_name, rollout_name, run_directory
 from anneal_api.policy import RunPolicy
 from anneal_api.resolve import digest, resolve
 from anneal_api.rlhfjob import RLHFSpec
@@ -97,7 +99,17 @@ class Plan:
     @cached_property
     def prepare_key(self) -> str:
         """What the prepared data is shared by."""
-        return JobFile(job=self.job, storage_claim=self.claim, sources=self.sources).prepare_key
+        return self._file.prepare_key
+
+    @property
+    def _file(self) -> JobFile:
+        return JobFile(job=self.job, storage_claim=self.claim, sources=self.sources)
+
+    @property
+    def model_directory(self) -> str:
+        """Where pods find the model that is trained."""
+        claims = (self.claim, *self.source_claims)
+        return str(self._file.directory(self.spec.models[0], {claim: Path(VOLUMES_DIR) / claim for claim in claims}))
 
     @property
     def prepare_name(self) -> str:
@@ -128,10 +140,21 @@ class Plan:
         return self.choice.pool
 
     @property
+    def servers(self) -> RLHFSpec | None:
+        """The spec, if answers are drawn by servers beside the trainer."""
+        spec = self.spec
+        own = isinstance(spec, RLHFSpec) and spec.rollout is not None and spec.rollout.mode == "server"
+        return spec if own and isinstance(spec, RLHFSpec) else None
+
+    @property
+    def rollout_name(self) -> str:
+        """The servers' Deployment and Service."""
+        return rollout_name(self.name, self.uid)
+
+    @property
     def rollout(self) -> RolloutSpec | None:
-        """What draws answers on nodes of its own; None where nothing does."""
-        rollout = self.spec.rollout if isinstance(self.spec, RLHFSpec) else None
-        return rollout if rollout and rollout.mode == "server" else None
+        """What the spec says of them; None where there are none."""
+        return self.servers.rollout if self.servers else None
 
     @cached_property
     def rollout_choice(self) -> Choice:

@@ -11,6 +11,7 @@ from anneal_api.progress import TerminationMessage
 from anneal_operator.kinds import Obj, is_deleting, labels_of, meta, name_of, parse_time, true_condition, uid_of
 
 CONTAINER = "pytorch"
+SERVER_CONTAINER = "vllm"
 # Sorts before every time that a pod can have.
 EPOCH = datetime.fromtimestamp(0, UTC)
 REPLICA_INDEX_LABEL = "training.kubeflow.org/replica-index"

@@ -10,6 +10,8 @@ from anneal_operator.settings import Settings, parse_settings
 START = datetime(2026, 1, 1, 12, 0, 0, tzinfo=UTC)
 SETTINGS = """
 trainerImage: registry.example/anneal-trainer:1
+operatorImage: registry.example/anneal-operator:1
+rolloutImage: registry.example/vllm:v0.31.0
 pools:
   cpu: {resourceName: ""}
   h100:
