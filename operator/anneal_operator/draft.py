@@ -41,6 +41,7 @@ class Draft:
     reopened: bool = False
     # Where the queue lets the pods go.
     placement: Placement = ANYWHERE
+    # Where it lets those of the servers go that draw answers.
     rollout_placement: Placement = ANYWHERE
     # Whether pods of the trainer may be made: not while the queue has not admitted the job.
     may_start: bool = True
@@ -120,7 +121,7 @@ class Draft:
             update={
                 **self.fields,
                 "observed_generation": self.generation,
-                "conditions": [self.conditions[kind] for kind in ConditionType],
+                "conditions": [self.conditions[kind] for kind in ConditionType if kind in self.conditions],
                 "attempts": self.attempts,
                 "attempt": self.attempts[-1].number if self.attempts else None,
                 "children": self.children if self.children.dump() else None,

@@ -1,6 +1,7 @@
 """The Workload that queues for a job: what each training pod asks for, and each server that draws; admitted whole.
 
-Two pod sets, so that a job never has its trainer's GPUs without its servers' ones. It lives across attempts. Not here: its status (`kueue`).
+Two pod sets, so that a job never has its trainer's GPUs without its servers' ones. It lives across attempts. Not here:
+its status (`kueue`).
 """
 
 from collections.abc import Iterator
