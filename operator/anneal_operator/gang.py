@@ -1,4 +1,4 @@
-"""All pods of an attempt at once, or none: when the ones that have a place give it back. Pure.
+"""All pods of an attempt and of its servers at once, or none: when those that have a place give it back. Pure.
 
 The scheduler places pod by pod. Two jobs that each got half of the GPUs would hold them for ever, so a job of which
 only a part has found places gives everything back after a while, and tries again later: later each time, and not in
@@ -44,11 +44,13 @@ class Standing:
         return self.placed >= self.wanted
 
 
-def standing(pods: Sequence[PodView], wanted: int) -> Standing:
-    """What the pods of an attempt have found."""
+def standing(pods: Sequence[PodView], wanted: int, *, begun: datetime | None = None) -> Standing:
+    """What the pods have found. `begun`: since when all of them are wanted; servers have their places before."""
     here = [pod for pod in pods if pod.holds_resources]
     placed = [pod for pod in here if bound(pod) is not None]
     since = min((bound(pod) or EPOCH for pod in placed), default=None)
+    if since is not None and begun is not None:
+        since = max(since, begun)
     lacking = next((pod for pod in here if bound(pod) is None), None)
     words = waiting_for(lacking).message if lacking else "the others have not been made"
     return Standing(len(placed), wanted, since, words)
