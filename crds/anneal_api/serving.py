@@ -76,11 +76,11 @@ def _compressed(shape: ModelShape) -> bool:
 
 @dataclass(frozen=True)
 class Serving:
-    """A server on GPUs of so many bytes, each with its part of the model."""
+    """A server on GPUs of so many bytes, each with its part of the model; `gpu` None: not known."""
 
     spec: JobSpec
     shape: ModelShape
-    gpu: int
+    gpu: int | None = None
     where: str = ""
 
     @property
@@ -93,7 +93,7 @@ class Serving:
     @property
     def budget(self) -> int:
         """What vLLM may take of a GPU."""
-        return int(self.gpu * (self.rollout.memory_utilization or 0))
+        return int((self.gpu or 0) * (self.rollout.memory_utilization or 0))
 
     @property
     def parts(self) -> tuple[Part, ...]:
@@ -115,7 +115,9 @@ class Serving:
 
     @property
     def fits(self) -> bool | None:
-        """None where it may hold things in another way than is counted here."""
+        """None where it is not known: it may hold things in another way than is counted here."""
+        if self.gpu is None:
+            return None
         if self.needs <= self.budget:
             return True
         changed = any(argument.startswith(_CHANGING) for argument in self.rollout.extra_args)
@@ -165,10 +167,10 @@ def _blocks(tokens: int) -> int:
     return ceil(tokens / _BLOCK) * _BLOCK
 
 
-def serving(spec: JobSpec, shape: ModelShape, gpu: int | None, where: str = "") -> Serving | None:
-    """A server of a resolved job on GPUs of `gpu` bytes; None where there is none, or nothing can be told."""
+def serving(spec: JobSpec, shape: ModelShape, gpu: int | None = None, where: str = "") -> Serving | None:
+    """A server of a resolved job on GPUs of `gpu` bytes; None where it is on CPUs, or nothing can be told."""
     rollout = rollout_of(spec)
-    if rollout is None or gpu is None or shape.decoder is None or not shape.weights:
+    if rollout is None or shape.decoder is None or not shape.weights:
         return None
     gpus = spec.compute.gpus_per_node if rollout.mode == "colocate" else rollout.gpus
     return Serving(spec, shape, gpu, where) if gpus else None
@@ -176,18 +178,21 @@ def serving(spec: JobSpec, shape: ModelShape, gpu: int | None, where: str = "") 
 
 def sentence(server: Serving) -> str:
     """Whether it fits, with the numbers; and if not, what would."""
-    rollout = server.rollout
+    rollout, length = server.rollout, server.rollout.max_model_len
     told = ", ".join(
         f"{part.name} {_gib(part.size)}{f' for {part.note}' if part.note else ''}" for part in server.parts
     )
-    share = f"{_gib(server.budget)} GiB that rollout.memoryUtilization {rollout.memory_utilization:g} gives it"
-    words = (
-        f"a vLLM server needs {_gib(server.needs)} GiB of a GPU at least ({told}), of the {share} of "
-        f"{_gib(server.gpu)}{f' ({server.where})' if server.where else ''}"
-    )
-    if server.fits is False:
-        return f"{words}: {'; '.join((*remedies(server), 'or name GPUs with more memory' + _named(rollout)))}"
-    return f"{words}: room for {server.room} such sequences at once" if server.room else words
+    needs = f"a vLLM server needs {_gib(server.needs)} GiB of a GPU at least ({told})"
+    if server.gpu is None:
+        return f"{needs}; what a GPU has is not known"
+    where = f" ({server.where})" if server.where else ""
+    share = f"{_gib(server.budget)} GiB that rollout.memoryUtilization {rollout.memory_utilization:g} gives it{where}"
+    if server.fits:
+        return f"a vLLM server has room for {server.room} sequences of {length} tokens at most, in the {share}"
+    words = f"{needs}, of the {share}"
+    if server.fits is None:
+        return f"{words}; it may take less than is counted here"
+    return f"{words}: {'; '.join((*remedies(server), 'or name GPUs with more memory' + _named(rollout)))}"
 
 
 def _named(rollout: RolloutSpec) -> str:
