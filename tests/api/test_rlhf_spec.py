@@ -92,6 +92,8 @@ BAD = [
     ("grpo", {"grpo": {"importanceSampling": "sequence"}}, "spec.grpo.importanceSampling: importanceSampling: sequence goes with"),
     ("grpo", {"datasets": [{**DATA, "type": "alpaca"}]}, "the types that grpo, rloo read: prompt, chat_template"),
     ("ppo", {}, "'ppo' is not accepted; write one of: reward, prm, dpo"),
+    ("grpo", {"rewards": [{"name": "a", "length": {"least": 4, "most": 3}}]}, "spec.rewards[0].length.least: least is at most most"),
+    ("grpo", {"rewards": [{"name": "a", "function": {"configMap": "c", "file": "d/r.py"}}]}, "with configMap, file is one of"),
     ("dpo", {"rollout": {}}, "spec.rollout: rollout is for grpo and rloo"),
     ("grpo", {"rollout": {"weightSync": "adapter"}}, "spec.rollout.weightSync: weightSync: adapter needs an adapter: add one"),
     ("rloo", {"compute": {"gpusPerNode": 0}}, "spec.rollout.weightSync: full weights reach servers by NCCL, from GPU to GPU"),
@@ -128,6 +130,15 @@ GOOD = {
     "a digest": {"rollout": {"image": f"vllm/vllm-openai:v0.40.0@sha256:{'a' * 64}"}},
     "a tag of one's own": {"rollout": {"image": "r.example:5000/vllm:ours"}},
     "other arguments": {"rollout": {"extraArgs": ["--enforce-eager", "--dtype=float16", "--max-model-lenient"]}},
+    "rewards by their defaults": {
+        "rewards": [
+            {"name": "short", "length": {"most": 4}},
+            {"name": "long", "length": {"least": 4}},
+            {"name": "own", "function": {"configMap": "rewards"}},
+            {"name": "json", "schema": {"jsonSchema": "{}"}},
+            {"name": "asked", "http": {"url": "http://judge/v1"}},
+        ],
+    },
     "weights that cancel out": {"rewards": [EXACT, {**EXACT, "name": "penalty", "weight": -1.0}]},
 }  # fmt: skip
 
