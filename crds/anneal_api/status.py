@@ -259,6 +259,11 @@ class RolloutReport(Record):
     restarts: int | None = Field(default=None, description="How often containers of them were started again.")
     pool: str | None = Field(default=None, max_length=253, description="Their pool.")
     gpus: int | None = Field(default=None, description="GPUs that they hold, all together.")
+    since: str | None = Field(default=None, max_length=64, description="Since when the present ones run.")
+    ready_time: str | None = Field(
+        default=None, max_length=64, description="When all of the present ones were ready for the first time."
+    )
+    gpu_hours: float | None = Field(default=None, description="GPUs x hours of those that were before.")
 
 
 class Output(Record):
@@ -350,7 +355,9 @@ class JobStatus(Record):
     )
     queue: QueueReport | None = None
     rollout: RolloutReport | None = None
-    gpu_hours: float | None = Field(default=None, description="GPUs x hours of running attempts.")
+    gpu_hours: float | None = Field(
+        default=None, description="GPUs x hours of running attempts, and of rollout servers from when they ran."
+    )
     outputs: list[Output] = Field(default_factory=list, max_length=16, description="What came of it, and where it is.")
     sources: list[SourceReport] = Field(
         default_factory=list,

@@ -43,13 +43,20 @@ class Draft:
     placement: Placement = ANYWHERE
     # Where it lets those of the servers go that draw answers.
     rollout_placement: Placement = ANYWHERE
-    # Whether pods of the trainer may be made: not while the queue has not admitted the job.
+    # Whether pods may be made: not while the queue has not admitted the job.
     may_start: bool = True
+    # Whether there is all that the trainer asks for answers; a job without servers has it.
+    served: bool = True
     # Why the queue wants the pods gone.
     eviction: Evidence | None = None
     # When the next pods are due, if that is so far away that the job holds no quota until then.
     pause: datetime | None = None
     _plan: Plan | None = None
+
+    @property
+    def has_plan(self) -> bool:
+        """Whether the spec is valid, as far as this pass has looked."""
+        return self._plan is not None
 
     @property
     def plan(self) -> Plan:

@@ -16,11 +16,13 @@ from anneal_operator.errors import NotFoundError
 from anneal_operator.kinds import (
     CLAIM,
     CONFIG_MAP,
+    DEPLOYMENT,
     EVENT,
     JOB,
     NETWORK_POLICY,
     POD,
     PYTORCH_JOB,
+    SERVICE,
     STORAGE_CLASS,
     WORKLOAD,
     Kind,
@@ -40,7 +42,7 @@ from anneal_operator.store import Store, owner_uid
 from anneal_operator.world import Children, Report, StorageFacts, World
 
 # Where status.children has their names.
-_UNWATCHED = {CONFIG_MAP: ("configMap", "preview"), NETWORK_POLICY: ("networkPolicy",)}
+_UNWATCHED = {CONFIG_MAP: ("configMap", "preview"), NETWORK_POLICY: ("networkPolicy",), SERVICE: ("rollout",)}
 _DEFAULT_CLASS = "storageclass.kubernetes.io/is-default-class"
 
 
@@ -94,16 +96,18 @@ def _is_corrected(job: Obj) -> bool:
 async def _children(job: Obj, store: Store, cluster: Cluster) -> Children:
     uid = uid_of(job)
     ended = true_condition(job, "Succeeded", "Failed") is not None
-    unwatched = [CONFIG_MAP, NETWORK_POLICY] if ended and _has_ttl(job) else []
+    unwatched = list(_UNWATCHED) if ended and _has_ttl(job) else []
     found = {kind: [each async for each in _recorded(job, kind, cluster)] for kind in unwatched}
     return Children(
         prepare_jobs=tuple(store.children(uid, JOB)),
         pytorch_jobs=tuple(store.children(uid, PYTORCH_JOB)),
         pods=tuple(store.children(uid, POD)),
         workloads=tuple(store.children(uid, WORKLOAD)),
+        deployments=tuple(store.children(uid, DEPLOYMENT)),
         departed_pods=tuple(store.departed_pods(uid)),
         config_maps=tuple(found.get(CONFIG_MAP, ())),
         network_policies=tuple(found.get(NETWORK_POLICY, ())),
+        services=tuple(found.get(SERVICE, ())),
     )
 
 

@@ -147,6 +147,12 @@ class Plan:
         return spec if own and isinstance(spec, RLHFSpec) else None
 
     @property
+    def colocates(self) -> bool:
+        """Whether the trainer runs servers on its own GPUs."""
+        rollout = self.spec.rollout if isinstance(self.spec, RLHFSpec) else None
+        return rollout is not None and rollout.mode == "colocate"
+
+    @property
     def rollout_name(self) -> str:
         """The servers' Deployment and Service."""
         return rollout_name(self.name, self.uid)

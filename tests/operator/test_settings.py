@@ -8,9 +8,10 @@ from anneal_operator.errors import SettingsError
 from anneal_operator.settings import load_settings, parse_settings
 
 
-def test_everything_but_the_image_has_a_default() -> None:
+def test_everything_but_the_images_has_a_default() -> None:
     """A cluster without pools and with one default class needs nothing else."""
-    settings = parse_settings("trainerImage: x:1", namespace="sys")
+    images = "{trainerImage: x:1, operatorImage: y:1, rolloutImage: z:1}"
+    settings = parse_settings(images, namespace="sys")
     assert (settings.namespace, settings.pools, settings.storage.size) == ("sys", {}, "100Gi")
     assert settings.monitoring is None
 

@@ -78,6 +78,12 @@ def make_rlhf_job(name: str, *, source: str, method: str = "dpo", created: float
     return {**job, "kind": "RLHFJob"}
 
 
+def make_grpo_job(name: str = "bot", **spec: Any) -> Obj:
+    """An RLHFJob that draws its answers from servers; `rollout` says how."""
+    online = {"rewards": [{"name": "short", "length": {"most": 10}}], "training": {"globalBatchSize": 8}}
+    return make_rlhf_job(name, source="volume://runs/model", method="grpo", **(online | spec))
+
+
 def make_pod(  # noqa: PLR0913  a pod can be many things
     name: str = "bot-1-master-0", *, uid: str = "uid-bot", role: str = "trainer", attempt: int = 1, index: int = 0,
     phase: str = "Running", started: float | None = None, created: float = 0, node: str | None = "node-1",

@@ -153,8 +153,8 @@ def _priority(workload: Obj) -> int:
 
 
 def alive_without_quota(pods: list[Obj], workloads: list[Obj]) -> list[str]:
-    """Training pods that are there although their Workload has given its quota back."""
+    """Training pods and servers that are there although their Workload has given its quota back."""
     empty = {labels_of(each)["anneal.dev/owner-uid"] for each in workloads if not reserved(each)}
-    trainers = [pod for pod in pods if labels_of(pod)["anneal.dev/role"] == "trainer"]
-    alive = [pod for pod in trainers if pod["status"]["phase"] in {"Pending", "Running"}]
+    holding = [pod for pod in pods if labels_of(pod)["anneal.dev/role"] in {"trainer", "rollout"}]
+    alive = [pod for pod in holding if pod["status"]["phase"] in {"Pending", "Running"}]
     return [name_of(pod) for pod in alive if labels_of(pod)["anneal.dev/owner-uid"] in empty]

@@ -69,6 +69,7 @@ class Role:
     node_selector: Mapping[str, str] | None = None
     annotations: Mapping[str, str] | None = None
     tolerations: tuple[Obj, ...] = ()
+    image: str = ""
     # That compute at once, and share the CPU.
     processes: int = 1
 
@@ -135,7 +136,7 @@ def around(plan: Plan, *, affinity: Obj | None, node_selector: Mapping[str, str]
 def _container(plan: Plan, role: Role, options: PodOptions) -> Obj:
     container: Obj = {
         "name": CONTAINER,
-        "image": plan.settings.trainer_image,
+        "image": role.image or plan.settings.trainer_image,
         "imagePullPolicy": plan.settings.image_pull_policy,
         "args": [role.command],
         "env": _environment(role, options),

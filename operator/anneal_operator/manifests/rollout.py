@@ -55,7 +55,7 @@ def build(plan: Plan, placement: Placement, *, attempt: int = 1) -> Obj:
     """The Deployment; `attempt` is the one that the servers are for."""
     rollout = _of(plan)[1]
     template = _template(plan, placement, {ATTEMPT_LABEL: str(attempt)} if rollout.weight_sync == "nccl" else {})
-    made_of = digest(template)
+    made_of = digest([rollout.servers, template])
     template["metadata"]["labels"][DIGEST_LABEL] = made_of
     body = {
         "replicas": rollout.servers,

@@ -19,7 +19,7 @@ from anneal_operator.kinds import WORKLOAD, Obj, format_time, is_deleting, name_
 from anneal_operator.kueue import WorkloadView
 from anneal_operator.manifests import workload as manifest
 from anneal_operator.steps import queue_words
-from anneal_operator.steps.common import RETRY, holds, upcoming
+from anneal_operator.steps.common import RETRY, holds, trains, upcoming
 from anneal_operator.world import Amendment, Doomed
 
 ADMITTED = ConditionType.ADMITTED
@@ -53,6 +53,8 @@ def admit(draft: Draft) -> bool:
         _take_back(draft, workload)
     elif not workload.active or _is_to_go(draft, workload):
         _evicted(draft, workload)
+    elif _is_outdated(draft, workload) and holds(draft):
+        _hold(draft, Reason.WAITING_FOR_QUOTA, "queues again for what it asks for now when its servers have ended")
     elif _is_outdated(draft, workload) or (draft.pause is not None and not holds(draft)):
         _take_back(draft, workload)
     elif workload.admitted:
@@ -166,7 +168,7 @@ def _pauses(draft: Draft, until: datetime) -> None:
 
 def _is_outdated(draft: Draft, workload: WorkloadView) -> bool:
     """Whether another one must take its place: the spec was edited, or Kueue will never queue this one again."""
-    if holds(draft):
+    if trains(draft):
         return False
     differs = manifest.asks_for(workload.obj) != manifest.asks_for(_wanted(draft))
     return workload.finished or workload.stranded or differs
