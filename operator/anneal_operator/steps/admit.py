@@ -20,6 +20,7 @@ from anneal_operator.kueue import WorkloadView
 from anneal_operator.manifests import workload as manifest
 from anneal_operator.steps import queue_words
 from anneal_operator.steps.common import RETRY, holds, trains, upcoming
+from anneal_operator.steps.unplaced import made_again_at
 from anneal_operator.world import Amendment, Doomed
 
 ADMITTED = ConditionType.ADMITTED
@@ -82,6 +83,7 @@ def _long_pause(draft: Draft) -> datetime | None:
     due = again.after if isinstance(again, Again) else None
     if attempt is not None and attempt.end_time is None:
         due = parse_time(attempt.retry_time)
+    due = max(filter(None, (due, made_again_at(draft))), default=None)
     return due if due is not None and due - draft.world.now > LONG_WAIT else None
 
 

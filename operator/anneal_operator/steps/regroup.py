@@ -7,14 +7,13 @@ them back with these. Not here: when to give back (`gang`), and taking servers d
 """
 
 from anneal_api.conditions import ConditionType, Outcome, Reason
-from anneal_api.meta import ROLE_ROLLOUT
 from anneal_api.status import Attempt
 from anneal_operator import engine, gang
 from anneal_operator.attempts import Evidence
 from anneal_operator.draft import Draft
 from anneal_operator.gang import Standing
 from anneal_operator.kinds import format_time, meta, parse_time
-from anneal_operator.pods import PodView, view
+from anneal_operator.servers import servers
 from anneal_operator.steps.scene import Scene
 from anneal_operator.world import Doomed
 
@@ -37,13 +36,8 @@ def standing(draft: Draft, now: Scene) -> Standing:
     if rollout is None:
         return gang.standing(now.pods, now.nodes)
     begun = parse_time(meta(now.obj).get("creationTimestamp")) if now.obj else None
-    return gang.standing([*now.pods, *servers(draft)], now.nodes + rollout.servers, begun=begun)
-
-
-def servers(draft: Draft) -> list[PodView]:
-    """Pods of servers that are there."""
-    pods = (view(pod) for pod in draft.world.children.pods)
-    return [pod for pod in pods if pod.role == ROLE_ROLLOUT and pod.holds_resources]
+    beside = [each.pod for each in servers(draft.world.children.pods)]
+    return gang.standing([*now.pods, *beside], now.nodes + rollout.servers, begun=begun)
 
 
 def telling(attempt: Attempt, evidence: Evidence | None) -> Evidence | None:
@@ -91,7 +85,8 @@ def regroup(draft: Draft, attempt: Attempt, now: Scene) -> None:
     again = parse_time(attempt.retry_time)
     assert again is not None
     # Ended pods too: their names are taken, and how they ended must not be told of the new ones.
-    left = [pod.name for pod in (*now.pods, *servers(draft)) if not pod.gone]
+    beside = [each.pod for each in servers(draft.world.children.pods)]
+    left = [pod.name for pod in (*now.pods, *beside) if not pod.gone]
     if draft.world.now < again:
         draft.wake_at(again)
         _explain(

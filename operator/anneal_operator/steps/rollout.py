@@ -30,6 +30,7 @@ from anneal_operator.kinds import (
 )
 from anneal_operator.manifests import rollout as manifest
 from anneal_operator.servers import Server, hopeless, late, servers, why_not
+from anneal_operator.steps import unplaced
 from anneal_operator.steps.common import (
     explain,
     gpu_hours,
@@ -44,6 +45,8 @@ from anneal_operator.waiting import Waiting
 from anneal_operator.world import Doomed
 
 READY = ConditionType.ROLLOUT_READY
+# What is said of servers that are not there for a reason of their own.
+_STANDING = frozenset({Reason.ROLLOUT_FAILED, Reason.NOT_STARTED})
 
 
 def rollout(draft: Draft) -> bool:
@@ -52,6 +55,11 @@ def rollout(draft: Draft) -> bool:
         take_down(draft, "answers are drawn without servers")
         draft.fields["rollout"] = _without_servers(draft)
         draft.conditions.pop(READY, None)
+        return True
+    if again := unplaced.made_again_at(draft):
+        take_down(draft, "not all of them found a place")
+        draft.served = False
+        unplaced.stay_away(draft, again)
         return True
     match _wanted(draft):
         case "none":
@@ -131,6 +139,7 @@ def _report(draft: Draft) -> None:
         since=since,
         ready_time=_ready_time(draft, old, made, all_ready=ready >= wanted.servers),
         gpu_hours=old.gpu_hours if old else None,
+        unplaced=old.unplaced if old else None,
     )
     draft.own(rollout=draft.plan.rollout_name)
 
@@ -205,6 +214,7 @@ def _say(draft: Draft, made: Obj, *, training: bool) -> bool:
     told = f"{len(ready)} of {counted(wanted, 'server')} {be} ready; {waits.message}"
     if not training:
         _starting(draft, Waiting(waits.reason, told, waits.puzzling), about)
+        unplaced.give_back_in_time(draft, report, found, wanted)
         return True
     if draft.reason(READY) != Reason.ROLLOUT_DEGRADED:
         draft.tell(Reason.ROLLOUT_DEGRADED, told, warning=True)
@@ -275,7 +285,8 @@ def take_down(draft: Draft, why: str) -> None:
     draft.delete += [Doomed(DEPLOYMENT, obj) for obj in doomed]
     if doomed:
         draft.wake_at(draft.world.now)
-    if READY in draft.conditions and draft.reason(READY) not in {Reason.ROLLOUT_FAILED, Reason.NOT_STARTED}:
+    told = unplaced.made_again_at(draft) and draft.reason(READY) == Reason.SCHEDULING_TIMEOUT
+    if READY in draft.conditions and not told and draft.reason(READY) not in _STANDING:
         draft.set(READY, "False", Reason.ROLLOUT_STOPPED, f"there are no servers: {why}")
     report = draft.value("rollout")
     if report is None or report.mode != "server":
