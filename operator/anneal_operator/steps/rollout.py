@@ -7,7 +7,7 @@ given back. Not here: what a server is like (`manifests.rollout`), and how a pod
 """
 
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Literal
 
 from anneal_api.conditions import ConditionType, Outcome, Reason
@@ -15,7 +15,7 @@ from anneal_api.meta import ROLE_TRAINER
 from anneal_api.status import RolloutReport
 from anneal_api.words import counted
 from anneal_operator import attempts as policy
-from anneal_operator import engine, gang
+from anneal_operator import engine
 from anneal_operator.draft import Draft
 from anneal_operator.kinds import (
     DEPLOYMENT,
@@ -30,6 +30,7 @@ from anneal_operator.kinds import (
 )
 from anneal_operator.manifests import rollout as manifest
 from anneal_operator.servers import Server, hopeless, late, servers, why_not
+from anneal_operator.steps import unplaced
 from anneal_operator.steps.common import (
     explain,
     gpu_hours,
@@ -53,13 +54,17 @@ def rollout(draft: Draft) -> bool:
         draft.fields["rollout"] = _without_servers(draft)
         draft.conditions.pop(READY, None)
         return True
+    if again := unplaced.made_again_at(draft):
+        take_down(draft, "not all of them found a place")
+        draft.served = False
+        unplaced.stay_away(draft, again)
+        return True
     match _wanted(draft):
         case "none":
-            draft.served = False
             take_down(draft, "no attempt is to begin")
+            draft.served = False
             if READY not in draft.conditions:
                 draft.set(READY, "False", Reason.NOT_STARTED)
-            _given_back(draft)
         case "some":
             _report(draft)
             return _serve(draft)
@@ -88,26 +93,9 @@ def _wanted(draft: Draft) -> Literal["some", "none", "same"]:
 
 
 def _is_to_begin(draft: Draft) -> bool:
-    if again := _retry_time(draft):
-        draft.wake_at(again)
-        return False
     if draft.plan.spec.run_policy.suspend or draft.pause or not draft.may_start or out_of_time(draft):
         return False
     return not isinstance(upcoming(draft), policy.Over)
-
-
-def _retry_time(draft: Draft) -> datetime | None:
-    """When servers that gave their places back are made again, if that is to come."""
-    report: RolloutReport | None = draft.value("rollout")
-    again = parse_time(report.retry_time) if report else None
-    return again if again and draft.world.now < again else None
-
-
-def _given_back(draft: Draft) -> None:
-    """What is told while they wait for another try."""
-    if again := _retry_time(draft):
-        words = f"the servers gave their places back, as not all found one; they are made again at {format_time(again)}"
-        draft.set(READY, "False", Reason.SCHEDULING_TIMEOUT, words)
 
 
 def _training(draft: Draft) -> bool:
@@ -219,39 +207,16 @@ def _say(draft: Draft, made: Obj, *, training: bool) -> bool:
         return True
     if not training and (why := _never(draft, report, found)):
         return _failed(draft, why)
-    if not training and _give_back_in_time(draft, made, found):
-        return True
     waits, about = _why(draft, made, found)
     be = "is" if wanted == 1 else "are"
     told = f"{len(ready)} of {counted(wanted, 'server')} {be} ready; {waits.message}"
     if not training:
         _starting(draft, Waiting(waits.reason, told, waits.puzzling), about)
+        unplaced.give_back_in_time(draft, report, found, wanted)
         return True
     if draft.reason(READY) != Reason.ROLLOUT_DEGRADED:
         draft.tell(Reason.ROLLOUT_DEGRADED, told, warning=True)
     explain(draft, READY, Waiting(Reason.ROLLOUT_DEGRADED, told, waits.puzzling), about)
-    return True
-
-
-def _give_back_in_time(draft: Draft, made: Obj, found: Sequence[Server]) -> bool:
-    """A part of them that has held its places for too long gives them back, for others to get all of theirs."""
-    report: RolloutReport = draft.fields["rollout"]
-    timeout = draft.plan.spec.run_policy.scheduling_timeout_seconds
-    standing = gang.standing([each.pod for each in found], report.replicas or 1)
-    due = gang.due(standing, timeout)
-    if due is None or draft.world.now < due:
-        draft.wake_at(due or draft.world.now + timedelta(seconds=timeout))
-        return False
-    times = (report.unplaced or 0) + 1
-    again = draft.world.now + gang.retry_after(draft.plan.uid, times)
-    draft.delete.append(Doomed(DEPLOYMENT, made))
-    draft.wake_at(again)
-    draft.served = False
-    update = {"unplaced": times, "retry_time": format_time(again)}
-    draft.fields["rollout"] = report.model_copy(update=update)
-    message = gang.given_back(standing, timeout, again)
-    draft.set(READY, "False", Reason.SCHEDULING_TIMEOUT, message)
-    draft.tell(Reason.SCHEDULING_TIMEOUT, message, warning=True)
     return True
 
 
@@ -312,15 +277,25 @@ def _failed(draft: Draft, why: str) -> bool:
     return False
 
 
+def _says_why(draft: Draft) -> bool:
+    """Whether it is told already why there are no servers, or there never were any."""
+    match draft.reason(READY):
+        case "" | Reason.NOT_STARTED:
+            return True
+        case Reason.SCHEDULING_TIMEOUT:
+            return unplaced.made_again_at(draft) is not None
+        case Reason.ROLLOUT_FAILED:
+            return draft.is_true(ConditionType.FAILED)
+    return False
+
+
 def take_down(draft: Draft, why: str) -> None:
     """Have no servers: of a job of any state, also of one whose spec is wrong."""
     doomed = [obj for obj in draft.world.children.deployments if not is_deleting(obj)]
     draft.delete += [Doomed(DEPLOYMENT, obj) for obj in doomed]
     if doomed:
         draft.wake_at(draft.world.now)
-    # Of servers that never were, and of those that the job has failed for, more is to be told than that.
-    told = draft.reason(READY) == Reason.ROLLOUT_FAILED and draft.is_true(ConditionType.FAILED)
-    if draft.reason(READY) not in {"", Reason.NOT_STARTED} and not told:
+    if not _says_why(draft):
         draft.set(READY, "False", Reason.ROLLOUT_STOPPED, f"there are no servers: {why}")
     report = draft.value("rollout")
     if report is None or report.mode != "server":
