@@ -12,7 +12,6 @@ from anneal_api.base import Block, LabelName, ObjectName, Rule, ShortText, bound
 
 ONLINE: Final = ("grpo", "rloo")
 OnError = Literal["fail", "zero", "skip"]
-_MOST_TOKENS: Final = 1_000_000
 GrpoLoss = Literal["grpo", "dr_grpo", "dapo", "bnpo", "cispo", "sapo"]
 # Losses whose term is an answer's as a whole: a ratio of whole answers says nothing to the others.
 OF_SEQUENCES: Final = ("grpo", "sapo")
@@ -156,6 +155,9 @@ class SchemaReward(Block):
     )
 
 
+_MOST_TOKENS: Final = 1_000_000
+
+
 class LengthReward(Block):
     """1 for answers of so many tokens; less in proportion to 0, at no token and at twice the most."""
 
@@ -164,6 +166,7 @@ class LengthReward(Block):
 
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(
+            # What is in a list has no defaults in the schema.
             cel=f"(has(self.least) ? self.least : 0) <= (has(self.most) ? self.most : {_MOST_TOKENS})",
             message="least is at most most",
             holds=lambda reward: reward.least <= reward.most,

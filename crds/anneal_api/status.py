@@ -242,6 +242,9 @@ class QueueReport(Record):
     flavors: dict[str, str] = Field(
         default_factory=dict, max_length=16, description="The flavor that each resource was admitted in."
     )
+    rollout_flavors: dict[str, str] = Field(
+        default_factory=dict, max_length=16, description="The same, of the servers that draw answers."
+    )
 
 
 class RolloutReport(Record):
@@ -261,6 +264,12 @@ class RolloutReport(Record):
         default=None, max_length=64, description="When all of the present ones were ready for the first time."
     )
     gpu_hours: float | None = Field(default=None, description="GPUs x hours of those that were before.")
+    unplaced: int | None = Field(
+        default=None, description="How often they were given back because not all of them found a place in time."
+    )
+    retry_time: str | None = Field(
+        default=None, max_length=64, description="When they are made again after they were given back."
+    )
 
 
 class Output(Record):

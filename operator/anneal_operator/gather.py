@@ -113,8 +113,9 @@ async def _children(job: Obj, store: Store, cluster: Cluster) -> Children:
 
 def _wants_gpus(job: Obj) -> bool:
     """Whether nodes with GPUs matter to it; they are not asked for by a job that has ended, or computes on CPUs."""
-    compute = (job.get("spec") or {}).get("compute") or {}
-    return compute.get("gpusPerNode") != 0 and not _is_over(job)
+    spec = job.get("spec") or {}
+    trains, draws = (spec.get("compute") or {}).get("gpusPerNode") != 0, bool((spec.get("rollout") or {}).get("gpus"))
+    return (trains or draws) and not _is_over(job)
 
 
 def _is_over(job: Obj) -> bool:
@@ -144,7 +145,7 @@ async def _storage(job: Obj, cluster: Cluster, settings: Settings) -> StorageFac
         plan = plan_of(job, settings)
     except ManifestError:
         return StorageFacts()
-    if not plan.owns_claim and plan.nodes == 1:
+    if not plan.owns_claim and plan.nodes == 1 and plan.rollout is None:
         return StorageFacts()
     claim = await _claim(plan, cluster)
     if claim is not None or not plan.owns_claim:

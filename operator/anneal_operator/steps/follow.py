@@ -29,7 +29,7 @@ def follow(draft: Draft) -> bool:
     """Bring the current attempt up to date; True once it has ended."""
     attempt = draft.attempts[-1]
     now = scene(draft, attempt)
-    attempt = _observed(draft, regroup.reconsidered(attempt, now), now)
+    attempt = _observed(draft, regroup.reconsidered(draft, attempt, now), now)
     stop = _wanted_stop(draft, attempt)
     attempt = policy.note(attempt, _evidence(draft, attempt, now, stop))
     draft.attempts[-1] = attempt

@@ -30,6 +30,7 @@ from anneal_operator.kinds import (
 )
 from anneal_operator.manifests import rollout as manifest
 from anneal_operator.servers import Server, hopeless, late, servers, why_not
+from anneal_operator.steps import unplaced
 from anneal_operator.steps.common import (
     explain,
     gpu_hours,
@@ -52,6 +53,11 @@ def rollout(draft: Draft) -> bool:
         take_down(draft, "answers are drawn without servers")
         draft.fields["rollout"] = _without_servers(draft)
         draft.conditions.pop(READY, None)
+        return True
+    if again := unplaced.made_again_at(draft):
+        take_down(draft, "not all of them found a place")
+        draft.served = False
+        unplaced.stay_away(draft, again)
         return True
     match _wanted(draft):
         case "none":
@@ -131,6 +137,7 @@ def _report(draft: Draft) -> None:
         since=since,
         ready_time=_ready_time(draft, old, made, all_ready=ready >= wanted.servers),
         gpu_hours=old.gpu_hours if old else None,
+        unplaced=old.unplaced if old else None,
     )
     draft.own(rollout=draft.plan.rollout_name)
 
@@ -205,6 +212,7 @@ def _say(draft: Draft, made: Obj, *, training: bool) -> bool:
     told = f"{len(ready)} of {counted(wanted, 'server')} {be} ready; {waits.message}"
     if not training:
         _starting(draft, Waiting(waits.reason, told, waits.puzzling), about)
+        unplaced.give_back_in_time(draft, report, found, wanted)
         return True
     if draft.reason(READY) != Reason.ROLLOUT_DEGRADED:
         draft.tell(Reason.ROLLOUT_DEGRADED, told, warning=True)
@@ -269,13 +277,25 @@ def _failed(draft: Draft, why: str) -> bool:
     return False
 
 
+def _says_why(draft: Draft) -> bool:
+    """Whether it is told already why there are no servers, or there never were any."""
+    match draft.reason(READY):
+        case "" | Reason.NOT_STARTED:
+            return True
+        case Reason.SCHEDULING_TIMEOUT:
+            return unplaced.made_again_at(draft) is not None
+        case Reason.ROLLOUT_FAILED:
+            return draft.is_true(ConditionType.FAILED)
+    return False
+
+
 def take_down(draft: Draft, why: str) -> None:
     """Have no servers: of a job of any state, also of one whose spec is wrong."""
     doomed = [obj for obj in draft.world.children.deployments if not is_deleting(obj)]
     draft.delete += [Doomed(DEPLOYMENT, obj) for obj in doomed]
     if doomed:
         draft.wake_at(draft.world.now)
-    if READY in draft.conditions and draft.reason(READY) not in {Reason.ROLLOUT_FAILED, Reason.NOT_STARTED}:
+    if not _says_why(draft):
         draft.set(READY, "False", Reason.ROLLOUT_STOPPED, f"there are no servers: {why}")
     report = draft.value("rollout")
     if report is None or report.mode != "server":
