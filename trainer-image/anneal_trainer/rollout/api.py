@@ -48,7 +48,11 @@ class Endpoint:
 
 @dataclass(frozen=True)
 class Request:
-    """A prompt and how many answers it gets. Answer k is drawn with `seed` + k."""
+    """A prompt and how many answers it gets.
+
+    Answer k is drawn with `seed` + k, so the seeds of two prompts must be further apart than that: those of equal
+    seeds are drawn with equal numbers.
+    """
 
     prompt: list[int]
     answers: int
@@ -111,19 +115,21 @@ class Server:
 
     async def complete(self, model: str, request: Request, options: dict[str, Any]) -> list[Completion]:
         """The answers to a prompt, each with what it was drawn with."""
-        asked = {"model": model, "prompt": request.prompt, "n": request.answers, **options}
+        # The most likely answer is one, which vLLM is asked for once.
+        drawn = request.answers if options["temperature"] else 1
+        asked = {"model": model, "prompt": request.prompt, "n": drawn, **options}
         if request.seed is not None:
             asked["seed"] = request.seed
         status, body = await self._ask("POST", f"{self._url}/v1/completions", asked, seconds=None)
         if status == _OK:
-            return _completions(body, request.answers)
+            return _completions(body, drawn) * (request.answers // drawn)
         said = _complaint(body)
         if status == _MISSING:
             raise LacksAdapterError(f"has no {model}: {said}")
         if status == _BAD:
             raise ConfigError(
-                f"the server at {self.endpoint} refuses a prompt of {len(request.prompt)} tokens: {said} (rollout."
-                "maxModelLen is what a server has room for, sampling.maxTokens what an answer may take of it)"
+                f"the server at {self.endpoint} refuses a prompt of {len(request.prompt)} tokens with sampling."
+                f"maxTokens {options['max_tokens']} (rollout.maxModelLen is what it has room for): {said}"
             )
         raise ServerError(f"/v1/completions answered {status}: {said}")
 
