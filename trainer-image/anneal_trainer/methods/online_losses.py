@@ -150,10 +150,10 @@ def correction(old: Tensor, sampler: Tensor, mask: Tensor, *, cap: float) -> Ten
     """min(old / sampler, cap) at each token, `[N, T]`: truncated importance sampling.
 
     What draws the answers computes a little differently from what trains (Yao et al. 2025, On the Rollout-Training
-    Mismatch in Modern RL Systems), and may have older weights. The ratio of a loss is still that to `old`, the trainer's
-    own policy when they were drawn, so that clipping bounds how far a step goes; what drew them is weighed for apart
-    (the decoupled objective: Hilton et al., arXiv 2110.00641, section 3; AReaL, 2505.24298, equation 5). `sampler` has
-    its log-probabilities; where it gave none (NaN), the factor is 1.
+    Mismatch in Modern RL Systems), and may have older weights. The ratio of a loss stays that to `old`, the trainer's
+    own policy when they were drawn, so that clipping bounds how far steps go; what drew them is weighed for apart (the
+    decoupled objective: Hilton et al., arXiv 2110.00641; AReaL, 2505.24298). `sampler` has its log-probabilities; where
+    it gave none (NaN), the factor is 1.
     """
     return _apart(old, sampler, mask).exp().clamp(max=cap).detach()
 

@@ -1,8 +1,8 @@
 """A vLLM server that the trainer starts itself: of colocated jobs, one a process, and of `anneal run`.
 
 It listens on loopback only, shares the process's GPU, reads adapters by their path, and writes to a log on the job's
-storage. When it ends while it is needed it is started again, on another port. It has a process group of its own, so that
-an interrupt at the terminal reaches only the trainer, which ends it; the kernel does where the trainer was killed.
+storage. When it ends while it is needed it is started again, on another port. It has a process group of its own, so
+that an interrupt at the terminal reaches only the trainer, which ends it; the kernel does if the trainer was killed.
 Not here: what is asked of it (`pool`), its command line (`anneal_api.vllm`), and which mode a job takes (`where`).
 """
 
@@ -37,22 +37,15 @@ _LAST_LINES = 8
 _PORTS = "vllm-*.port"
 _TIED = Path(__file__).with_name("tied.py")
 # What tells a process of its part in training; vLLM would take it for its own.
-_OF_TRAINING = (
-    "RANK",
-    "WORLD_SIZE",
-    "MASTER_",
-    "LOCAL_",
-    "GROUP_",
-    "ROLE_",
-    "TORCHELASTIC_",
-    "PET_",
-    "OMP_NUM_THREADS",
-)
+_OF_TRAINING = ("RANK", "WORLD_SIZE", "MASTER_", "LOCAL_", "GROUP_", "ROLE_", "TORCHELASTIC_", "PET_", "OMP_NUM_")
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where one server runs and is found. `number`: of the process on this machine; `ports` is shared with the others."""
+    """Where one server runs and is found.
+
+    `number`: of the process on this machine. `ports`: the directory in which those of all processes are found.
+    """
 
     python: str
     model: Path
@@ -172,8 +165,8 @@ class LocalServer:
     def _cannot_start(self, code: int, *, again: bool) -> Exception:
         kind = RolloutError if again else ConfigError
         return kind(
-            f"vLLM ended with exit code {code} before it was ready; its last lines (all of them: {self._place.log.name} "
-            f"in the run's logs):\n{self._last_lines()}\n"
+            f"vLLM ended with exit code {code} before it was ready; its last lines (all are in "
+            f"{self._place.log.name} of the run's logs):\n{self._last_lines()}\n"
             "take rollout.mode: generate if this model or machine cannot serve it"
         )
 

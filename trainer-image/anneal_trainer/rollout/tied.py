@@ -1,7 +1,7 @@
 """Becomes another program that ends when its parent does, however that ended: PARENT PROGRAM ARGUMENT...
 
-Run by its file, with the standard library alone. The kernel sends the signal when the thread that started it is gone, so
-that one has to live as long as its process. What the program starts in turn is its own to end.
+Run by its file, with the standard library alone. The kernel sends the signal when the thread that started it is gone,
+so that one has to live as long as its process. What the program starts in turn is its own to end.
 """
 
 import ctypes

@@ -68,7 +68,8 @@ def python_with_vllm(environment: Mapping[str, str]) -> str | None:
     named = environment.get(ENV_VLLM_PYTHON)
     if named and not os.access(named, os.X_OK):
         raise ConfigError(
-            f"{ENV_VLLM_PYTHON} is {named}, which is no program: name the Python of an environment with vLLM, or unset it"
+            f"{ENV_VLLM_PYTHON} is {named}, which is no program: name the Python of an environment with vLLM, "
+            "or unset it"
         )
     return named or (sys.executable if find_spec("vllm") else None)
 
@@ -78,8 +79,8 @@ def _python(spec: RLHFSpec, context: Context, say: Callable[[str], None]) -> str
     assert spec.rollout is not None, "resolve() fills rollout"
     if not context.local and spec.rollout.mode == "server":
         raise ConfigError(
-            f"rollout.mode: server, but {ENV_ROLLOUT_HOST} does not say where the servers are: the operator sets it, so "
-            "it is older than this trainer's image; upgrade it, or take rollout.mode: generate"
+            f"rollout.mode: server, but {ENV_ROLLOUT_HOST} does not say where the servers are: the operator sets it, "
+            "so it is older than this trainer's image; upgrade it, or take rollout.mode: generate"
         )
     if context.local and spec.rollout.weight_sync == "nccl":
         say("note: answers are drawn with generate, which is slower: a vLLM of this machine takes only adapters")
