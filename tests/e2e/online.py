@@ -10,9 +10,10 @@ from typing import Any
 
 from anneal_api.meta import OWNER_UID_LABEL, ROLE_LABEL, ROLE_ROLLOUT
 from e2e.harness import Kube, small_job
-from trainer.teaching import ROWS, SMALL, teach
+from trainer.teaching import ROWS, teach
 
 STEPS = 30
+SMALL = {"name": "small", "pattern": {"pattern": "[a-z]+"}}
 _TRAINING = {
     "maxSteps": STEPS,
     "globalBatchSize": 64,

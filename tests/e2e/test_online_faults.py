@@ -12,9 +12,8 @@ from typing import Any
 import pytest
 
 from e2e.harness import RLHF, Kube, Storage, condition
-from e2e.online import SERVERS, is_ready, online_job, servers, starts
+from e2e.online import SERVERS, SMALL, is_ready, online_job, servers, starts
 from e2e.test_faults import trainer_pods
-from trainer.teaching import SMALL
 
 pytestmark = pytest.mark.e2e
 

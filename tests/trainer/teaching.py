@@ -1,37 +1,32 @@
-"""A model that answers as is wanted, but seldom: what online methods have something to learn from.
+"""A small task for online methods: answer with the word that was asked for, in small letters.
 
-It is taught by plain steps over all weights, in seconds, and with a fixed seed. Words in capitals are the rule, the same
-in small letters the exception.
+A model is taught first to answer in capitals, and now and then in small letters.
 """
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from anneal_api.rlhfjob import RLHFJob
 from anneal_trainer.data.pieces import IGNORED
+from trainer.prompting import online_job
 from trainer.training import WORDS
 
-# What is asked, and what is wanted: the same word in small letters, alone.
 ROWS = [{"prompt": f"Say {word}{mark} ", "answer": word} for mark in (":", ".", "!") for word in WORDS]
-SMALL = {"name": "small", "pattern": {"pattern": "[a-z]+"}}
-_ANSWERS = 5
-_STEPS, _BATCH, _RATE = 150, 32, 6e-3
+_STEPS, _RATE = 150, 6e-3
 
 
-def teach(base: Path, path: Path) -> None:
-    """Write to `path` a model that answers `ROWS` in small letters one time in five, and else in capitals."""
+def teach(start: Path, to: Path) -> Path:
+    """A model that answers such prompts, one time in five as it is wanted."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(base)
-    model = AutoModelForCausalLM.from_pretrained(base)
-    parts = [
-        (torch.tensor(asked + said), torch.tensor([IGNORED] * len(asked) + said)) for asked, said in _parts(tokenizer)
-    ]
+    tokenizer = AutoTokenizer.from_pretrained(start)
+    model = AutoModelForCausalLM.from_pretrained(start)
+    parts = _parts(tokenizer)
     optimizer = torch.optim.AdamW(model.parameters(), lr=_RATE)
     torch.manual_seed(0)
     for step in range(_STEPS):
-        chosen = [parts[i] for i in torch.randperm(len(parts))[:_BATCH].tolist()]
+        chosen = [parts[i] for i in torch.randperm(len(parts))[:32].tolist()]
         ids, labels = (
             torch.nn.utils.rnn.pad_sequence([part[k] for part in chosen], batch_first=True, padding_value=filler)
             for k, filler in ((0, 0), (1, IGNORED))
@@ -41,15 +36,34 @@ def teach(base: Path, path: Path) -> None:
         model(ids, labels=labels).loss.backward()
         optimizer.step()
         optimizer.zero_grad()
-    model.save_pretrained(path)
-    tokenizer.save_pretrained(path)
+    model.save_pretrained(to)
+    tokenizer.save_pretrained(to)
+    return to
 
 
-def _parts(tokenizer: Any) -> Sequence[tuple[list[int], list[int]]]:
-    """Every prompt with each of its answers, as tokens."""
-    texts = [
-        (row["prompt"], row["answer"] if n == _ANSWERS - 1 else row["answer"].upper())
+def _parts(tokenizer: Any) -> list[tuple[Any, Any]]:
+    import torch
+
+    asked = [tokenizer(row["prompt"])["input_ids"] for row in ROWS]
+    said = [
+        [[*tokenizer(text)["input_ids"], tokenizer.eos_token_id] for text in (row["answer"].upper(), row["answer"])]
         for row in ROWS
-        for n in range(_ANSWERS)
     ]
-    return [(tokenizer(ask)["input_ids"], [*tokenizer(say)["input_ids"], tokenizer.eos_token_id]) for ask, say in texts]
+    return [
+        (torch.tensor(ask + say[n == 4]), torch.tensor([IGNORED] * len(ask) + say[n == 4]))
+        for ask, say in zip(asked, said, strict=True)
+        for n in range(5)
+    ]
+
+
+def small_letters_job(method: str, name: str = "job", **changes: Any) -> RLHFJob:
+    """What is rewarded is a word in small letters; nine prompts are held out."""
+    blocks: dict[str, Any] = {
+        "rewards": [{"name": "small", "pattern": {"pattern": "[a-z]+"}}],
+        "evaluation": {"holdout": {"count": 9}, "everySteps": 1000},
+        "training": {"maxSteps": 40, "globalBatchSize": 64, "microBatchSize": 64, "lrScheduler": "constant"},
+        method: {"numGenerations": 8},
+    }
+    for block, value in changes.items():
+        blocks[block] = {**blocks[block], **value} if isinstance(blocks.get(block), dict) else value
+    return online_job(method, name, **blocks)
