@@ -11,13 +11,14 @@ from anneal_api.base import walk_blocks
 from anneal_api.datasource import DataSource
 from anneal_api.methods import ReferenceSpec
 from anneal_api.model import ModelSpec
+from anneal_api.online import ModelReward
 from anneal_api.sources import parse_source
 
 
 def sources(job: Job) -> Iterator[tuple[str, str]]:
     """Every source of a job with its path, like `spec.datasets[0].source`."""
     for path, block in walk_blocks(job.spec, "spec"):
-        if isinstance(block, ModelSpec | ReferenceSpec | DataSource) and block.source:
+        if isinstance(block, ModelSpec | ReferenceSpec | ModelReward | DataSource) and block.source:
             yield f"{path}.source", block.source
 
 

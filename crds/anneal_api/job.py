@@ -139,6 +139,11 @@ class JobSpec(Block):
         return []
 
     @property
+    def reward_config_maps(self) -> list[str]:
+        """ConfigMaps with functions that judge answers, sorted."""
+        return []
+
+    @property
     def group(self) -> int:
         """Rows of a step that belong together."""
         return 1

@@ -9,6 +9,8 @@ from typing import Annotated, ClassVar, Final, Literal
 from pydantic import Field, StringConstraints
 
 from anneal_api.base import Block, LabelName, ObjectName, Rule, ShortText, bounded
+from anneal_api.model import CLUSTER_SOURCE_RULE
+from anneal_api.sources import SourceText
 
 ONLINE: Final = ("grpo", "rloo")
 OnError = Literal["fail", "zero", "skip"]
@@ -212,10 +214,12 @@ class HttpReward(Block):
 class ModelReward(Block):
     """The score of a reward model, or of any sequence classifier with one label."""
 
-    source: str = Field(
-        min_length=1, max_length=1024, description="hf://, volume:// or job://rlhfjob/NAME, as model.source is written."
+    source: SourceText = Field(
+        description="hf://, volume:// or job://rlhfjob/NAME (waited for), as model.source is written."
     )
     revision: ShortText = Field(default="main", description="Branch, tag or commit of an hf:// model.")
+
+    rules: ClassVar[tuple[Rule, ...]] = (CLUSTER_SOURCE_RULE,)
 
 
 KINDS: Final = ("match", "pattern", "schema", "length", "function", "http", "model")
