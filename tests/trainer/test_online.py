@@ -10,6 +10,7 @@ import torch
 
 from anneal_api.rlhfjob import RLHFJob
 from anneal_trainer import completions
+from anneal_trainer.context import Context, context_of_pod
 from anneal_trainer.data import store
 from anneal_trainer.errors import ConfigError, RewardError, StoppedError
 from anneal_trainer.methods.generating import Generator, numbers
@@ -156,6 +157,28 @@ def test_a_reward_that_fails_ends_the_run_with_its_name(storage: Path, monkeypat
         answered(storage, job)
     assert "reward judge: raised ValueError: no judge today (8 of 8 answers; the first is" in str(raised.value)
     assert "judge.py" in str(raised.value)
+
+
+def test_rewards_are_opened_before_a_gpu_is_waited_for(storage: Path, monkeypatch: Any) -> None:
+    """By `prepare`, also where the data is ready."""
+    monkeypatch.chdir(storage)
+    prepared(storage, online_job())
+    (storage / "judge.py").write_text("def reward(completions, gold): return [1.0]")
+    job = online_job(rewards=[{"name": "judge", "function": {"file": "judge.py"}}])
+    with pytest.raises(ConfigError, match=r"reward judge: function reward asks for gold: .* it has answer, letter"):
+        prepared(storage, job)
+
+
+def test_a_pod_knows_its_config_maps(storage: Path) -> None:
+    """By their mounts; what it starts is told."""
+    for name in ("config", "volumes/runs", "rewards/mine"):
+        (storage / name).mkdir(parents=True)
+    file = alignment_context(storage, online_job()).file
+    (storage / "config/job.json").write_text(file.encode())
+    rewards_dir = storage / "rewards"
+    found = context_of_pod({}, config_dir=storage / "config", volumes_dir=storage / "volumes", rewards_dir=rewards_dir)
+    assert found.reward_modules == {"mine": rewards_dir / "mine"}
+    assert Context.decode(found.encode()) == found
 
 
 def test_an_answer_depends_on_its_own_numbers_alone(storage: Path) -> None:

@@ -61,10 +61,10 @@ def prepare(draft: Draft) -> bool:
 
 
 def _needs_own_pod(draft: Draft) -> bool:
-    """Whether the pods name objects that only the kubelet can look up, or rewards: what is wrong with one must not be
-    found on a GPU.
+    """Whether the pods name objects that only the kubelet can look up, or rewards that only they can open.
 
-    The data is found prepared all the same, so such a pod takes seconds.
+    What is missing or wrong there must not be found on a GPU. The data is found prepared all the same, so such a pod
+    takes seconds.
     """
     spec = draft.plan.spec
     rewards = isinstance(spec, RLHFSpec) and spec.rewards
