@@ -144,6 +144,11 @@ class JobSpec(Block):
         return []
 
     @property
+    def is_online(self) -> bool:
+        """Whether answers are drawn while training."""
+        return False
+
+    @property
     def group(self) -> int:
         """Rows of a step that belong together."""
         return 1
