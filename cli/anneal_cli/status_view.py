@@ -21,7 +21,7 @@ _ATTEMPT_COLUMNS = ("ATTEMPT", "OUTCOME", "TIME", "STEPS", "EXIT", "NODE", "MESS
 
 def jobs_table(jobs: Sequence[dict[str, Any]], now: datetime, *, with_namespace: bool) -> list[str]:
     """All jobs, a line each; rewards where there are some."""
-    header = ("NAMESPACE", *JOB_COLUMNS) if with_namespace else JOB_COLUMNS
+    header: tuple[str, ...] = ("NAMESPACE", *JOB_COLUMNS) if with_namespace else JOB_COLUMNS
     rows = [_job_row(job, now) for job in jobs]
     if not any(row[_REWARD] for row in rows):
         header = tuple(name for name in header if name != JOB_COLUMNS[_REWARD])

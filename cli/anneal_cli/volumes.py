@@ -81,11 +81,10 @@ def unmapped(job: Job, mapped: Collection[str], *, storage: bool = True) -> list
 
 def unmapped_config_maps(job: Job, mapped: Collection[str]) -> list[Problem]:
     """A problem for each ConfigMap with reward functions that has no directory."""
-    functions = (each for each in walk_blocks(job.spec, "spec") if isinstance(each[1], FunctionReward))
     named: dict[str, str] = {}
-    for path, function in functions:
-        if function.config_map:
-            named.setdefault(function.config_map, f"{path}.configMap")
+    for path, block in walk_blocks(job.spec, "spec"):
+        if isinstance(block, FunctionReward) and block.config_map:
+            named.setdefault(block.config_map, f"{path}.configMap")
     return [
         Problem(path, f"no directory is given for the ConfigMap {name!r}: add --config-map {name}=DIR")
         for name, path in named.items()

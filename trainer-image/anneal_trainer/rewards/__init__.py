@@ -13,6 +13,7 @@ from anneal_api.model import ModelSource
 from anneal_api.online import (
     FunctionReward,
     HttpReward,
+    LanguageReward,
     LengthReward,
     MatchReward,
     ModelReward,
@@ -21,7 +22,7 @@ from anneal_api.online import (
     SchemaReward,
 )
 from anneal_trainer.errors import ConfigError, InputError
-from anneal_trainer.rewards import architecture, function, http, length, matching, pattern, schema
+from anneal_trainer.rewards import architecture, function, http, language, length, matching, pattern, schema
 from anneal_trainer.rewards.judging import Judged, judge
 from anneal_trainer.rewards.keeper import Child
 from anneal_trainer.rewards.scoring import CallError, Prompt, Scorer, Source, absent
@@ -77,6 +78,9 @@ def _check(reward: RewardSource, columns: Collection[str], places: Places) -> No
         case RewardSource(schema_=SchemaReward() as found):
             _check_column(reward, found.column, columns)
             schema.check(found, reward.name)
+        case RewardSource(language=LanguageReward() as found):
+            _check_column(reward, found.column, columns)
+            language.check(found, reward.name)
         case RewardSource(function=FunctionReward() as found):
             function.check(found, reward.name, places.module(found, reward.name), columns)
         case RewardSource(http=HttpReward() as found):
@@ -127,6 +131,8 @@ def _asked(reward: RewardSource, places: Places) -> tuple[Scorer, Child | None]:
             return schema.scorer(found, reward.name)
         case RewardSource(length=LengthReward() as found):
             return length.scorer(found), None
+        case RewardSource(language=LanguageReward() as found):
+            return language.scorer(found, reward.name), None
         case RewardSource(function=FunctionReward() as found):
             return function.scorer(found, reward.name, places.module(found, reward.name))
         case RewardSource(http=HttpReward() as found):
