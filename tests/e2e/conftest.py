@@ -114,10 +114,10 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def taught(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def taught(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A directory with `taught/model` and `taught/prompts.jsonl`: what online jobs learn from."""
     root = tmp_path_factory.mktemp("online")
-    make_taught(tiny / "tiny/model", root / "taught")
+    make_taught(root / "taught")
     return root
 
 

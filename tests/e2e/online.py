@@ -1,6 +1,6 @@
 """Small online jobs: a model that was taught to answer wrongly four times in five, and is rewarded for the other answer.
 
-Half a minute of training takes its mean reward from under 0.3 to over 0.9, so that a job that only ran, and did not
+Forty steps, a minute, take its mean reward from under 0.3 to over 0.9, so that a job that only ran, and did not
 learn, is told from one that did. Not here: starting anything (`conftest`).
 """
 
@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from anneal_api.meta import OWNER_UID_LABEL, ROLE_LABEL, ROLE_ROLLOUT
+from anneal_trainer.quickstart import model as quickstart_model
 from e2e.harness import Kube, small_job
 from trainer.teaching import ROWS, teach
 
-STEPS = 30
+STEPS = 40
 SMALL = {"name": "small", "pattern": {"pattern": "[a-z]+"}}
 _TRAINING = {
     "maxSteps": STEPS,
@@ -27,9 +28,12 @@ GENERATE = {"mode": "generate"}
 LOW, HIGH = 0.35, 0.85
 
 
-def make_taught(model: Path, directory: Path) -> None:
-    """Write `directory/model`, taught from the tiny one, and `directory/prompts.jsonl`."""
-    teach(model, directory / "model")
+def make_taught(directory: Path) -> None:
+    """Write `directory/model` and `directory/prompts.jsonl`; the same files every time."""
+    texts = [f"{row['prompt']}{row['answer']} {row['answer'].upper()}" for row in ROWS]
+    # vLLM's attention on CPUs knows heads of 32 and more.
+    quickstart_model.build(texts, directory / "model", vocabulary=512, width=64, heads=2)
+    teach(directory / "model", directory / "model")
     (directory / "prompts.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in ROWS))
 
 
