@@ -26,7 +26,8 @@ def _online(
         machinery.training, machinery.preparing = training or [[TRAINED]], [PREPARED]
         machinery.servers.loads = loads or [SERVES]
         if queue:
-            machinery.kueue = Kueue(simulation.api)
+            # One job's: its trainer and its server.
+            machinery.kueue = Kueue(simulation.api, nodes=2)
             machinery.kueue.install("team-a", "team-b", priorities={"high": 100})
             spec["queue"] = "team-a"
         simulation.add(make_grpo_job(**spec))
