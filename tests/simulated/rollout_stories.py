@@ -128,6 +128,19 @@ async def _kept_between_attempts(simulation: Simulation) -> None:
     assert len(made) == 1
 
 
+async def _places_come_later(simulation: Simulation) -> None:
+    """One of two servers has a place: it is given back, and both are made when there is room."""
+    simulation.machinery.servers.places = 1
+    while not (simulation.status().get("rollout") or {}).get("retryTime"):
+        await simulation.run(1)
+    await simulation.run(3)
+    assert not simulation.machinery.servers.pods()
+    assert conditions(simulation.status())["RolloutReady"] == ("False", "SchedulingTimeout")
+    simulation.machinery.servers.places = 2
+    await simulation.run(240)
+    assert simulation.status()["rollout"]["unplaced"] == 1
+
+
 ROLLOUT_STORIES = (
     _online("success", DONE, _straight, **TWO),
     _online("killed", ("Infrastructure", "Succeeded"), _kept_between_attempts, training=[[KILLED], [TRAINED]]),
@@ -144,6 +157,9 @@ ROLLOUT_STORIES = (
     ),
     _online("one-of-two-fails", (), _straight, end=("Failed", "RolloutFailed"), loads=[SERVES, CANNOT_START], **TWO),
     _online("suspended", ("Suspended", "Succeeded"), _suspended),
+    _online(
+        "given-back", DONE, _places_come_later, long=True, runPolicy={"schedulingTimeoutSeconds": 20}, **TWO
+    ),
     _online("suspended-while-starting", DONE, _suspended_while_starting),
     _online("edited-while-starting", DONE, _edited_while_starting),
     _online("preempted", ("Evicted", "Succeeded"), _preempted, queue=True, long=True),

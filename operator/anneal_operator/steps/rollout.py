@@ -45,8 +45,6 @@ from anneal_operator.waiting import Waiting
 from anneal_operator.world import Doomed
 
 READY = ConditionType.ROLLOUT_READY
-# What is said of servers that are not there for a reason of their own.
-_STANDING = frozenset({Reason.ROLLOUT_FAILED, Reason.NOT_STARTED})
 
 
 def rollout(draft: Draft) -> bool:
@@ -279,14 +277,25 @@ def _failed(draft: Draft, why: str) -> bool:
     return False
 
 
+def _says_why(draft: Draft) -> bool:
+    """Whether it is told already why there are no servers, or there never were any."""
+    match draft.reason(READY):
+        case "" | Reason.NOT_STARTED:
+            return True
+        case Reason.SCHEDULING_TIMEOUT:
+            return unplaced.made_again_at(draft) is not None
+        case Reason.ROLLOUT_FAILED:
+            return draft.is_true(ConditionType.FAILED)
+    return False
+
+
 def take_down(draft: Draft, why: str) -> None:
     """Have no servers: of a job of any state, also of one whose spec is wrong."""
     doomed = [obj for obj in draft.world.children.deployments if not is_deleting(obj)]
     draft.delete += [Doomed(DEPLOYMENT, obj) for obj in doomed]
     if doomed:
         draft.wake_at(draft.world.now)
-    told = unplaced.made_again_at(draft) and draft.reason(READY) == Reason.SCHEDULING_TIMEOUT
-    if READY in draft.conditions and not told and draft.reason(READY) not in _STANDING:
+    if not _says_why(draft):
         draft.set(READY, "False", Reason.ROLLOUT_STOPPED, f"there are no servers: {why}")
     report = draft.value("rollout")
     if report is None or report.mode != "server":
