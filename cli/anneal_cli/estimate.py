@@ -11,6 +11,7 @@ import typer
 from anneal_cli import here
 
 if TYPE_CHECKING:
+    from anneal_api.serving import Serving
     from anneal_trainer.estimate import Found
 
 GIB = 2**30
@@ -53,8 +54,16 @@ def estimate(
     for warning in found.warnings:
         note(f"{file}: spec.model.source: warning: {warning}")
     typer.echo(json.dumps(document(found), indent=1) if as_json else "\n".join(lines(found)))
-    if found.choice.fits is False:
+    server = _server(found)
+    if found.choice.fits is False or (server and server.fits is False):
         raise typer.Exit(exitcodes.OUT_OF_MEMORY)
+
+
+def _server(found: "Found") -> "Serving | None":
+    """A server that draws answers, on GPUs like the trainer's."""
+    from anneal_api.serving import serving
+
+    return serving(found.spec, found.shape, found.choice.gpu.size)
 
 
 def document(found: "Found") -> dict[str, Any]:
@@ -77,7 +86,20 @@ def document(found: "Found") -> dict[str, Any]:
         "parts": [{"name": part.name, "bytes": part.size, "note": part.note} for part in made.parts],
         "missing": list(made.missing),
         "warnings": list(found.warnings),
+        **_server_document(found),
     }
+
+
+def _server_document(found: "Found") -> dict[str, Any]:
+    from anneal_api.serving import parallel_problem, sentence
+
+    server = _server(found)
+    if server is None:
+        return {}
+    problem = parallel_problem(found.spec, found.shape)
+    known = {"budgetBytes": server.budget, "fits": server.fits} if server.gpu else {}
+    parts = [{"name": part.name, "bytes": part.size, "note": part.note} for part in server.parts]
+    return {"server": {"bytes": server.needs, "parts": parts, **known, "message": problem or sentence(server)}}
 
 
 def lines(found: "Found") -> list[str]:
@@ -92,7 +114,29 @@ def lines(found: "Found") -> list[str]:
     if found.spec.adapter:
         parameters = f"{made.parameters:,} parameters; {made.trained:,} trained beside them"
     head = f"{found.shape.architecture}: {parameters}"
-    return [head, *table(("PART", "GIB", "WHAT"), [*rows, total]), *_fit_lines(found)]
+    return [head, *table(("PART", "GIB", "WHAT"), [*rows, total]), *_fit_lines(found), *_server_lines(found)]
+
+
+def _server_lines(found: "Found") -> list[str]:
+    """The same of a server that draws, if it is on GPUs."""
+    from anneal_api.serving import parallel_problem, remedies
+    from anneal_cli.columns import table
+
+    server = _server(found)
+    if server is None:
+        return []
+    if problem := parallel_problem(found.spec, found.shape):
+        return ["", f"a vLLM server cannot start: {problem}"]
+    rows = [(part.name, _gib(part.size), part.note) for part in server.parts]
+    total = ("at least", _gib(server.needs), f"a GPU, of {server.rollout.tensor_parallel} a server")
+    lines = ["", f"a vLLM server for {found.shape.architecture}:"]
+    lines += table(("PART", "GIB", "WHAT"), [*rows, total])
+    if server.gpu is None:
+        return lines
+    share = f"{_gib(server.budget).strip()} GiB that memoryUtilization {server.rollout.memory_utilization:g} gives it"
+    if server.fits is False:
+        return [*lines, f"does not fit the {share}", *(f"  {each}" for each in remedies(server))]
+    return [*lines, f"fits the {share}: room for {server.room} such sequences at once"]
 
 
 def _fit_lines(found: "Found") -> list[str]:

@@ -61,7 +61,6 @@ class Reason(StrEnum):
     ROLLOUT_DEGRADED = "RolloutDegraded"
     ROLLOUT_FAILED = "RolloutFailed"
     ROLLOUT_STOPPED = "RolloutStopped"
-    NO_ROLLOUT = "NoRollout"
     # waiting, for any kind of pod
     WAITING_FOR_CLAIM = "WaitingForClaim"
     WAITING_FOR_SECRET = "WaitingForSecret"

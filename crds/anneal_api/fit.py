@@ -5,16 +5,18 @@ The global batch never changes: what adapts is the micro batch, a divisor of eac
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import islice
 from typing import Any
 
 from anneal_api.job import JobSpec
-from anneal_api.memory import Estimate, estimate
+from anneal_api.memory import Estimate, Part, estimate
 from anneal_api.model import AdapterSpec
 from anneal_api.modelshape import ModelShape
 from anneal_api.resolve import largest_divisor, resolve
+from anneal_api.rlhfjob import RLHFSpec
+from anneal_api.rollout import RolloutSpec
 
 GIB = 2**30
 # The largest micro batch that `auto` takes.
@@ -72,8 +74,15 @@ class Choice:
 
     @cached_property
     def estimate(self) -> Estimate | None:
-        """The estimate; None where the shape of a model is not known."""
-        return estimate(self.spec, *self.shapes) if self.shapes else None
+        """The estimate; None where the shape of a model is not known. With colocate a part of the GPU is vLLM's."""
+        if not self.shapes:
+            return None
+        made = estimate(self.spec, *self.shapes)
+        share = _vllm_share(self.spec)
+        if not share or self.gpu.size is None:
+            return made
+        taken = Part("vLLM", int(share * self.gpu.size), f"rollout.memoryUtilization {share:g}")
+        return replace(made, parts=(*made.parts, taken))
 
     @property
     def micro_batch(self) -> int:
@@ -93,6 +102,12 @@ class Choice:
         if self.estimate.peak > self.gpu.size:
             return False
         return None if self.estimate.missing else True
+
+
+def _vllm_share(spec: JobSpec) -> float:
+    """Of the trainer's own GPUs."""
+    rollout = spec.rollout if isinstance(spec, RLHFSpec) else None
+    return (rollout.memory_utilization or 0) if rollout and rollout.mode == "colocate" else 0
 
 
 def choose(asked: Asked, gpu: Gpu = UNKNOWN, limits: Limits = NO_LIMITS) -> Choice:
@@ -211,11 +226,17 @@ def _changes(spec: JobSpec) -> Iterator[tuple[str, Change]]:
         yield "training.gradientCheckpointing: true", lambda spec: _with(spec, "training", gradient_checkpointing=True)
     if spec.training.optimizer == "adamw" and spec.adapter is None:
         yield "training.optimizer: adamw_8bit", lambda spec: _with(spec, "training", optimizer="adamw_8bit")
+    if _vllm_share(spec):
+        yield "rollout.mode: server, on GPUs of its own,", _apart
     if spec.adapter is None:
         yield _LORA, _adapted
         yield f"{_LORA} with {_NF4}", _quantized
     elif spec.model.quantization != "nf4":
         yield _NF4, _quantized
+
+
+def _apart(spec: JobSpec) -> JobSpec:
+    return resolve(spec.model_copy(update={"rollout": RolloutSpec()}))
 
 
 def _adapted(spec: JobSpec) -> JobSpec:

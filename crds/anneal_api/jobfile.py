@@ -15,8 +15,10 @@ from anneal_api.base import Record
 from anneal_api.job import Job
 from anneal_api.kinds import KINDS
 from anneal_api.layout import Layout
+from anneal_api.model import ModelSource
 from anneal_api.names import owner_label, run_directory
 from anneal_api.resolve import prepare_key
+from anneal_api.sources import local_path, parse_source
 from anneal_api.status import SourceReport
 
 RUNTIME_KEY = "runtime"
@@ -70,6 +72,17 @@ class JobFile(Record):
     def layout(self, volumes: dict[str, Path]) -> Layout:
         """Where everything is; `volumes` maps each claim to its directory here."""
         return Layout(volumes[self.storage_claim], self.run_directory, self.job.spec.output.path)
+
+    def directory(self, named: ModelSource, volumes: dict[str, Path]) -> Path:
+        """Where a model's files are; one of the hub, or of adapters that are merged, is where `prepare` puts it."""
+        match parse_source(named.source).scheme:
+            case "hf":
+                return self.layout(volumes).model(named.source, named.revision)
+            case "job":
+                pin = self.pin(named.source)
+                return self.layout(volumes).merged(pin) if pin.adapters else local_path(pin.base, volumes)
+            case _:
+                return local_path(named.source, volumes)
 
     def encode(self) -> str:
         """The text of the file: stable, so that an unchanged job applies as no change."""

@@ -37,7 +37,7 @@ NF4_BLOCK, NF4_NESTED_BLOCK, NF4_TABLES = 64, 256, FP32 * (16 + 256 + 1)
 STATE_BLOCK, STATE_TABLES, SMALLEST_8BIT, SMALLEST_PAGED = 256, 2 * FP32 * 256, 4096, 100_000
 
 # Parts that torch's allocator does not count.
-BESIDE_TENSORS = ("context", "fragmentation")
+BESIDE_TENSORS = ("context", "fragmentation", "vLLM")
 
 # Sequences that a row of a micro batch has while gradients are computed: a pair has two.
 _PAIRED = ("dpo", "ipo", "orpo", "simpo", "cpo", "reward")
@@ -298,9 +298,12 @@ def _moments(held: Held, shape: ModelShape, trained: list[Trained]) -> list[Mome
 
 
 def _drawing(held: Held, shape: ModelShape) -> list[Moment]:
-    """Before there are gradients: keys and values of all tokens, one layer's twice, and the last token's logits."""
+    """Before there are gradients: keys and values of all tokens, one layer's twice, and the last token's logits.
+
+    Only where the trainer itself draws: a server has memory of its own (`serving`).
+    """
     spec = held.spec
-    if not (isinstance(spec, RLHFSpec) and spec.is_online) or shape.decoder is None:
+    if not (isinstance(spec, RLHFSpec) and spec.rollout and spec.rollout.mode == "generate") or shape.decoder is None:
         return []
     rows, width = drawn_at_once(spec), BF16 if held.half else FP32
     cache = 2 * shape.decoder.layers * shape.decoder.key * rows * spec.training.sequence_length * width

@@ -36,6 +36,8 @@ class DecoderRecord(Record):
     inner: int = Field(description="The width inside the MLP, of all experts that see a token.")
     norms: int = Field(description="Numbers that the normalizations of a layer read.")
     experts_per_token: int = Field(default=0, description="Of a mixture: the experts that see a token.")
+    windowed: int = Field(default=0, description="Layers whose tokens see only a window.")
+    window: int = Field(default=0, description="How many tokens that is.")
 
 
 class ModelRecord(Record):

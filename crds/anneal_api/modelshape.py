@@ -52,7 +52,8 @@ class Decoder:
     """The repeated layers, in numbers a token.
 
     `query` and `key` are what the projections of the attention say; `inner` the width between the matrices of the MLP,
-    of all experts that see a token together; `norms` the numbers that the normalizations of a layer read.
+    of all experts that see a token together; `norms` the numbers that the normalizations of a layer read. Of `windowed`
+    layers each token sees no more than `window` before it.
     """
 
     layers: int
@@ -63,6 +64,8 @@ class Decoder:
     inner: int
     norms: int
     experts_per_token: int = 0
+    windowed: int = 0
+    window: int = 0
 
 
 @dataclass(frozen=True)

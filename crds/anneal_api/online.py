@@ -157,15 +157,19 @@ class SchemaReward(Block):
     )
 
 
+_MOST_TOKENS: Final = 1_000_000
+
+
 class LengthReward(Block):
     """1 for answers of so many tokens; less in proportion to 0, at no token and at twice the most."""
 
-    least: int = Field(default=0, ge=0, le=1_000_000, description="The fewest tokens that are good.")
-    most: int = Field(default=1_000_000, ge=1, le=1_000_000, description="The most tokens that are good.")
+    least: int = Field(default=0, ge=0, le=_MOST_TOKENS, description="The fewest tokens that are good.")
+    most: int = Field(default=_MOST_TOKENS, ge=1, le=_MOST_TOKENS, description="The most tokens that are good.")
 
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(
-            cel="self.least <= self.most",
+            # What is in a list has no defaults in the schema.
+            cel=f"(has(self.least) ? self.least : 0) <= (has(self.most) ? self.most : {_MOST_TOKENS})",
             message="least is at most most",
             holds=lambda reward: reward.least <= reward.most,
             field="least",
@@ -217,7 +221,7 @@ class FunctionReward(Block):
 
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(
-            cel="!has(self.configMap) || !self.file.contains('/')",
+            cel="!has(self.configMap) || !has(self.file) || !self.file.contains('/')",
             message="with configMap, file is one of its keys, which hold no '/'",
             holds=lambda reward: reward.config_map is None or "/" not in reward.file,
             field="file",

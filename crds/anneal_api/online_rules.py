@@ -91,7 +91,7 @@ ONLINE_RULES: Final[tuple[Rule, ...]] = (
         field="rewards",
     ),
     Rule(
-        cel="!has(self.rewards) || self.rewards.size() == 0 || self.rewards.exists(r, r.weight != 0.0)",
+        cel="!has(self.rewards) || self.rewards.size() == 0 || self.rewards.exists(r, !has(r.weight) || r.weight != 0.0)",
         message="with all weights 0 every answer is worth the same: give one reward another weight",
         holds=lambda s: not s.rewards or any(reward.weight for reward in s.rewards),
         field="rewards",

@@ -262,6 +262,9 @@ class QueueReport(Record):
     flavors: dict[str, str] = Field(
         default_factory=dict, max_length=16, description="The flavor that each resource was admitted in."
     )
+    rollout_flavors: dict[str, str] = Field(
+        default_factory=dict, max_length=16, description="The same, of the servers that draw answers."
+    )
 
 
 class RolloutReport(Record):
@@ -276,6 +279,17 @@ class RolloutReport(Record):
     restarts: int | None = Field(default=None, description="How often containers of them were started again.")
     pool: str | None = Field(default=None, max_length=253, description="Their pool.")
     gpus: int | None = Field(default=None, description="GPUs that they hold, all together.")
+    since: str | None = Field(default=None, max_length=64, description="Since when the present ones run.")
+    ready_time: str | None = Field(
+        default=None, max_length=64, description="When all of the present ones were ready for the first time."
+    )
+    gpu_hours: float | None = Field(default=None, description="GPUs x hours of those that were before.")
+    unplaced: int | None = Field(
+        default=None, description="How often they were given back because not all of them found a place in time."
+    )
+    retry_time: str | None = Field(
+        default=None, max_length=64, description="When they are made again after they were given back."
+    )
 
 
 class Output(Record):
@@ -371,7 +385,9 @@ class JobStatus(Record):
     )
     queue: QueueReport | None = None
     rollout: RolloutReport | None = None
-    gpu_hours: float | None = Field(default=None, description="GPUs x hours of running attempts.")
+    gpu_hours: float | None = Field(
+        default=None, description="GPUs x hours of running attempts, and of rollout servers from when they ran."
+    )
     outputs: list[Output] = Field(default_factory=list, max_length=16, description="What came of it, and where it is.")
     sources: list[SourceReport] = Field(
         default_factory=list,

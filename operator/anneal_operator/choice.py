@@ -6,8 +6,10 @@ came from. Not here: whether the job fits into it (`steps.pool_checks`).
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from anneal_api.compute import ComputeSpec
+from anneal_api.rollout import RolloutSpec
 from anneal_operator.kinds import Obj
 from anneal_operator.pools import NodeGroup, matches, slug
 from anneal_operator.settings import DEFAULT_POOL, Pool
@@ -45,6 +47,25 @@ def choose(
     if DEFAULT_POOL in pools:
         return _declared(DEFAULT_POOL, pools, groups)
     return Choice(groups=tuple(each for each in groups if each.resource == NO_POOL.resource_name))
+
+
+def choose_for_servers(
+    servers: RolloutSpec,
+    compute: ComputeSpec,
+    pools: Mapping[str, Pool],
+    groups: Sequence[NodeGroup],
+    *,
+    kept: str | None = None,
+) -> Choice:
+    """The pool that the servers of a job name: each is a pod, as a node of the trainer is."""
+    return choose(as_compute(servers, compute), pools, groups, kept=kept)
+
+
+def as_compute(servers: RolloutSpec, compute: ComputeSpec) -> ComputeSpec:
+    """What servers ask for in the trainer's terms."""
+    asked = {"pool": servers.pool, "gpu_type": servers.gpu_type, "cpu": servers.cpu, "memory": servers.memory}
+    sizes = {"nodes": servers.servers, "min_nodes": None, "gpus_per_node": servers.gpus or 0}
+    return compute.model_copy(update={**asked, **sizes})
 
 
 def _named(name: str, pools: Mapping[str, Pool], groups: Iterable[NodeGroup]) -> Choice | None:
@@ -115,6 +136,25 @@ def shortages(pool: Pool, compute: ComputeSpec) -> Iterator[str]:
 def places(pool: Pool, gpus: int) -> int:
     """How many pods with so many GPUs it has room for: several on a node, if it says how many GPUs that has."""
     return (pool.nodes or 0) * ((pool.gpus_per_node or gpus) // gpus)
+
+
+@lru_cache(maxsize=256)
+def most_beside(nodes: int, gpus: int, pods: tuple[int, int], other: int) -> int:
+    """How many pods with `other` GPUs find a place beside so many pods with so many GPUs; negative if these do not.
+
+    >>> most_beside(2, 8, (2, 5), 4), most_beside(2, 8, (1, 5), 4)
+    (0, 2)
+    """
+    count, each = pods
+    never = -nodes * gpus - 1
+    # The most beside 0, 1, 2, … of those pods, with one node more each time.
+    best = [0, *([never] * count)]
+    for _ in range(nodes):
+        best = [
+            max(best[done - here] + (gpus - here * each) // other for here in range(min(done, gpus // each) + 1))
+            for done in range(count + 1)
+        ]
+    return best[count]
 
 
 def gpu_memory(choice: Choice) -> tuple[float | None, str, bool]:

@@ -33,6 +33,7 @@ from anneal_operator.kinds import (
     CLAIM,
     CONFIG_MAP,
     NETWORK_POLICY,
+    SERVICE,
     WORKLOAD,
     Kind,
     Obj,
@@ -191,7 +192,7 @@ class Controller:
                 words = f"{kind.name} {name} was refused by the API server: {error.message}"
                 raise RefusedError(name, Refusal(reason, words)) from error
             raise
-        if kind in {CONFIG_MAP, NETWORK_POLICY, CLAIM}:
+        if kind in {CONFIG_MAP, NETWORK_POLICY, CLAIM, SERVICE}:
             made = {"apiVersion": obj["apiVersion"], "kind": obj["kind"], "metadata": made["metadata"]}
         self.store.put(kind, made)
 

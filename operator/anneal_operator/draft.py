@@ -41,13 +41,22 @@ class Draft:
     reopened: bool = False
     # Where the queue lets the pods go.
     placement: Placement = ANYWHERE
-    # Whether pods of the trainer may be made: not while the queue has not admitted the job.
+    # Where it lets those of the servers go that draw answers.
+    rollout_placement: Placement = ANYWHERE
+    # Whether pods may be made: not while the queue has not admitted the job.
     may_start: bool = True
+    # Whether there is all that the trainer asks for answers; a job without servers has it.
+    served: bool = True
     # Why the queue wants the pods gone.
     eviction: Evidence | None = None
     # When the next pods are due, if that is so far away that the job holds no quota until then.
     pause: datetime | None = None
     _plan: Plan | None = None
+
+    @property
+    def has_plan(self) -> bool:
+        """Whether the spec is valid, as far as this pass has looked."""
+        return self._plan is not None
 
     @property
     def plan(self) -> Plan:
@@ -119,7 +128,7 @@ class Draft:
             update={
                 **self.fields,
                 "observed_generation": self.generation,
-                "conditions": [self.conditions[kind] for kind in ConditionType],
+                "conditions": [self.conditions[kind] for kind in ConditionType if kind in self.conditions],
                 "attempts": self.attempts,
                 "attempt": self.attempts[-1].number if self.attempts else None,
                 "children": self.children if self.children.dump() else None,

@@ -1,4 +1,4 @@
-"""All pods of an attempt at once, or none: when the ones that have a place give it back. Pure.
+"""All pods of an attempt and of its servers at once, or none: when those that have a place give it back. Pure.
 
 The scheduler places pod by pod. Two jobs that each got half of the GPUs would hold them for ever, so a job of which
 only a part has found places gives everything back after a while, and tries again later: later each time, and not in
@@ -44,12 +44,15 @@ class Standing:
         return self.placed >= self.wanted
 
 
-def standing(pods: Sequence[PodView], wanted: int) -> Standing:
-    """What the pods of an attempt have found."""
+def standing(pods: Sequence[PodView], wanted: int, *, begun: datetime | None = None) -> Standing:
+    """What the pods have found. `begun`: since when all of them are wanted; servers have their places before."""
     here = [pod for pod in pods if pod.holds_resources]
     placed = [pod for pod in here if bound(pod) is not None]
     since = min((bound(pod) or EPOCH for pod in placed), default=None)
     lacking = next((pod for pod in here if bound(pod) is None), None)
+    if since is not None:
+        # One that is made again, long after the others, has its time too.
+        since = max(since, begun or EPOCH, (lacking.created if lacking else None) or EPOCH)
     words = waiting_for(lacking).message if lacking else "the others have not been made"
     return Standing(len(placed), wanted, since, words)
 
@@ -75,20 +78,20 @@ def retry_after(uid: str, times: int) -> timedelta:
     return timedelta(seconds=round(wait * (1.0 + _JITTER * part)))
 
 
-def given_back(found: Standing, timeout: int, again: datetime) -> str:
+def given_back(found: Standing, timeout: int, again: datetime, what: str = "pod") -> str:
     """What happened, for a person."""
     verb = "has" if found.placed == 1 else "have"
     return (
-        f"{found.placed} of {counted(found.wanted, 'pod')} {verb} held a place for {timeout} s "
+        f"{found.placed} of {counted(found.wanted, what)} {verb} held a place for {timeout} s "
         f"(runPolicy.schedulingTimeoutSeconds) while others found none ({found.words}): "
         f"all are given back, and made again at {format_time(again)}"
     )
 
 
-def warning(found: Standing, at: datetime) -> str:
+def warning(found: Standing, at: datetime, what: str = "pod") -> str:
     """What will happen, for a person."""
     verb = "has" if found.placed == 1 else "have"
     return (
-        f"{found.placed} of {counted(found.wanted, 'pod')} {verb} a place; "
+        f"{found.placed} of {counted(found.wanted, what)} {verb} a place; "
         f"unless the others find one, all are given back at {format_time(at)}"
     )

@@ -16,11 +16,13 @@ from anneal_operator.errors import NotFoundError
 from anneal_operator.kinds import (
     CLAIM,
     CONFIG_MAP,
+    DEPLOYMENT,
     EVENT,
     JOB,
     NETWORK_POLICY,
     POD,
     PYTORCH_JOB,
+    SERVICE,
     STORAGE_CLASS,
     WORKLOAD,
     Kind,
@@ -40,7 +42,7 @@ from anneal_operator.store import Store, owner_uid
 from anneal_operator.world import Children, Report, StorageFacts, World
 
 # Where status.children has their names.
-_UNWATCHED = {CONFIG_MAP: ("configMap", "preview"), NETWORK_POLICY: ("networkPolicy",)}
+_UNWATCHED = {CONFIG_MAP: ("configMap", "preview"), NETWORK_POLICY: ("networkPolicy",), SERVICE: ("rollout",)}
 _DEFAULT_CLASS = "storageclass.kubernetes.io/is-default-class"
 
 
@@ -94,23 +96,26 @@ def _is_corrected(job: Obj) -> bool:
 async def _children(job: Obj, store: Store, cluster: Cluster) -> Children:
     uid = uid_of(job)
     ended = true_condition(job, "Succeeded", "Failed") is not None
-    unwatched = [CONFIG_MAP, NETWORK_POLICY] if ended and _has_ttl(job) else []
+    unwatched = list(_UNWATCHED) if ended and _has_ttl(job) else []
     found = {kind: [each async for each in _recorded(job, kind, cluster)] for kind in unwatched}
     return Children(
         prepare_jobs=tuple(store.children(uid, JOB)),
         pytorch_jobs=tuple(store.children(uid, PYTORCH_JOB)),
         pods=tuple(store.children(uid, POD)),
         workloads=tuple(store.children(uid, WORKLOAD)),
+        deployments=tuple(store.children(uid, DEPLOYMENT)),
         departed_pods=tuple(store.departed_pods(uid)),
         config_maps=tuple(found.get(CONFIG_MAP, ())),
         network_policies=tuple(found.get(NETWORK_POLICY, ())),
+        services=tuple(found.get(SERVICE, ())),
     )
 
 
 def _wants_gpus(job: Obj) -> bool:
     """Whether nodes with GPUs matter to it; they are not asked for by a job that has ended, or computes on CPUs."""
-    compute = (job.get("spec") or {}).get("compute") or {}
-    return compute.get("gpusPerNode") != 0 and not _is_over(job)
+    spec = job.get("spec") or {}
+    trains, draws = (spec.get("compute") or {}).get("gpusPerNode") != 0, bool((spec.get("rollout") or {}).get("gpus"))
+    return (trains or draws) and not _is_over(job)
 
 
 def _is_over(job: Obj) -> bool:
@@ -140,7 +145,7 @@ async def _storage(job: Obj, cluster: Cluster, settings: Settings) -> StorageFac
         plan = plan_of(job, settings)
     except ManifestError:
         return StorageFacts()
-    if not plan.owns_claim and plan.nodes == 1:
+    if not plan.owns_claim and plan.nodes == 1 and plan.rollout is None:
         return StorageFacts()
     claim = await _claim(plan, cluster)
     if claim is not None or not plan.owns_claim:

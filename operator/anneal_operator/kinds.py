@@ -43,6 +43,8 @@ RLHF_JOB: Final = Kind(GROUP, VERSION, rlhfjob.PLURAL, rlhfjob.KIND)
 JOB: Final = Kind("batch", "v1", "jobs", "Job")
 PYTORCH_JOB: Final = Kind("kubeflow.org", "v1", "pytorchjobs", "PyTorchJob")
 POD: Final = Kind("", "v1", "pods", "Pod")
+DEPLOYMENT: Final = Kind("apps", "v1", "deployments", "Deployment")
+SERVICE: Final = Kind("", "v1", "services", "Service")
 CLAIM: Final = Kind("", "v1", "persistentvolumeclaims", "PersistentVolumeClaim")
 CONFIG_MAP: Final = Kind("", "v1", "configmaps", "ConfigMap")
 NETWORK_POLICY: Final = Kind("networking.k8s.io", "v1", "networkpolicies", "NetworkPolicy")
@@ -63,14 +65,15 @@ CUSTOM_RESOURCE: Final = Kind("apiextensions.k8s.io", "v1", "customresourcedefin
 
 # What kopf lists and watches: the jobs, and children that change by themselves. ConfigMaps, policies and claims
 # do not; reading all of a cluster's ConfigMaps would also be more than the operator needs.
-WATCHED_CHILDREN: Final = (JOB, PYTORCH_JOB, POD, WORKLOAD)
+WATCHED_CHILDREN: Final = (JOB, PYTORCH_JOB, DEPLOYMENT, POD, WORKLOAD)
 JOB_KINDS: Final = (FINE_TUNE_JOB, RLHF_JOB)
 WATCHED: Final = (*JOB_KINDS, *WATCHED_CHILDREN)
 _READ: Final = (
     STORAGE_CLASS, NODE, EVENT, CUSTOM_RESOURCE, PRIORITY_CLASS, LOCAL_QUEUE, CLUSTER_QUEUE, RESOURCE_FLAVOR,
     WORKLOAD_PRIORITY_CLASS,
 )  # fmt: skip
-KINDS: Final = {(kind.api_version, kind.name): kind for kind in (*WATCHED, CLAIM, CONFIG_MAP, NETWORK_POLICY, *_READ)}
+_UNWATCHED: Final = (CLAIM, CONFIG_MAP, NETWORK_POLICY, SERVICE)
+KINDS: Final = {(kind.api_version, kind.name): kind for kind in (*WATCHED, *_UNWATCHED, *_READ)}
 
 
 def kind_of(obj: Obj) -> Kind:

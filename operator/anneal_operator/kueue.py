@@ -14,7 +14,7 @@ from typing import Any
 from anneal_operator.kinds import Obj, is_deleting, meta, name_of, parse_time, true_condition
 from anneal_operator.placement import Placement
 
-PODSET = "trainer"
+PODSET, ROLLOUT_PODSET = "trainer", "rollout"
 # Kueue queues a Workload again by itself after these; after others it waits for what its own controllers say.
 _QUEUES_AGAIN = frozenset({"Preempted", "NodeFailures"})
 # The reason of an eviction by which Kueue itself deactivates: a rejected admission check, too many tries.
@@ -142,19 +142,27 @@ def missing_flavors(workload: WorkloadView, flavors: Mapping[str, Obj]) -> list[
 
 def flavors_of(obj: Obj) -> tuple[str, ...]:
     """The names of the flavors that a Workload was admitted in."""
-    return tuple(dict.fromkeys(_assignment(obj).get("flavors", {}).values()))
+    both = (assigned_flavors(obj, podset) for podset in (PODSET, ROLLOUT_PODSET))
+    return tuple(dict.fromkeys(name for each in both for name in each.values()))
 
 
-def placement(workload: WorkloadView, flavors: Mapping[str, Obj], *, sizes: Sequence[int]) -> Placement:
-    """Where an admitted Workload's pods go. `sizes`: the numbers of nodes that the global batch can be shared by.
+def assigned_flavors(obj: Obj, podset: str = PODSET) -> dict[str, str]:
+    """By resource, the flavor that a pod set was admitted in."""
+    return dict(_assignment(obj, podset).get("flavors", {}))
 
-    Quota for a number that is not among them is taken for the next lower one; the rest is given back.
+
+def placement(
+    workload: WorkloadView, flavors: Mapping[str, Obj], *, sizes: Sequence[int], podset: str = PODSET
+) -> Placement:
+    """Where the pods of an admitted Workload's pod set go. `sizes`: the numbers of pods that there may be.
+
+    Of the trainer those are what the global batch can be shared by: quota for a number that is not among them is taken
+    for the next lower one; the rest is given back.
     """
-    assignment = _assignment(workload.obj)
-    names = assignment.get("flavors", {})
+    names = assigned_flavors(workload.obj, podset)
     specs = [(flavors[name].get("spec") or {}) for name in dict.fromkeys(names.values()) if name in flavors]
-    updates = list(_updates(workload.obj))
-    count = int(assignment.get("count") or max(sizes))
+    updates = list(_updates(workload.obj, podset))
+    count = int(_assignment(workload.obj, podset).get("count") or max(sizes))
     return Placement(
         nodes=max(size for size in sizes if size <= count),
         node_selector=_merged(
@@ -163,21 +171,21 @@ def placement(workload: WorkloadView, flavors: Mapping[str, Obj], *, sizes: Sequ
         tolerations=tuple(toleration for part in (*specs, *updates) for toleration in part.get("tolerations") or []),
         labels=_merged(up.get("labels") for up in updates),
         annotations=_merged(up.get("annotations") for up in updates),
-        flavors=dict(names),
+        flavors=names,
     )
 
 
-def _assignment(obj: Obj) -> dict[str, Any]:
+def _assignment(obj: Obj, podset: str) -> dict[str, Any]:
     admission = (obj.get("status") or {}).get("admission") or {}
     assignments = admission.get("podSetAssignments") or []
-    found: dict[str, Any] = next((each for each in assignments if each.get("name") == PODSET), {})
+    found: dict[str, Any] = next((each for each in assignments if each.get("name") == podset), {})
     return found
 
 
-def _updates(obj: Obj) -> Iterable[Obj]:
-    """What admission checks change about the trainer's pods."""
+def _updates(obj: Obj, podset: str) -> Iterable[Obj]:
+    """What admission checks change about the pods of a pod set."""
     for check in (obj.get("status") or {}).get("admissionChecks") or []:
-        yield from (each for each in check.get("podSetUpdates") or [] if each.get("name") == PODSET)
+        yield from (each for each in check.get("podSetUpdates") or [] if each.get("name") == podset)
 
 
 def _merged(parts: Iterable[Mapping[str, str] | None]) -> dict[str, str]:
@@ -230,7 +238,7 @@ def told(workload: WorkloadView, *, ready: bool, nodes: int, now: str) -> Obj | 
 def _with_surplus(obj: Obj, nodes: int) -> Obj:
     """Pods that quota was reserved for beyond those that the batch can be shared by."""
     wanted = next(each["count"] for each in obj["spec"]["podSets"] if each["name"] == PODSET)
-    reserved = int(_assignment(obj).get("count") or wanted)
+    reserved = int(_assignment(obj, PODSET).get("count") or wanted)
     if reserved <= nodes:
         return obj
     return {**obj, "status": {**obj["status"], "reclaimablePods": [{"name": PODSET, "count": wanted - nodes}]}}

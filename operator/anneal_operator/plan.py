@@ -5,17 +5,21 @@ Not here: whether it may be carried out (`steps.accept`), and the objects themse
 
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 from anneal_api.job import Job, JobSpec
 from anneal_api.jobfile import JobFile
 from anneal_api.manifest import parse_job
+from anneal_api.meta import VOLUMES_DIR
 from anneal_api.model import ModelSource
-from anneal_api.names import attempt_name, base_name, prepare_name, preview_name, run_directory
+from anneal_api.names import attempt_name, base_name, prepare_name, preview_name, rollout_name, run_directory
 from anneal_api.policy import RunPolicy
 from anneal_api.resolve import digest, resolve
+from anneal_api.rlhfjob import RLHFSpec
+from anneal_api.rollout import RolloutSpec
 from anneal_api.sources import parse_source
 from anneal_api.status import SourceReport
-from anneal_operator.choice import Choice, choose, gpu_memory
+from anneal_operator.choice import Choice, choose, choose_for_servers, gpu_memory
 from anneal_operator.kinds import Obj, meta, name_of, uid_of
 from anneal_operator.pools import NodeGroup
 from anneal_operator.settings import Pool, Settings
@@ -33,6 +37,7 @@ class Plan:
     node_groups: tuple[NodeGroup, ...] = ()
     # Of the attempt that is under way: it stays where it is.
     kept_pool: str | None = None
+    kept_rollout_pool: str | None = None
 
     @property
     def spec(self) -> JobSpec:
@@ -94,7 +99,17 @@ class Plan:
     @cached_property
     def prepare_key(self) -> str:
         """What the prepared data is shared by."""
-        return JobFile(job=self.job, storage_claim=self.claim, sources=self.sources).prepare_key
+        return self._file.prepare_key
+
+    @property
+    def _file(self) -> JobFile:
+        return JobFile(job=self.job, storage_claim=self.claim, sources=self.sources)
+
+    @property
+    def model_directory(self) -> str:
+        """Where pods find the model that is trained."""
+        claims = (self.claim, *self.source_claims)
+        return str(self._file.directory(self.spec.models[0], {claim: Path(VOLUMES_DIR) / claim for claim in claims}))
 
     @property
     def prepare_name(self) -> str:
@@ -123,6 +138,52 @@ class Plan:
     def pool(self) -> Pool:
         """The pool; one without constraints where the job names none (or one that does not exist)."""
         return self.choice.pool
+
+    @property
+    def servers(self) -> RLHFSpec | None:
+        """The spec, if answers are drawn by servers beside the trainer."""
+        spec = self.spec
+        own = isinstance(spec, RLHFSpec) and spec.rollout is not None and spec.rollout.mode == "server"
+        return spec if own and isinstance(spec, RLHFSpec) else None
+
+    @property
+    def colocates(self) -> bool:
+        """Whether the trainer runs servers on its own GPUs."""
+        rollout = self.spec.rollout if isinstance(self.spec, RLHFSpec) else None
+        return rollout is not None and rollout.mode == "colocate"
+
+    @property
+    def rollout_name(self) -> str:
+        """The servers' Deployment and Service."""
+        return rollout_name(self.name, self.uid)
+
+    @property
+    def rollout(self) -> RolloutSpec | None:
+        """What the spec says of them; None where there are none."""
+        return self.servers.rollout if self.servers else None
+
+    @cached_property
+    def rollout_choice(self) -> Choice:
+        """The pool of its servers: the trainer's, unless they name another one."""
+        if self.rollout is None or not (self.rollout.pool or self.rollout.gpu_type):
+            return self.choice
+        kept = self.kept_rollout_pool
+        return choose_for_servers(self.rollout, self.spec.compute, self.settings.pools, self.node_groups, kept=kept)
+
+    @property
+    def rollout_pool(self) -> Pool:
+        """The same, without its name."""
+        return self.rollout_choice.pool
+
+    @property
+    def rollout_gpus(self) -> int:
+        """GPUs of all servers."""
+        return self.rollout.servers * (self.rollout.gpus or 0) if self.rollout else 0
+
+    @property
+    def gpus_text(self) -> str:
+        """GPUs for people: of the trainer, and of the servers behind a plus."""
+        return f"{self.gpus} + {self.rollout_gpus}" if self.rollout else str(self.gpus)
 
     @property
     def gpu_memory(self) -> float | None:
@@ -156,10 +217,14 @@ class Plan:
 
     @property
     def node_counts(self) -> tuple[int, ...]:
-        """The numbers of nodes that the job can train on with the same global batch, the least first."""
+        """The numbers of nodes that the job can train on with the same global batch, the least first.
+
+        Each process has whole groups of answers.
+        """
         compute = self.spec.compute
+        unit = max(1, compute.gpus_per_node) * self.spec.group
         counts = range(compute.min_nodes or compute.nodes, compute.nodes + 1)
-        return tuple(n for n in counts if self.spec.training.global_batch % (n * max(1, compute.gpus_per_node)) == 0)
+        return tuple(n for n in counts if self.spec.training.global_batch % (n * unit) == 0)
 
     @cached_property
     def source_claims(self) -> tuple[str, ...]:
@@ -186,14 +251,16 @@ def plan_of(job: Obj, settings: Settings, node_groups: tuple[NodeGroup, ...] = (
     known = (SourceReport.model_validate(pin) for pin in (job.get("status") or {}).get("sources") or [])
     sources = tuple(pin for pin in known if pin.source in wanted)
     resolved = parsed.model_copy(update={"spec": resolve(parsed.spec)})
-    return Plan(resolved, settings, sources, node_groups, _kept_pool(job))
+    return Plan(resolved, settings, sources, node_groups, *_kept_pools(job))
 
 
-def _kept_pool(job: Obj) -> str | None:
+def _kept_pools(job: Obj) -> tuple[str | None, str | None]:
     """Of the attempt that is under way. What the attempt itself has may be a queue's word for where it is."""
     status = job.get("status") or {}
     attempts = status.get("attempts") or []
-    return status.get("pool") if attempts and not attempts[-1].get("endTime") else None
+    if not attempts or attempts[-1].get("endTime"):
+        return None, None
+    return status.get("pool"), (status.get("rollout") or {}).get("pool")
 
 
 def job_sources(spec: JobSpec) -> list[ModelSource]:

@@ -6,11 +6,12 @@ Not here: what an end means for the job (`attempts`), or why a pod does not star
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from anneal_api.meta import ATTEMPT_LABEL, ROLE_LABEL
+from anneal_api.meta import ATTEMPT_LABEL, ROLE_LABEL, ROLE_ROLLOUT
 from anneal_api.progress import TerminationMessage
 from anneal_operator.kinds import Obj, is_deleting, labels_of, meta, name_of, parse_time, true_condition, uid_of
 
 CONTAINER = "pytorch"
+SERVER_CONTAINER = "vllm"
 # Sorts before every time that a pod can have.
 EPOCH = datetime.fromtimestamp(0, UTC)
 REPLICA_INDEX_LABEL = "training.kubeflow.org/replica-index"
@@ -106,8 +107,9 @@ def _number(text: str | None) -> int:
 
 
 def _container(pod: Obj) -> Obj:
+    name = SERVER_CONTAINER if labels_of(pod).get(ROLE_LABEL) == ROLE_ROLLOUT else CONTAINER
     statuses = (pod.get("status") or {}).get("containerStatuses") or []
-    found: Obj = next((each for each in statuses if each.get("name") == CONTAINER), {})
+    found: Obj = next((each for each in statuses if each.get("name") == name), {})
     return found
 
 

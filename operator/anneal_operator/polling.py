@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import aiohttp
 
-from anneal_api.meta import OWNER_UID_LABEL, PROGRESS_PORT, ROLE_PREPARE
+from anneal_api.meta import OWNER_UID_LABEL, PROGRESS_PORT, ROLE_PREPARE, ROLE_ROLLOUT
 from anneal_api.names import preview_name
 from anneal_api.progress import KeptPreview, ProgressReport
 from anneal_operator import metrics
@@ -136,7 +136,8 @@ def _is_kept(job: Obj, digest: str) -> bool:
 
 
 def _answers(pod: PodView) -> bool:
-    return pod.running and pod.index == 0 and bool(pod.ip) and not pod.deleting
+    reports = pod.role != ROLE_ROLLOUT and pod.index == 0
+    return reports and pod.running and bool(pod.ip) and not pod.deleting
 
 
 def _host(ip: str) -> str:

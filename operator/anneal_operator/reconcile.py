@@ -13,17 +13,19 @@ from anneal_operator.draft import Draft
 from anneal_operator.kinds import is_deleting
 from anneal_operator.steps.accept import accept
 from anneal_operator.steps.admit import admit, withdraw
+from anneal_operator.steps.common import trains
 from anneal_operator.steps.finish import finish
 from anneal_operator.steps.fit import fit
 from anneal_operator.steps.origin import origin
 from anneal_operator.steps.prepare import prepare
 from anneal_operator.steps.preview import keep_preview
+from anneal_operator.steps.rollout import rollout, take_down
 from anneal_operator.steps.train import train
 from anneal_operator.world import Decision, World
 
 # Each returns whether the next one has anything to do. Before the last of the first ones is done, nothing queues.
 BEFORE_THE_QUEUE = (accept, origin, keep_preview, prepare, fit)
-STEPS = (admit, train, finish)
+STEPS = (admit, rollout, train, finish)
 
 
 def reconcile(world: World) -> Decision:
@@ -39,6 +41,8 @@ def reconcile(world: World) -> Decision:
         if _all(BEFORE_THE_QUEUE, draft):
             _all(STEPS, draft)
         else:
+            if not trains(draft):
+                take_down(draft, "something else is to be mended first")
             withdraw(draft)
             if draft.is_true(ConditionType.FAILED):
                 # What follows an end is the next pass's.

@@ -80,6 +80,11 @@ class Settings(Block):
     """The whole file."""
 
     trainer_image: str = Field(min_length=1)
+    operator_image: str = Field(min_length=1, description="The operator's own: what loads adapters beside a server.")
+    rollout_image: str = Field(min_length=1, description="vLLM's, for jobs that name none.")
+    colocate_image: str = Field(
+        default="", description="A trainer's with vLLM, for mode: colocate. Empty: the trainer's has it."
+    )
     image_pull_policy: Literal["Always", "IfNotPresent", "Never"] = "IfNotPresent"
     image_pull_secrets: list[str] = Field(default_factory=list)
     pools: dict[LabelName, Pool] = Field(default_factory=dict)

@@ -8,6 +8,7 @@ from anneal_operator.draft import Draft
 
 ACCEPTED, DATA_READY = ConditionType.ACCEPTED, ConditionType.DATA_READY
 ADMITTED, RUNNING = ConditionType.ADMITTED, ConditionType.RUNNING
+ROLLOUT_READY = ConditionType.ROLLOUT_READY
 SUCCEEDED, FAILED = ConditionType.SUCCEEDED, ConditionType.FAILED
 
 _UNSET = {
@@ -27,6 +28,9 @@ def fill(draft: Draft) -> None:
             draft.set(kind, "False", reason)
         else:
             _observed(draft, kind)
+    # Only jobs with servers have it.
+    if ROLLOUT_READY in draft.conditions:
+        _observed(draft, ROLLOUT_READY)
     telling = _telling(draft)
     sentence = draft.message(telling)
     reason = Reason(draft.reason(telling))
@@ -57,7 +61,15 @@ def _telling(draft: Draft) -> ConditionType:
         return RUNNING
     if not draft.is_true(DATA_READY):
         return DATA_READY
+    if draft.is_true(RUNNING) and _lacks_servers(draft):
+        return ROLLOUT_READY
     return ADMITTED if _queues(draft) else RUNNING
+
+
+def _lacks_servers(draft: Draft) -> bool:
+    """Whether it trains and waits for answers."""
+    found = draft.conditions.get(ROLLOUT_READY)
+    return found is not None and found.status != "True" and found.reason != Reason.ROLLOUT_STOPPED
 
 
 def _queues(draft: Draft) -> bool:

@@ -26,10 +26,12 @@ class Children:
     pytorch_jobs: tuple[Obj, ...] = ()
     pods: tuple[Obj, ...] = ()
     workloads: tuple[Obj, ...] = ()
+    deployments: tuple[Obj, ...] = ()
     # Vanished since the last pass, in their last state.
     departed_pods: tuple[Obj, ...] = ()
     config_maps: tuple[Obj, ...] = ()
     network_policies: tuple[Obj, ...] = ()
+    services: tuple[Obj, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from anneal_api.usual import unusual
 
 DATA = {"source": "volume://runs/pairs.jsonl"}
 EXACT = {"name": "exact", "match": {}}
+MODEL = {"source": "hf://org/model"}
 
 
 def manifest(method: str = "dpo", **spec: Any) -> dict[str, Any]:
@@ -91,13 +92,68 @@ BAD = [
     ("grpo", {"grpo": {"importanceSampling": "sequence"}}, "spec.grpo.importanceSampling: importanceSampling: sequence goes with"),
     ("grpo", {"datasets": [{**DATA, "type": "alpaca"}]}, "the types that grpo, rloo read: prompt, chat_template"),
     ("ppo", {}, "'ppo' is not accepted; write one of: reward, prm, dpo"),
+    ("grpo", {"rewards": [{"name": "a", "length": {"least": 4, "most": 3}}]}, "spec.rewards[0].length.least: least is at most most"),
+    ("grpo", {"rewards": [{"name": "a", "function": {"configMap": "c", "file": "d/r.py"}}]}, "with configMap, file is one of"),
+    ("dpo", {"rollout": {}}, "spec.rollout: rollout is for grpo and rloo"),
+    ("grpo", {"rollout": {"weightSync": "adapter"}}, "spec.rollout.weightSync: weightSync: adapter needs an adapter: add one"),
+    ("rloo", {"compute": {"gpusPerNode": 0}}, "spec.rollout.weightSync: full weights reach servers by NCCL, from GPU to GPU"),
+    ("grpo", {"rollout": {"mode": "colocate"}}, "spec.rollout.weightSync: full weights reach servers by NCCL"),
+    ("grpo", {"adapter": {"r": 513}}, "spec.adapter.r: vLLM serves adapters of rank 512 at most: lower adapter.r, or take"),
+    ("grpo", {"adapter": {}, "model": {**MODEL, "addSpecialTokens": ["<x>"]}}, "spec.model.addSpecialTokens: vLLM serves no"),
+    ("grpo", {"adapter": {}, "rollout": {"mode": "colocate"}, "compute": {"nodes": 2}}, "spec.rollout.mode: rollout.mode: colocate"),
+    ("grpo", {"rollout": {"maxModelLen": 1024}}, "spec.rollout.maxModelLen: rollout.maxModelLen is the room for prompt and"),
+    ("grpo", {"rollout": {"image": "vllm/vllm-openai:v0.21.3"}}, "spec.rollout.image: vLLM's versions 0.22 to 0.31 are supported"),
+    ("grpo", {"rollout": {"image": "r.example:5000/vllm:0.32.0-cu13"}}, "spec.rollout.image: vLLM's versions 0.22 to 0.31"),
+    ("grpo", {"rollout": {"image": "vllm/vllm-openai:v1.2"}}, "spec.rollout.image: vLLM's versions 0.22 to 0.31 are supported"),
+    ("grpo", {"adapter": {}, "rollout": {"mode": "colocate", "replicas": 2}}, "spec.rollout.mode: only with mode: server are there"),
+    ("grpo", {"rollout": {"mode": "generate", "gpuType": "h100"}}, "spec.rollout.mode: only with mode: server are there servers"),
+    ("grpo", {"adapter": {}, "rollout": {"mode": "colocate", "tensorParallel": 2}}, "spec.rollout.tensorParallel: with mode: colocate"),
+    ("grpo", {"rollout": {"tensorParallel": 2, "gpus": 4}}, "spec.rollout.gpus: gpus is as many as tensorParallel, or 0"),
+    ("grpo", {"rollout": {"tensorParallel": 2, "gpus": 0}}, "spec.rollout.gpus: gpus is as many as tensorParallel, or 0"),
+    ("grpo", {"rollout": {"pool": "a", "gpuType": "h100"}}, "spec.rollout.gpuType: pool and gpuType both say where the servers run"),
+    ("grpo", {"rollout": {"extraArgs": ["--max-model-len=9"]}}, "spec.rollout.extraArgs: these arguments follow from the rest"),
+    ("grpo", {"rollout": {"mode": "sever"}}, "did you mean server"),
 ]  # fmt: skip
+# What a rule that is too strict would refuse.
+GOOD = {
+    "full weights by NCCL": {},
+    "adapter": {"adapter": {"r": 512}},
+    "an adapter of any rank by NCCL": {"adapter": {"r": 1024}, "rollout": {"weightSync": "nccl"}},
+    "servers without GPUs": {"adapter": {}, "compute": {"gpusPerNode": 0}, "rollout": {"replicas": 2}},
+    "servers with GPUs beside a trainer without": {
+        "adapter": {}, "compute": {"gpusPerNode": 0}, "rollout": {"gpus": 2, "tensorParallel": 2, "pool": "h100"},
+    },
+    "colocate": {"adapter": {}, "rollout": {"mode": "colocate", "memoryUtilization": 0.5}},
+    "generate": {"rollout": {"mode": "generate"}, "compute": {"gpusPerNode": 0}},
+    "the newest image": {"rollout": {"image": "vllm/vllm-openai:v0.31.0"}},
+    "the oldest image": {"rollout": {"image": "r.example:5000/vllm:0.22.0.post1"}},
+    "a digest": {"rollout": {"image": f"vllm/vllm-openai:v0.40.0@sha256:{'a' * 64}"}},
+    "a tag of one's own": {"rollout": {"image": "r.example:5000/vllm:ours"}},
+    "other arguments": {"rollout": {"extraArgs": ["--enforce-eager", "--dtype=float16", "--max-model-lenient"]}},
+    "rewards by their defaults": {
+        "rewards": [
+            {"name": "short", "length": {"most": 4}},
+            {"name": "long", "length": {"least": 4}},
+            {"name": "own", "function": {"configMap": "rewards"}},
+            {"name": "json", "schema": {"jsonSchema": "{}"}},
+            {"name": "asked", "http": {"url": "http://judge/v1"}},
+        ],
+    },
+    "weights that cancel out": {"rewards": [EXACT, {**EXACT, "name": "penalty", "weight": -1.0}]},
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(("method", "spec", "expected"), BAD, ids=[each[2][:30] for each in BAD])
 def test_what_does_not_belong_together_is_refused(method: str, spec: dict[str, Any], expected: str) -> None:
     """With the field and what to write."""
     assert expected in problems(method, **spec)
+
+
+@pytest.mark.parametrize("spec", GOOD.values(), ids=GOOD)
+def test_what_belongs_together_is_accepted(spec: dict[str, Any]) -> None:
+    """Also rewards whose weights sum to zero: a penalty beside a reward is no mistake."""
+    resolved = resolve(job("grpo", **spec).spec)
+    assert resolve(resolved) == resolved
 
 
 def test_a_method_is_never_guessed() -> None:

@@ -43,6 +43,12 @@ def test_an_alignment_job_is_refused_alike(dry: Kube, method: str, changes: dict
     refused_alike(dry, rlhf.manifest(method, **changes))
 
 
+@pytest.mark.parametrize("changes", rlhf.GOOD.values(), ids=rlhf.GOOD)
+def test_the_api_server_accepts_what_the_models_accept(dry: Kube, changes: dict[str, Any]) -> None:
+    """A rule in CEL that is stricter than its twin would keep a right job out."""
+    dry.apply(rlhf.manifest("grpo", **changes), flags=("--dry-run=server",))
+
+
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.yaml")), ids=lambda path: path.name)
 def test_the_examples_are_accepted(dry: Kube, path: Path) -> None:
     """As they are, by the API server; nothing is made."""

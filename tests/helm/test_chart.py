@@ -24,6 +24,7 @@ FULL: dict[str, Any] = {
         "registry": "mirror.example.com/anneal",
         "operator": {"digest": f"sha256:{'a' * 64}"},
         "trainer": {"tag": "1.2.3"},
+        "colocate": {"repository": "anneal-vllm", "tag": "9"},
         "pullPolicy": "Always",
         "pullSecrets": ["mirror"],
     },
@@ -134,7 +135,12 @@ def test_crds_can_be_left_to_others_or_removed_with_the_chart(render: Render) ->
 
 def test_the_default_settings_are_readable(render: Render) -> None:
     """With no values the operator reads its settings, and they are its own defaults."""
-    expected = Settings.model_validate({"trainerImage": "anneal-trainer:0.1.0"})
+    images = {
+        "trainerImage": "anneal-trainer:0.1.0",
+        "operatorImage": "anneal-operator:0.1.0",
+        "rolloutImage": "vllm/vllm-openai:v0.31.0",
+    }
+    expected = Settings.model_validate(images)
     assert settings(render()) == expected
 
 
@@ -142,6 +148,9 @@ def test_every_value_reaches_the_settings(render: Render) -> None:
     """Pools, storage, images and the rest arrive as they were written."""
     found = settings(render(**FULL))
     assert found.trainer_image == "mirror.example.com/anneal/anneal-trainer:1.2.3"
+    assert found.operator_image == f"mirror.example.com/anneal/anneal-operator@sha256:{'a' * 64}"
+    assert found.rollout_image == "mirror.example.com/anneal/vllm/vllm-openai:v0.31.0"
+    assert found.colocate_image == "mirror.example.com/anneal/anneal-vllm:9"
     assert (found.image_pull_policy, found.image_pull_secrets) == ("Always", ["mirror"])
     written = {**FULL["pools"]["h100"], "extraResources": {"rdma/hca": "1", "hugepages-2Mi": "512Mi"}}
     assert found.pools["h100"].model_dump(mode="json", exclude_unset=True) == written

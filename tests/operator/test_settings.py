@@ -8,9 +8,10 @@ from anneal_operator.errors import SettingsError
 from anneal_operator.settings import load_settings, parse_settings
 
 
-def test_everything_but_the_image_has_a_default() -> None:
+def test_everything_but_the_images_has_a_default() -> None:
     """A cluster without pools and with one default class needs nothing else."""
-    settings = parse_settings("trainerImage: x:1", namespace="sys")
+    images = "{trainerImage: x:1, operatorImage: y:1, rolloutImage: z:1}"
+    settings = parse_settings(images, namespace="sys")
     assert (settings.namespace, settings.pools, settings.storage.size) == ("sys", {}, "100Gi")
     assert settings.monitoring is None
 
@@ -66,6 +67,6 @@ def test_a_missing_file_is_named_with_the_variable_that_gives_it(tmp_path: Path)
     """One line says where it was looked for."""
     with pytest.raises(SettingsError, match=r"none.yaml: No such file .* ANNEAL_SETTINGS"):
         load_settings({"ANNEAL_SETTINGS": str(tmp_path / "none.yaml")})
-    (tmp_path / "settings.yaml").write_text("trainerImage: x:1")
+    (tmp_path / "settings.yaml").write_text("{trainerImage: x:1, operatorImage: y:1, rolloutImage: z:1}")
     settings = load_settings({"ANNEAL_SETTINGS": str(tmp_path / "settings.yaml"), "POD_NAMESPACE": "here"})
     assert settings.namespace == "here"

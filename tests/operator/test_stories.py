@@ -7,9 +7,10 @@ import pytest
 
 from simulated.process import Simulation, conditions
 from simulated.queue_stories import QUEUE_STORIES
+from simulated.rollout_stories import ROLLOUT_STORIES
 from simulated.stories import STORIES, Story
 
-ALL = (*STORIES, *QUEUE_STORIES)
+ALL = (*STORIES, *QUEUE_STORIES, *ROLLOUT_STORIES)
 BY_NAME = pytest.mark.parametrize("story", ALL, ids=[story.name for story in ALL])
 # More orders of events; `make soak` sets it.
 SOAK = int(os.environ.get("ANNEAL_SOAK_SEEDS", "0"))
@@ -31,6 +32,9 @@ def assert_end(simulation: Simulation, story: Story) -> None:
     if story.name.startswith("queued"):
         # A Workload that is given up is another one when the job queues again.
         allowed.add("workloads")
+    if story.name.startswith("online"):
+        # Servers go when nothing is trained, and come again with the next attempt.
+        allowed |= {"deployments", "workloads"}
     if "given-back" in story.name:
         allowed.add("pytorchjobs")
     assert not {what for what in again if what[0] not in allowed}, again

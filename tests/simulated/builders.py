@@ -10,6 +10,8 @@ from anneal_operator.settings import Settings, parse_settings
 START = datetime(2026, 1, 1, 12, 0, 0, tzinfo=UTC)
 SETTINGS = """
 trainerImage: registry.example/anneal-trainer:1
+operatorImage: registry.example/anneal-operator:1
+rolloutImage: registry.example/vllm:v0.31.0
 pools:
   cpu: {resourceName: ""}
   h100:
@@ -74,6 +76,12 @@ def make_rlhf_job(name: str, *, source: str, method: str = "dpo", created: float
     """An RLHFJob that starts from `source`."""
     job = make_job(name, created=created, method=method, **{"model": {"source": source}, **spec})
     return {**job, "kind": "RLHFJob"}
+
+
+def make_grpo_job(name: str = "bot", **spec: Any) -> Obj:
+    """An RLHFJob that draws its answers from servers; `rollout` says how."""
+    online = {"rewards": [{"name": "short", "length": {"most": 10}}], "training": {"globalBatchSize": 8}}
+    return make_rlhf_job(name, source="volume://runs/model", method="grpo", **(online | spec))
 
 
 def make_pod(  # noqa: PLR0913  a pod can be many things

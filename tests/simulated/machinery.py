@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from anneal_api.conditions import Outcome
-from anneal_api.meta import ATTEMPT_LABEL, ROLE_LABEL
+from anneal_api.meta import ATTEMPT_LABEL, ENV_ROLLOUT_HOST, ROLE_LABEL, ROLE_ROLLOUT
 from anneal_api.progress import TerminationMessage
 from anneal_api.status import DatasetReport, Output
 from anneal_operator.kinds import (
@@ -25,6 +25,7 @@ from anneal_operator.kinds import (
 )
 from simulated.api_server import ApiServer
 from simulated.queueing import Kueue, alive_without_quota
+from simulated.serving import Servers
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,12 @@ class Machinery:
     kueue: Kueue | None = None
     most_writers: int = 0
     pods_without_quota: set[str] = field(default_factory=set)
+    # Trainers that were made before there was a server to draw answers from.
+    without_servers: set[str] = field(default_factory=set)
     ticks: int = 0
+
+    def __post_init__(self) -> None:
+        self.servers = Servers(self.api)
 
     @property
     def now(self) -> datetime:
@@ -82,13 +88,15 @@ class Machinery:
         self._collect_garbage()
         if self.kueue:
             self.kueue.tick()
+        self.servers.tick()
         for job in self.api.of(JOB):
             self._job_controller(job)
         if self.ticks % 2:  # slower than the kubelet, so that pods of one attempt end one after the other
             for pytorch_job in self.api.of(PYTORCH_JOB):
                 self._training_operator(pytorch_job)
         # The scheduler's queue has no notion of jobs: here the first pod of each comes before the second of any.
-        for pod in sorted(self.api.of(POD), key=_index):
+        others = [pod for pod in self.api.of(POD) if labels_of(pod)[ROLE_LABEL] != ROLE_ROLLOUT]
+        for pod in sorted(others, key=_index):
             self._kubelet(pod)
         self._watch_for_two_writers()
         self.pods_without_quota.update(alive_without_quota(self.api.of(POD), self.api.of(WORKLOAD)))
@@ -113,6 +121,9 @@ class Machinery:
         }
         pod = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": {}, "status": {"phase": "Pending"}}
         self.api.insert(pod)
+        draws = any(each["name"] == ENV_ROLLOUT_HOST for each in template["spec"]["containers"][0].get("env", []))
+        if draws and not self.servers.ready():
+            self.without_servers.add(name)
 
     def _job_controller(self, job: Obj) -> None:
         if (job.get("status") or {}).get("conditions"):

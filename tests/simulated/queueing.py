@@ -1,4 +1,4 @@
-"""Kueue on the simulated cluster: one ClusterQueue with so many nodes, priorities, preemption and partial admission.
+"""Kueue on the simulated cluster: one ClusterQueue with quota for so many pods, priorities, preemption and partial admission.
 
 It keeps the rules that a Workload's owner depends on: it admits whole or not at all, and takes no quota from an evicted
 Workload before its owner gives that back. Not here: flavors' resources, cohorts, checks (the real Kueue tests them).
@@ -86,22 +86,29 @@ class Kueue:
     def _size(self, workload: Obj) -> int:
         if true_condition(workload, "Finished"):
             return 0
-        (podset,) = workload["spec"]["podSets"]
-        (assigned,) = workload["status"]["admission"]["podSetAssignments"]
+        assigned = sum(int(each["count"]) for each in workload["status"]["admission"]["podSetAssignments"])
         spare = sum(each["count"] for each in workload["status"].get("reclaimablePods") or [])
-        return min(int(assigned["count"]), int(podset["count"]) - spare)
+        return min(assigned, sum(int(each["count"]) for each in workload["spec"]["podSets"]) - spare)
 
     def _admit(self, workload: Obj) -> bool:
-        (podset,) = workload["spec"]["podSets"]
-        free = self.nodes - self._used()
-        count = min(podset["count"], free)
-        if count < podset.get("minCount", podset["count"]):
-            words = f"insufficient unused quota, {podset['count'] - free} more needed"
+        podsets, free = workload["spec"]["podSets"], self.nodes - self._used()
+        least = sum(each.get("minCount", each["count"]) for each in podsets)
+        wanted = sum(each["count"] for each in podsets)
+        if least > free:
+            words = f"insufficient unused quota, {wanted - free} more needed"
             if not self.silent and not _says(workload, words):
                 self._set(workload, "QuotaReserved", "False", "Pending", words)
             return False
-        assignment = {"name": podset["name"], "count": count, "flavors": {"cpu": FLAVOR, "memory": FLAVOR}}
-        admission = {"clusterQueue": "all", "podSetAssignments": [assignment]}
+        lacking = max(0, wanted - free)
+        assignments = [
+            {
+                "name": each["name"],
+                "count": each["count"] - (lacking if "minCount" in each else 0),
+                "flavors": {"cpu": FLAVOR, "memory": FLAVOR},
+            }
+            for each in podsets
+        ]
+        admission = {"clusterQueue": "all", "podSetAssignments": assignments}
         admitted = {**workload, "status": {**(workload.get("status") or {}), "admission": admission}}
         admitted = self._with(admitted, "QuotaReserved", "True", "QuotaReserved", "Quota reserved")
         admitted = self._with(admitted, "Evicted", "False", "QuotaReserved", "Previously evicted")
@@ -153,8 +160,8 @@ def _priority(workload: Obj) -> int:
 
 
 def alive_without_quota(pods: list[Obj], workloads: list[Obj]) -> list[str]:
-    """Training pods that are there although their Workload has given its quota back."""
+    """Training pods and servers that are there although their Workload has given its quota back."""
     empty = {labels_of(each)["anneal.dev/owner-uid"] for each in workloads if not reserved(each)}
-    trainers = [pod for pod in pods if labels_of(pod)["anneal.dev/role"] == "trainer"]
-    alive = [pod for pod in trainers if pod["status"]["phase"] in {"Pending", "Running"}]
+    holding = [pod for pod in pods if labels_of(pod)["anneal.dev/role"] in {"trainer", "rollout"}]
+    alive = [pod for pod in holding if pod["status"]["phase"] in {"Pending", "Running"}]
     return [name_of(pod) for pod in alive if labels_of(pod)["anneal.dev/owner-uid"] in empty]

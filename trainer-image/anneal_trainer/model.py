@@ -57,14 +57,7 @@ BASE_CONFIG = "base_config.json"
 
 def directory(named: ModelSource, context: Context) -> Path:
     """Where a model's files are; one of the hub, or of adapters that are merged, is where `prepare` put it."""
-    match parse_source(named.source).scheme:
-        case "hf":
-            return context.layout.model(named.source, named.revision)
-        case "job":
-            pin = context.file.pin(named.source)
-            return context.layout.merged(pin) if pin.adapters else local_path(pin.base, context.volumes)
-        case _:
-            return local_path(named.source, context.volumes)
+    return context.file.directory(named, context.volumes)
 
 
 def tokenizer_directory(named: ModelSource, context: Context) -> Path:

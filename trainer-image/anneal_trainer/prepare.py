@@ -22,7 +22,7 @@ from anneal_api.resolve import DATA_FORMAT_VERSION, digest, prepare_inputs
 from anneal_api.rlhfjob import RLHFSpec
 from anneal_api.sources import UnmappedVolumeError, parse_source
 from anneal_api.status import DatasetReport
-from anneal_trainer import hub, merge, model, reference, rewards
+from anneal_trainer import hub, merge, model, reference, rewards, served
 from anneal_trainer.context import Context
 from anneal_trainer.data import store
 from anneal_trainer.data.build import build
@@ -76,6 +76,7 @@ def _prepare(context: Context, reporter: Reporter) -> Ready:
     for named in spec.judges:
         _provide(named, context, reporter, "reward")
     reference.check_reference(context)
+    served.check_length(context)
     path = model.directory(spec.models[0], context)
     reporter.update(phase="preparing")
     sources = sources_identity(spec, context.volumes, path)

@@ -141,7 +141,16 @@ def _decoder(config: Any, modules: dict[str, Any]) -> Decoder | None:
         inner=inner,
         norms=_norms(modules, query, key) // layers,
         experts_per_token=getattr(config, "num_experts_per_tok", None) or 0,
+        **_windows(config),
     )
+
+
+def _windows(config: Any) -> dict[str, int]:
+    """The layers that see only a window of tokens: all of them, or those that the config says."""
+    window = getattr(config, "sliding_window", None) or getattr(config, "attention_chunk_size", None)
+    kinds = getattr(config, "layer_types", None) or ["sliding_attention"] * config.num_hidden_layers
+    windowed = sum(1 for kind in kinds if kind != "full_attention")
+    return {"windowed": windowed, "window": window} if window and windowed else {}
 
 
 def _inner(config: Any) -> int | None:

@@ -31,6 +31,11 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- /* What the operator reads at start (anneal_operator/settings.py parses it strictly). */ -}}
 {{- define "anneal.settings" -}}
 trainerImage: {{ include "anneal.image" (list . .Values.images.trainer) | quote }}
+operatorImage: {{ include "anneal.image" (list . .Values.images.operator) | quote }}
+rolloutImage: {{ include "anneal.image" (list . .Values.images.rollout) | quote }}
+{{- if .Values.images.colocate.repository }}
+colocateImage: {{ include "anneal.image" (list . .Values.images.colocate) | quote }}
+{{- end }}
 imagePullPolicy: {{ .Values.images.pullPolicy }}
 imagePullSecrets: {{ .Values.images.pullSecrets | toJson }}
 pools: {{- .Values.pools | toYaml | nindent 2 }}

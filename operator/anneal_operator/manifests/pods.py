@@ -29,7 +29,7 @@ from anneal_operator.pods import CONTAINER
 from anneal_operator.pools import ZONE_LABEL
 
 USER = 1000
-_POD_SECURITY = {
+POD_SECURITY = {
     "runAsNonRoot": True,
     "runAsUser": USER,
     "runAsGroup": USER,
@@ -38,7 +38,7 @@ _POD_SECURITY = {
     "fsGroupChangePolicy": "OnRootMismatch",
     "seccompProfile": {"type": "RuntimeDefault"},
 }
-_CONTAINER_SECURITY = {
+CONTAINER_SECURITY = {
     "allowPrivilegeEscalation": False,
     "capabilities": {"drop": ["ALL"]},
     "readOnlyRootFilesystem": True,
@@ -46,7 +46,7 @@ _CONTAINER_SECURITY = {
     "seccompProfile": {"type": "RuntimeDefault"},
 }
 # Caches that libraries would put into a home that cannot be written.
-_SCRATCH_ENV = {
+SCRATCH_ENV = {
     "HOME": SCRATCH_DIR,
     "HF_HOME": f"{SCRATCH_DIR}/huggingface",
     "XDG_CACHE_HOME": f"{SCRATCH_DIR}/cache",
@@ -70,6 +70,7 @@ class Role:
     node_selector: Mapping[str, str] | None = None
     annotations: Mapping[str, str] | None = None
     tolerations: tuple[Obj, ...] = ()
+    image: str = ""
     # That compute at once, and share the CPU.
     processes: int = 1
 
@@ -87,26 +88,39 @@ def template(plan: Plan, role: Role) -> Obj:
 
 
 def request(plan: Plan, role: Role) -> Obj:
-    """Of the template, what decides where a pod can go and what it takes there."""
-    whole = template(plan, role)
-    spec = {key: whole["spec"][key] for key in ("affinity", "nodeSelector", "tolerations") if key in whole["spec"]}
-    (container,) = whole["spec"]["containers"]
-    # Not the image: another one is no other request, and must not cost a job its place in the queue.
-    asked = {key: container[key] for key in ("name", "resources")}
-    return {
-        "metadata": {"labels": whole["metadata"]["labels"]},
-        "spec": {**spec, "containers": [asked], "restartPolicy": "Never"},
+    """What a pod of this role asks for."""
+    whole = asked(template(plan, role))
+    return {**whole, "spec": {**whole["spec"], "restartPolicy": "Never"}}
+
+
+def asked(template: Obj) -> Obj:
+    """Of a template, what decides where a pod can go and what it takes there."""
+    spec = {
+        key: template["spec"][key] for key in ("affinity", "nodeSelector", "tolerations") if key in template["spec"]
     }
+    # Not the image: another one is no other request, and must not cost a job its place in the queue.
+    containers = [{key: each[key] for key in ("name", "resources")} for each in template["spec"]["containers"]]
+    return {"metadata": {"labels": template["metadata"]["labels"]}, "spec": {**spec, "containers": containers}}
 
 
 def _pod_spec(plan: Plan, role: Role, options: PodOptions) -> Obj:
-    compute = plan.spec.compute
-    tolerations = [*role.tolerations, *(each.dump() for each in options.tolerations)]
+    selector = {**(role.node_selector or {}), **options.node_selector}
+    return {
+        "terminationGracePeriodSeconds": GRACE_SECONDS,
+        "containers": [_container(plan, role, options)],
+        "volumes": [*_own_volumes(plan, role), *(_extra_volume(*each) for each in enumerate(options.volumes))],
+        **around(plan, affinity=role.affinity, node_selector=selector, tolerations=role.tolerations),
+    }
+
+
+def around(plan: Plan, *, affinity: Obj | None, node_selector: Mapping[str, str], tolerations: Iterable[Obj]) -> Obj:
+    """A pod's spec beside its containers: where it may go, as whom it runs, with which secrets it is pulled."""
+    compute, options = plan.spec.compute, plan.spec.compute.pod or PodOptions()
     pull_secrets = [*plan.settings.image_pull_secrets, *(each.name for each in compute.image_pull_secrets)]
     optional: Obj = {
-        "affinity": role.affinity,
-        "nodeSelector": {**(role.node_selector or {}), **options.node_selector},
-        "tolerations": tolerations,
+        "affinity": affinity,
+        "nodeSelector": dict(node_selector),
+        "tolerations": [*tolerations, *(each.dump() for each in options.tolerations)],
         "serviceAccountName": compute.service_account_name,
         # With a queue it is a WorkloadPriorityClass, which pods do not know.
         "priorityClassName": None if plan.spec.queue else plan.spec.priority_class,
@@ -115,10 +129,7 @@ def _pod_spec(plan: Plan, role: Role, options: PodOptions) -> Obj:
     return {
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
-        "terminationGracePeriodSeconds": GRACE_SECONDS,
-        "securityContext": _POD_SECURITY,
-        "containers": [_container(plan, role, options)],
-        "volumes": [*_own_volumes(plan, role), *(_extra_volume(*each) for each in enumerate(options.volumes))],
+        "securityContext": POD_SECURITY,
         **{key: value for key, value in optional.items() if value},
     }
 
@@ -126,13 +137,13 @@ def _pod_spec(plan: Plan, role: Role, options: PodOptions) -> Obj:
 def _container(plan: Plan, role: Role, options: PodOptions) -> Obj:
     container: Obj = {
         "name": CONTAINER,
-        "image": plan.settings.trainer_image,
+        "image": role.image or plan.settings.trainer_image,
         "imagePullPolicy": plan.settings.image_pull_policy,
         "args": [role.command],
         "env": _environment(role, options),
         "ports": [{"name": "progress", "containerPort": PROGRESS_PORT, "protocol": "TCP"}],
         "resources": role.resources,
-        "securityContext": _CONTAINER_SECURITY,
+        "securityContext": CONTAINER_SECURITY,
         "terminationMessagePath": TERMINATION_MESSAGE_PATH,
         "terminationMessagePolicy": "File",
         "volumeMounts": [*_own_mounts(plan), *(_extra_mount(*each) for each in enumerate(options.volumes))],
@@ -144,7 +155,7 @@ def _container(plan: Plan, role: Role, options: PodOptions) -> Obj:
 
 def _environment(role: Role, options: PodOptions) -> list[Obj]:
     """Ours come last: the kubelet lets the last of two equal names win."""
-    own = {**_SCRATCH_ENV, ENV_GRACE_SECONDS: str(GRACE_SECONDS)}
+    own = {**SCRATCH_ENV, ENV_GRACE_SECONDS: str(GRACE_SECONDS)}
     theirs = [each.dump() for each in options.env if each.name not in own]
     if not any(each["name"] == "OMP_NUM_THREADS" for each in theirs):
         own["OMP_NUM_THREADS"] = _threads(role)

@@ -12,6 +12,7 @@ from anneal_api.meta import (
     ENV_ATTEMPT,
     ENV_GRADIENT_CHECKPOINTING,
     ENV_MICRO_BATCH_SIZE,
+    ENV_ROLLOUT_HOST,
     OWNER_UID_LABEL,
     RENDEZVOUS_PORT,
     ROLE_LABEL,
@@ -67,6 +68,7 @@ def _role(plan: Plan, nodes: int, placement: Placement) -> pods.Role:
         node_selector={**plan.pool.node_selector, **placement.node_selector},
         tolerations=(*plan.pool.tolerations, *placement.tolerations),
         processes=max(1, plan.spec.compute.gpus_per_node),
+        image=plan.settings.colocate_image if plan.colocates else "",
     )
 
 
@@ -108,8 +110,8 @@ def _patience(plan: Plan) -> int:
 
 
 def _given(plan: Plan, attempt: Attempt) -> dict[str, str]:
-    """What this attempt does in another way than the spec says."""
-    given = {}
+    """Where answers are drawn, and what this attempt does in another way than the spec says."""
+    given = {ENV_ROLLOUT_HOST: plan.rollout_name} if plan.servers else {}
     if attempt.micro_batch_size not in (None, plan.spec.training.micro_batch_size):
         given[ENV_MICRO_BATCH_SIZE] = str(attempt.micro_batch_size)
     if attempt.gradient_checkpointing is not None:

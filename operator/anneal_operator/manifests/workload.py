@@ -1,13 +1,16 @@
-"""The Workload that queues for a job: one pod set with what each training pod asks for, admitted whole.
+"""The Workload that queues for a job: what each training pod asks for, and each server that draws; admitted whole.
 
-It lives across attempts. Not here: its status (`kueue`).
+Two pod sets, so that a job never has its trainer's GPUs without its servers' ones. It lives across attempts. Not here:
+its status (`kueue`).
 """
+
+from collections.abc import Iterator
 
 from anneal_api.meta import ROLE_LABEL, ROLE_TRAINER
 from anneal_api.resolve import digest
 from anneal_operator.kinds import WORKLOAD, Obj, meta
-from anneal_operator.kueue import PODSET
-from anneal_operator.manifests import pytorchjob
+from anneal_operator.kueue import PODSET, ROLLOUT_PODSET
+from anneal_operator.manifests import pytorchjob, rollout
 from anneal_operator.manifests.common import child
 from anneal_operator.plan import Plan
 
@@ -20,11 +23,7 @@ JOB_UID_LABEL = f"{_GROUP}/job-uid"
 
 def build(plan: Plan, *, priority: int | None) -> Obj:
     """The Workload; `priority` is the value of the job's WorkloadPriorityClass."""
-    compute = plan.spec.compute
-    podset = {"name": PODSET, "count": plan.nodes, "template": pytorchjob.request(plan)}
-    if compute.min_nodes is not None and compute.min_nodes < plan.nodes:
-        podset["minCount"] = compute.min_nodes
-    spec: Obj = {"active": True, "queueName": plan.spec.queue, "podSets": [podset]}
+    spec: Obj = {"active": True, "queueName": plan.spec.queue, "podSets": list(_podsets(plan))}
     if plan.spec.priority_class:
         reference = {"group": _GROUP, "kind": "WorkloadPriorityClass", "name": plan.spec.priority_class}
         spec |= {"priorityClassRef": reference, "priority": priority or 0}
@@ -32,6 +31,17 @@ def build(plan: Plan, *, priority: int | None) -> Obj:
     made["metadata"]["annotations"][DIGEST_ANNOTATION] = _digest(spec)
     made["metadata"]["labels"][JOB_UID_LABEL] = plan.uid
     return made
+
+
+def _podsets(plan: Plan) -> Iterator[Obj]:
+    """Kueue lets one of them have fewer pods: the trainer. Servers are as many as the job asks for."""
+    trainer: Obj = {"name": PODSET, "count": plan.nodes, "template": pytorchjob.request(plan)}
+    least = plan.spec.compute.min_nodes
+    if least is not None and least < plan.nodes:
+        trainer["minCount"] = least
+    yield trainer
+    if plan.rollout:
+        yield {"name": ROLLOUT_PODSET, "count": plan.rollout.servers, "template": rollout.request(plan)}
 
 
 def _digest(spec: Obj) -> str:

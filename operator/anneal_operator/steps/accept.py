@@ -18,7 +18,7 @@ from anneal_operator.steps.common import Objection, holds
 from anneal_operator.world import StorageFacts, World
 
 LOOK_AGAIN = timedelta(seconds=30)
-_FINE = "the job can be carried out"
+_FINE, _WAITS = "the job can be carried out", ", and waits for nodes: "
 _SHARED = frozenset({"ReadWriteMany"})
 
 
@@ -50,13 +50,14 @@ def accept(draft: Draft) -> bool:
 def _accepted(draft: Draft) -> None:
     """The job may wait for nodes that are not there: it is told once, and the sentence stays as long as it is so."""
     warnings = pool_checks.warnings(draft.plan)
-    message = f"{_FINE}, and waits for nodes: {'; '.join(warnings)}" if warnings else _FINE
-    warned = draft.is_true(ConditionType.ACCEPTED) and draft.message(ConditionType.ACCEPTED) != _FINE
+    hint = _on_one_node(draft.plan, draft.world.storage)
+    message = f"{_FINE}{_WAITS}{'; '.join(warnings)}" if warnings else _FINE
+    warned = draft.is_true(ConditionType.ACCEPTED) and _WAITS in draft.message(ConditionType.ACCEPTED)
     if warnings and not warned:
         draft.tell("WaitsForNodes", message, warning=True)
     if warnings:
         draft.wake_at(draft.world.now + LOOK_AGAIN)
-    draft.set(ConditionType.ACCEPTED, "True", Reason.VALID, message)
+    draft.set(ConditionType.ACCEPTED, "True", Reason.VALID, "; ".join(filter(None, (message, hint))))
 
 
 def _attempt_is_under_way(draft: Draft) -> bool:
@@ -90,12 +91,44 @@ def _storage_objections(plan: Plan, storage: StorageFacts) -> Iterator[Objection
         )
         yield Reason.NO_STORAGE, words
     modes = _access_modes(plan, storage)
-    if plan.nodes > 1 and modes and not _SHARED & set(modes):
-        words = (
-            f"spec.storage: claim {plan.claim} has access mode {', '.join(modes)}, but {plan.nodes} nodes "
-            "must share it: use a claim with ReadWriteMany, or nodes: 1"
-        )
+    if modes and not _SHARED & set(modes) and (words := _must_share(plan, modes)):
         yield Reason.STORAGE_NOT_SHARED, words
+
+
+def _must_share(plan: Plan, modes: list[str]) -> str:
+    """Why a claim that one node can use is not enough; empty where all pods may be on one."""
+    has = f"spec.storage: claim {plan.claim} has access mode {', '.join(modes)}, but"
+    remedy = "must share it: use a claim with ReadWriteMany"
+    if plan.nodes > 1:
+        return f"{has} {plan.nodes} nodes {remedy}, or nodes: 1"
+    if plan.rollout is None:
+        return ""
+    if modes == ["ReadWriteOncePod"]:
+        return f"{has} the trainer and its servers {remedy}, or ReadWriteOnce"
+    if _are_apart(plan):
+        return f"{has} the trainer and its servers, which cannot be on one node, {remedy}"
+    return ""
+
+
+def _are_apart(plan: Plan) -> bool:
+    """Whether no node has room for the trainer and all its servers, as far as pools tell."""
+    own, servers = plan.choice, plan.rollout_choice
+    labels, others = own.pool.node_selector, servers.pool.node_selector
+    if any(labels[key] != others[key] for key in labels.keys() & others.keys()):
+        return True
+    most = own.pool.gpus_per_node
+    return own.name == servers.name and most is not None and plan.gpus + plan.rollout_gpus > most
+
+
+def _on_one_node(plan: Plan, storage: StorageFacts) -> str:
+    """What a claim that only one node can use asks of a job with servers."""
+    modes = _access_modes(plan, storage) if storage.known and plan.rollout else []
+    if not modes or _SHARED & set(modes):
+        return ""
+    return (
+        f"claim {plan.claim} has access mode {', '.join(modes)}: the trainer and its servers must find room on one "
+        "node, or use a claim with ReadWriteMany"
+    )
 
 
 def _access_modes(plan: Plan, storage: StorageFacts) -> list[str]:

@@ -6,6 +6,7 @@ back, the attempt is stopped, and only when no pod is left the quota is given ba
 Not here: stopping and making pods (`train`), Kueue's own terms (`kueue`), what a wait is told as (`queue_words`).
 """
 
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 
 from anneal_api.conditions import ConditionType, Outcome, Reason
@@ -18,7 +19,8 @@ from anneal_operator.kinds import WORKLOAD, Obj, format_time, is_deleting, name_
 from anneal_operator.kueue import WorkloadView
 from anneal_operator.manifests import workload as manifest
 from anneal_operator.steps import queue_words
-from anneal_operator.steps.common import RETRY, holds, upcoming
+from anneal_operator.steps.common import RETRY, holds, trains, upcoming
+from anneal_operator.steps.unplaced import made_again_at
 from anneal_operator.world import Amendment, Doomed
 
 ADMITTED = ConditionType.ADMITTED
@@ -52,6 +54,8 @@ def admit(draft: Draft) -> bool:
         _take_back(draft, workload)
     elif not workload.active or _is_to_go(draft, workload):
         _evicted(draft, workload)
+    elif _is_outdated(draft, workload) and holds(draft):
+        _hold(draft, Reason.WAITING_FOR_QUOTA, "queues again for what it asks for now when its servers have ended")
     elif _is_outdated(draft, workload) or (draft.pause is not None and not holds(draft)):
         _take_back(draft, workload)
     elif workload.admitted:
@@ -79,6 +83,7 @@ def _long_pause(draft: Draft) -> datetime | None:
     due = again.after if isinstance(again, Again) else None
     if attempt is not None and attempt.end_time is None:
         due = parse_time(attempt.retry_time)
+    due = max(filter(None, (due, made_again_at(draft))), default=None)
     return due if due is not None and due - draft.world.now > LONG_WAIT else None
 
 
@@ -165,7 +170,7 @@ def _pauses(draft: Draft, until: datetime) -> None:
 
 def _is_outdated(draft: Draft, workload: WorkloadView) -> bool:
     """Whether another one must take its place: the spec was edited, or Kueue will never queue this one again."""
-    if holds(draft):
+    if trains(draft):
         return False
     differs = manifest.asks_for(workload.obj) != manifest.asks_for(_wanted(draft))
     return workload.finished or workload.stranded or differs
@@ -205,20 +210,31 @@ def _admitted(draft: Draft, workload: WorkloadView) -> None:
         _hold(draft, Reason.WAITING_FOR_CHECKS, words)
         draft.wake_at(draft.world.now + RETRY)
         return
-    draft.placement = kueue.placement(workload, queue.flavors, sizes=draft.plan.node_counts)
+    _place(draft, workload, queue.flavors)
     draft.fields["queue"] = queue_words.report(workload)
     nodes, wanted = draft.placement.nodes or draft.plan.nodes, draft.plan.nodes
     fewer = f", {nodes} of {counted(wanted, 'node')}" if nodes < wanted else ""
-    flavors = ", ".join(dict.fromkeys(draft.placement.flavors.values()))
-    where = f", flavor {flavors}" if flavors else ""
     elsewhere = _moves_later(draft, workload)
-    message = f"admitted by ClusterQueue {workload.cluster_queue}{where}{fewer}{elsewhere}"
+    message = f"admitted by ClusterQueue {workload.cluster_queue}{queue_words.where(draft)}{fewer}{elsewhere}"
     if draft.reason(ADMITTED) != Reason.QUOTA_ADMITTED:
         draft.tell("Admitted", message)
     draft.set(ADMITTED, "True", Reason.QUOTA_ADMITTED, message)
-    running = draft.is_true(ConditionType.RUNNING)
-    if told := kueue.told(workload, ready=running, nodes=nodes, now=draft.now):
+    if told := kueue.told(workload, ready=_all_run(draft), nodes=nodes, now=draft.now):
         draft.amend.append(Amendment(told, status=True))
+
+
+def _place(draft: Draft, workload: WorkloadView, flavors: Mapping[str, Obj]) -> None:
+    """Each pod set where its own flavors are."""
+    draft.placement = kueue.placement(workload, flavors, sizes=draft.plan.node_counts)
+    if servers := draft.plan.rollout:
+        podset, sizes = kueue.ROLLOUT_PODSET, (servers.servers,)
+        draft.rollout_placement = kueue.placement(workload, flavors, sizes=sizes, podset=podset)
+
+
+def _all_run(draft: Draft) -> bool:
+    """Both sides, as of the pass before."""
+    sides = [ConditionType.RUNNING, *([ConditionType.ROLLOUT_READY] if draft.plan.rollout else [])]
+    return all(map(draft.is_true, sides))
 
 
 def _moves_later(draft: Draft, workload: WorkloadView) -> str:

@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from anneal_api.conditions import ConditionType, Reason
-from anneal_api.meta import ROLE_TRAINER
+from anneal_api.meta import ROLE_ROLLOUT, ROLE_TRAINER
 from anneal_api.names import attempt_name
+from anneal_api.status import Attempt, RolloutReport
 from anneal_operator import attempts as policy
 from anneal_operator.draft import Draft
 from anneal_operator.kinds import Obj, meta, name_of, parse_time, uid_of
@@ -22,24 +23,62 @@ USUAL_START = timedelta(seconds=10)
 WATCHES_AGREE = timedelta(seconds=5)
 
 
-def surroundings(draft: Draft, workload: Obj) -> None:
-    """Have a workload made, and before it what its pods mount; nothing, if something was refused just now."""
+def surroundings(draft: Draft, *workloads: Obj) -> None:
+    """Have workloads made, and before them what their pods mount; nothing, if something was refused just now."""
     plan = draft.plan
     if not draft.world.refusals:
         own_claim = [claim.build(plan)] if plan.owns_claim else []
-        draft.apply += [*own_claim, configmap.build(plan), networkpolicy.build(plan), workload]
+        draft.apply += [*own_claim, configmap.build(plan), networkpolicy.build(plan), *workloads]
     draft.own(config_map=plan.config_name, network_policy=plan.base, claim=plan.claim)
 
 
 def holds(draft: Draft) -> bool:
-    """Whether pods of the trainer hold GPUs, or an object exists that would make some. Also of a spec that is wrong."""
+    """Whether pods hold GPUs, or an object exists that would make some. Also of a spec that is wrong."""
+    return trains(draft) or bool(draft.world.children.deployments) or bool(lingering(draft, ROLE_ROLLOUT))
+
+
+def trains(draft: Draft) -> bool:
+    """The same of the trainer alone."""
     attempt, job = draft.attempts[-1] if draft.attempts else None, draft.world.job
     if attempt is not None and attempt.end_time is None:
         name = attempt_name(name_of(job), uid_of(job), attempt.number)
         if any(name_of(obj) == name for obj in draft.world.children.pytorch_jobs):
             return True
+    return bool(lingering(draft, ROLE_TRAINER))
+
+
+def lingering(draft: Draft, *roles: str) -> list[PodView]:
+    """Pods of these roles that may still write, or hold GPUs."""
     pods = (view(pod) for pod in draft.world.children.pods)
-    return any(pod.role == ROLE_TRAINER and pod.holds_resources for pod in pods)
+    return [pod for pod in pods if pod.role in roles and pod.holds_resources]
+
+
+def names(pods: Sequence[PodView]) -> str:
+    """Pods for a sentence."""
+    return "pod " + ", ".join(pod.name for pod in pods)
+
+
+def out_of_time(draft: Draft) -> bool:
+    """Whether the job has trained for as long as it may."""
+    limit = draft.plan.spec.run_policy.active_deadline_seconds
+    return limit is not None and policy.running_seconds(draft.attempts, draft.world.now) >= limit
+
+
+def gpu_hours(draft: Draft, attempts: Sequence[Attempt]) -> float:
+    """Of each attempt with the nodes that it had, and of the servers from when they ran."""
+    plan, now = draft.plan, draft.world.now
+    node_seconds = sum(policy.running_seconds([each], now) * (each.nodes or plan.nodes) for each in attempts)
+    trained = plan.spec.compute.gpus_per_node * node_seconds / 3600.0
+    return round(trained + server_hours(draft.value("rollout"), now), 4)
+
+
+def server_hours(report: RolloutReport | None, now: datetime) -> float:
+    """GPUs x hours of the servers that were, and of those that are."""
+    if report is None:
+        return 0.0
+    since = parse_time(report.since)
+    running = max(0.0, (now - since).total_seconds()) if since else 0.0
+    return (report.gpu_hours or 0.0) + (report.gpus or 0) * running / 3600.0
 
 
 def upcoming(draft: Draft) -> policy.Again | policy.Over | None:

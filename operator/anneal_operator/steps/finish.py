@@ -9,7 +9,18 @@ from anneal_api.conditions import ConditionType
 from anneal_api.status import Children
 from anneal_operator import kueue
 from anneal_operator.draft import Draft
-from anneal_operator.kinds import CONFIG_MAP, JOB, NETWORK_POLICY, PYTORCH_JOB, WORKLOAD, is_deleting, parse_time
+from anneal_operator.kinds import (
+    CONFIG_MAP,
+    DEPLOYMENT,
+    JOB,
+    NETWORK_POLICY,
+    PYTORCH_JOB,
+    SERVICE,
+    WORKLOAD,
+    is_deleting,
+    parse_time,
+)
+from anneal_operator.steps.rollout import take_down
 from anneal_operator.world import Amendment, Doomed
 
 
@@ -17,6 +28,7 @@ def finish(draft: Draft) -> bool:
     """Record the end; remove the children when their time has come."""
     if draft.value("completion_time") is None:
         draft.fields["completion_time"] = draft.now
+    take_down(draft, "the job is over")
     _free_quota(draft)
     _left_queue(draft)
     ttl = (draft.world.job.get("spec") or {}).get("runPolicy", {}).get("ttlSecondsAfterFinished")
@@ -58,6 +70,8 @@ def _remove_children(draft: Draft) -> None:
         WORKLOAD: children.workloads,
         CONFIG_MAP: children.config_maps,
         NETWORK_POLICY: children.network_policies,
+        DEPLOYMENT: children.deployments,
+        SERVICE: children.services,
     }
     for kind, objects in by_kind.items():
         draft.delete += [Doomed(kind, obj) for obj in objects if not is_deleting(obj)]

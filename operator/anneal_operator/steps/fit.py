@@ -1,22 +1,25 @@
-"""Fit: whether the job's memory fits its GPUs, before it queues for any. Owns `status.memory`.
+"""Fit: whether the job's memory fits its GPUs, and its servers' theirs, before it queues. Owns `status.memory`.
 
 The prepare pod has told what the models are made of, so the estimate costs nothing here: it is made for the roomiest
 GPU that the job could get, and once more for each attempt, where that was placed. Only against memory that is certain
-a job fails: nodes with larger GPUs may be scaled to zero.
+a job fails: nodes with larger GPUs may be scaled to zero. A model that its servers cannot divide among their GPUs fails
+in any case.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 from anneal_api import fit as fitting
+from anneal_api import serving
 from anneal_api.conditions import ConditionType, Reason
 from anneal_api.fit import GIB, Asked, Choice, Gpu, Limits
 from anneal_api.job import JobSpec
 from anneal_api.modelrecord import ModelRecord
 from anneal_api.status import Attempt, MemoryPart, MemoryReport
 from anneal_operator import attempts as policy
-from anneal_operator.draft import Draft
+from anneal_operator.choice import gpu_memory
+from anneal_operator.draft import MESSAGE_LIMIT, Draft
 from anneal_operator.steps.common import retries
 
 # As many characters as the schema of status lets a part's note have.
@@ -27,17 +30,26 @@ def fit(draft: Draft) -> bool:
     """True where the job may queue; nothing is judged once an attempt was made."""
     if draft.attempts:
         return True
-    report = _judged(_question(draft, Limits()))
-    _tell(draft, report)
-    if report.fits is not False or not draft.plan.gpu_memory_certain or draft.plan.spec.compute.memory_fit == "warn":
+    found = _judged(_question(draft, Limits()))
+    _tell(draft, found.report)
+    if found.indivisible:
+        _failed(draft, Reason.INVALID_SPEC, found.indivisible)
+        return False
+    if not _certainly_too_small(draft, found) or draft.plan.spec.compute.memory_fit == "warn":
         return True
-    _failed(draft, report.message or "")
+    _failed(draft, Reason.MEMORY_DOES_NOT_FIT, found.report.message or "")
     return False
 
 
-def _failed(draft: Draft, message: str) -> None:
+def _certainly_too_small(draft: Draft, found: "_Judgement") -> bool:
+    """Whether one side can get no GPU that is large enough for it."""
+    trainer = found.trainer is False and draft.plan.gpu_memory_certain
+    return trainer or (found.server is False and gpu_memory(draft.plan.rollout_choice)[2])
+
+
+def _failed(draft: Draft, reason: Reason, message: str) -> None:
     """The data stays prepared: a corrected manifest goes on from here."""
-    draft.set(ConditionType.FAILED, "True", Reason.MEMORY_DOES_NOT_FIT, message)
+    draft.set(ConditionType.FAILED, "True", reason, message)
     draft.set(ConditionType.RUNNING, "False", Reason.NOT_STARTED)
     draft.fields["completion_time"] = draft.now
 
@@ -51,7 +63,7 @@ def fitted(draft: Draft, attempt: Attempt) -> Attempt:
     plan, placement = draft.plan, draft.placement
     known = policy.learnt(draft.attempts, retries(draft))
     limits = Limits(nodes=placement.nodes, most=known.micro_batch_size, checkpointing=known.checkpointing)
-    report = _judged(_question(draft, limits))
+    report = _judged(_question(draft, limits)).report
     _tell(draft, report)
     on = report.gradient_checkpointing and not plan.spec.training.gradient_checkpointing
     return attempt.model_copy(
@@ -77,6 +89,8 @@ class _Question:
     text: tuple[str, ...]
     auto: bool
     gpu: Gpu
+    # Of a server that draws.
+    server_gpu: Gpu
     limits: Limits
     spec: JobSpec = field(compare=False)
     models: tuple[ModelRecord, ...] = field(compare=False)
@@ -85,13 +99,24 @@ class _Question:
 def _question(draft: Draft, limits: Limits) -> _Question:
     spec, models = draft.plan.spec, tuple(draft.value("models"))
     text = tuple(each.model_dump_json() for each in (spec, *models))
-    return _Question(text, _asks_for_auto(draft), _gpu(draft), limits, spec, models)
+    return _Question(text, _asks_for_auto(draft), _gpu(draft), _server_gpu(draft), limits, spec, models)
+
+
+@dataclass(frozen=True)
+class _Judgement:
+    """What the status says, and whether each side fits; None where that is not known."""
+
+    report: MemoryReport
+    trainer: bool | None
+    server: bool | None = None
+    # Why its servers cannot share the model.
+    indivisible: str | None = None
 
 
 # A job that waits is looked at every few seconds, and remedies for a large model take half a second to work out.
 @lru_cache(maxsize=1024)
-def _judged(question: _Question) -> MemoryReport:
-    """What the status says of the memory, but for what was measured."""
+def _judged(question: _Question) -> _Judgement:
+    """What there is to say of the memory, but for what was measured."""
     try:
         shapes = tuple(record.shape for record in question.models)
     except ValueError:
@@ -99,7 +124,18 @@ def _judged(question: _Question) -> MemoryReport:
         shapes = ()
     shapes = shapes if len(shapes) == len(question.spec.models) else ()
     asked = Asked(question.spec, question.auto, shapes)
-    return _report(fitting.choose(asked, question.gpu, question.limits))
+    choice = fitting.choose(asked, question.gpu, question.limits)
+    found = _Judgement(_report(choice), choice.fits)
+    if not shapes:
+        return found
+    server = serving.serving(question.spec, shapes[0], question.server_gpu.size, question.server_gpu.where)
+    indivisible = serving.parallel_problem(question.spec, shapes[0])
+    if server is None or indivisible:
+        return replace(found, indivisible=indivisible)
+    message = f"{found.report.message}; {serving.sentence(server)}"[:MESSAGE_LIMIT]
+    fits = False if server.fits is False else found.report.fits
+    told = found.report.model_copy(update={"message": message, "fits": fits})
+    return replace(found, report=told, server=server.fits)
 
 
 def _asks_for_auto(draft: Draft) -> bool:
@@ -115,6 +151,15 @@ def _gpu(draft: Draft) -> Gpu:
         return fitting.UNKNOWN
     placed = list(_placed(draft)) if not plan.gpu_memory_certain else []
     memory, where = max(placed, default=(plan.gpu_memory, plan.gpu_memory_source), key=lambda each: each[0] or 0)
+    return Gpu(int(memory * GIB), where) if memory else fitting.UNKNOWN
+
+
+def _server_gpu(draft: Draft) -> Gpu:
+    """What a GPU of the servers' pool has."""
+    plan = draft.plan
+    if plan.rollout is None:
+        return _gpu(draft)
+    memory, where, _ = gpu_memory(plan.rollout_choice)
     return Gpu(int(memory * GIB), where) if memory else fitting.UNKNOWN
 
 

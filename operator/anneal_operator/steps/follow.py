@@ -14,7 +14,7 @@ from anneal_operator import engine, progress, waiting
 from anneal_operator.draft import Draft
 from anneal_operator.kinds import Obj, format_time, parse_time, uid_of
 from anneal_operator.steps import regroup
-from anneal_operator.steps.common import explain, pods_may_be_late, surroundings
+from anneal_operator.steps.common import explain, gpu_hours, pods_may_be_late, surroundings
 from anneal_operator.steps.fit import fitted
 from anneal_operator.steps.scene import Scene, in_order, scene
 from anneal_operator.world import Doomed
@@ -29,7 +29,7 @@ def follow(draft: Draft) -> bool:
     """Bring the current attempt up to date; True once it has ended."""
     attempt = draft.attempts[-1]
     now = scene(draft, attempt)
-    attempt = _observed(draft, regroup.reconsidered(attempt, now), now)
+    attempt = _observed(draft, regroup.reconsidered(draft, attempt, now), now)
     stop = _wanted_stop(draft, attempt)
     attempt = policy.note(attempt, _evidence(draft, attempt, now, stop))
     draft.attempts[-1] = attempt
@@ -64,18 +64,11 @@ def _observed(draft: Draft, attempt: Attempt, now: Scene) -> Attempt:
         draft.fields["progress"] = progress.from_report(said, fallback=draft.value("progress"))
         draft.fields["device"] = said.device or draft.value("device")
         draft.fields["memory"] = progress.memory(said.peak_memory_bytes, known=draft.value("memory"))
-        draft.fields["gpu_hours"] = _gpu_hours(draft, [*draft.attempts[:-1], attempt.model_copy(update=update)])
+        draft.fields["gpu_hours"] = gpu_hours(draft, [*draft.attempts[:-1], attempt.model_copy(update=update)])
         update |= {"last_step": said.step} if said.step else {}
         update |= {"resumed_from_step": said.resumed_from_step} if said.resumed_from_step is not None else {}
         update |= {"micro_batch_size": said.micro_batch_size} if said.micro_batch_size else {}
     return attempt.model_copy(update=update)
-
-
-def _gpu_hours(draft: Draft, attempts: list[Attempt]) -> float:
-    """Each attempt with the nodes that it had."""
-    plan, now = draft.plan, draft.world.now
-    node_seconds = sum(policy.running_seconds([each], now) * (each.nodes or plan.nodes) for each in attempts)
-    return round(plan.spec.compute.gpus_per_node * node_seconds / 3600.0, 4)
 
 
 def _wanted_stop(draft: Draft, attempt: Attempt) -> policy.Evidence | None:
@@ -174,7 +167,7 @@ def _end(draft: Draft, attempt: Attempt, now: Scene) -> None:
         draft.fields["progress"] = _stopped(draft.value("progress"))
     attempt = attempt.model_copy(update=update)
     draft.attempts[-1] = attempt
-    draft.fields["gpu_hours"] = _gpu_hours(draft, draft.attempts)
+    draft.fields["gpu_hours"] = gpu_hours(draft, draft.attempts)
     if attempt.outcome not in {Outcome.SUCCEEDED, Outcome.SUSPENDED}:
         draft.tell(
             "AttemptEnded", f"attempt {attempt.number} ended ({attempt.outcome}): {attempt.message}", warning=True
@@ -243,6 +236,10 @@ def _make(draft: Draft, attempt: Attempt) -> None:
     if not draft.may_start:
         words = f"attempt {attempt.number} begins when the queue admits the job"
         draft.set(RUNNING, "False", Reason.QUEUED, words)
+        return
+    if not draft.served:
+        words = f"attempt {attempt.number} begins when the servers are ready"
+        draft.set(RUNNING, "False", Reason.STARTING, f"{words}: {draft.message(ConditionType.ROLLOUT_READY)}")
         return
     if draft.placement.nodes is not None and (again := fitted(draft, attempt)) != attempt:
         # Admitted anew since it was recorded, elsewhere or with another number of nodes.

@@ -37,15 +37,17 @@ def _resources(plan: Plan, queue: QueueFacts) -> Iterator[Objection]:
     assert queue.cluster_queue is not None, "checked by the caller"
     groups = (queue.cluster_queue.get("spec") or {}).get("resourceGroups") or []
     covered = {resource for group in groups for resource in group.get("coveredResources") or []}
-    wanted = plan.pool.resource_name
-    if not plan.gpus or not wanted or wanted in covered:
-        return
+    wanted = {"the job": plan.pool.resource_name if plan.gpus else ""}
+    if plan.rollout_gpus and plan.rollout_pool.resource_name not in wanted.values():
+        wanted["its rollout"] = plan.rollout_pool.resource_name
     has = ", ".join(sorted(covered)) or "nothing"
-    words = (
-        f"spec.queue: the job asks for {wanted}, and ClusterQueue {name_of(queue.cluster_queue)} behind queue "
-        f"{plan.spec.queue!r} has quota for {has}: name another queue, or have {wanted} added to it"
-    )
-    yield Reason.QUEUE_LACKS_RESOURCE, words
+    for who, resource in wanted.items():
+        if resource and resource not in covered:
+            words = (
+                f"spec.queue: {who} asks for {resource}, and ClusterQueue {name_of(queue.cluster_queue)} behind queue "
+                f"{plan.spec.queue!r} has quota for {has}: name another queue, or have {resource} added to it"
+            )
+            yield Reason.QUEUE_LACKS_RESOURCE, words
 
 
 def _priority_class(plan: Plan, classes: Mapping[str, int] | None) -> Iterator[Objection]:

@@ -10,7 +10,7 @@ from anneal_api.status import QueueReport
 from anneal_api.words import counted
 from anneal_operator import kueue
 from anneal_operator.draft import Draft
-from anneal_operator.kinds import Obj, format_time, name_of
+from anneal_operator.kinds import format_time, name_of
 from anneal_operator.kueue import WorkloadView
 
 _NAMES_SHOWN = 3
@@ -20,15 +20,26 @@ _FLAVORS_SHOWN, _AHEAD_SHOWN = 16, 8
 
 def report(workload: WorkloadView) -> QueueReport:
     """Where the job stands, without its place."""
-    assignments = ((workload.obj.get("status") or {}).get("admission") or {}).get("podSetAssignments") or []
-    trainer: Obj = next((each for each in assignments if each.get("name") == kueue.PODSET), {})
     return QueueReport(
         name=workload.queue,
         cluster_queue=workload.cluster_queue,
         quota_reserved=workload.reserved,
         since=format_time(workload.since) if workload.since else None,
-        flavors=dict(islice((trainer.get("flavors") or {}).items(), _FLAVORS_SHOWN)),
+        flavors=_flavors(workload, kueue.PODSET),
+        rollout_flavors=_flavors(workload, kueue.ROLLOUT_PODSET),
     )
+
+
+def _flavors(workload: WorkloadView, podset: str) -> dict[str, str]:
+    return dict(islice(kueue.assigned_flavors(workload.obj, podset).items(), _FLAVORS_SHOWN))
+
+
+def where(draft: Draft) -> str:
+    """The flavors of an admitted job; those of its servers only where they are others."""
+    both = [dict.fromkeys(each.flavors.values()) for each in (draft.placement, draft.rollout_placement)]
+    trainer, servers = (", ".join(each) for each in both)
+    apart = f", servers in flavor {servers}" if servers and servers != trainer else ""
+    return (f", flavor {trainer}" if trainer else "") + apart
 
 
 def places(draft: Draft, workload: WorkloadView) -> dict[str, object]:
@@ -57,7 +68,16 @@ def waiting(draft: Draft, workload: WorkloadView, stands: QueueReport) -> str:
     first = (stands.position or 1) == 1
     why = workload.waits or ("Kueue has not looked at it yet" if first else "its turn has not come")
     after = preemptor(draft, workload.evicted[1]) if workload.evicted else ""
-    return f"{words}: {why}{after or _holders(draft, first=first)}{_hint(draft, why)}"
+    return f"{words}: {_needs(draft)}{why}{after or _holders(draft, first=first)}{_hint(draft, why)}"
+
+
+def _needs(draft: Draft) -> str:
+    """Of a job with servers, what both sides ask for: Kueue's words are of one of them."""
+    if draft.plan.rollout is None:
+        return ""
+    pods = f"{counted(draft.plan.nodes, 'training pod')} + {counted(draft.plan.rollout.servers, 'server')}"
+    gpus = f" with {draft.plan.gpus_text} GPUs" if draft.plan.gpus or draft.plan.rollout_gpus else ""
+    return f"needs {pods}{gpus}, admitted together: "
 
 
 def _holders(draft: Draft, *, first: bool) -> str:
@@ -75,6 +95,8 @@ def _hint(draft: Draft, why: str) -> str:
     """What helps where waiting does not."""
     if "maximum capacity" in why:
         fewer = "fewer nodes or GPUs" if draft.plan.nodes > 1 or draft.plan.gpus > 1 else "less"
+        if draft.plan.rollout:
+            fewer = "fewer nodes, GPUs or rollout.replicas"
         return f"; the queue never has that much: ask for {fewer}, or have its quota raised"
     if "unavailable in ClusterQueue" in why:
         return "; have the resource added to the ClusterQueue, or excluded in Kueue's configuration"

@@ -2,7 +2,8 @@
 
 `retryTime` in the attempt's record means that nothing of it may exist: it is written before anything is deleted, and
 taken out before anything is made again, so that a crash between any two effects is only a pause. How the pods end that
-are given back says nothing about the attempt. Not here: when to give back (`gang`).
+are given back says nothing about the attempt. Servers have their places before the trainer's pods are made, and give
+them back with these. Not here: when to give back (`gang`), and taking servers down (`rollout`).
 """
 
 from anneal_api.conditions import ConditionType, Outcome, Reason
@@ -10,7 +11,9 @@ from anneal_api.status import Attempt
 from anneal_operator import engine, gang
 from anneal_operator.attempts import Evidence
 from anneal_operator.draft import Draft
-from anneal_operator.kinds import format_time, parse_time
+from anneal_operator.gang import Standing
+from anneal_operator.kinds import format_time, meta, parse_time
+from anneal_operator.servers import servers
 from anneal_operator.steps.scene import Scene
 from anneal_operator.world import Doomed
 
@@ -19,12 +22,22 @@ RUNNING = ConditionType.RUNNING
 _BY_STOPPING = frozenset({Outcome.INFRASTRUCTURE, Outcome.PREEMPTED, Outcome.NODE_LOST})
 
 
-def reconsidered(attempt: Attempt, now: Scene) -> Attempt:
+def reconsidered(draft: Draft, attempt: Attempt, now: Scene) -> Attempt:
     """An attempt that was to give its places back and has found all of them before anything was deleted goes on."""
     untouched = now.engine.exists and not now.engine.deleting
-    if attempt.retry_time is None or not (untouched and gang.standing(now.pods, now.nodes).whole):
+    if attempt.retry_time is None or not (untouched and standing(draft, now).whole):
         return attempt
     return attempt.model_copy(update={"retry_time": None, "unplaced": (attempt.unplaced or 0) - 1 or None})
+
+
+def standing(draft: Draft, now: Scene) -> Standing:
+    """What the attempt's pods and the job's servers have found, since both are wanted."""
+    rollout = draft.plan.rollout
+    if rollout is None:
+        return gang.standing(now.pods, now.nodes)
+    begun = parse_time(meta(now.obj).get("creationTimestamp")) if now.obj else None
+    beside = [each.pod for each in servers(draft.world.children.pods)]
+    return gang.standing([*now.pods, *beside], now.nodes + rollout.servers, begun=begun)
 
 
 def telling(attempt: Attempt, evidence: Evidence | None) -> Evidence | None:
@@ -38,7 +51,7 @@ def give_back_in_time(draft: Draft, attempt: Attempt, now: Scene) -> bool:
     """Record that the attempt gives its places back, if it has held a part of them for too long."""
     if attempt.running_time is not None:
         return False
-    found, timeout = gang.standing(now.pods, now.nodes), draft.plan.spec.run_policy.scheduling_timeout_seconds
+    found, timeout = standing(draft, now), draft.plan.spec.run_policy.scheduling_timeout_seconds
     due = gang.due(found, timeout)
     if due is None or draft.world.now < due:
         return False
@@ -55,7 +68,7 @@ def give_back_in_time(draft: Draft, attempt: Attempt, now: Scene) -> bool:
 
 def warn(draft: Draft, attempt: Attempt, now: Scene) -> None:
     """Say when the places would be given back, after why the others are waited for, and look again then."""
-    found = gang.standing(now.pods, now.nodes)
+    found = standing(draft, now)
     due = gang.due(found, draft.plan.spec.run_policy.scheduling_timeout_seconds)
     if attempt.running_time is not None or due is None:
         return
@@ -72,7 +85,8 @@ def regroup(draft: Draft, attempt: Attempt, now: Scene) -> None:
     again = parse_time(attempt.retry_time)
     assert again is not None
     # Ended pods too: their names are taken, and how they ended must not be told of the new ones.
-    left = [pod.name for pod in now.pods if not pod.gone]
+    beside = [each.pod for each in servers(draft.world.children.pods)]
+    left = [pod.name for pod in (*now.pods, *beside) if not pod.gone]
     if draft.world.now < again:
         draft.wake_at(again)
         _explain(

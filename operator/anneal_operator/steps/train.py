@@ -6,13 +6,13 @@ pod of the one before can still write to its checkpoints.
 """
 
 from anneal_api.conditions import ConditionType, Outcome, Reason
+from anneal_api.meta import ROLE_ROLLOUT, ROLE_TRAINER
 from anneal_api.status import Attempt
 from anneal_operator import attempts as policy
 from anneal_operator import engine
 from anneal_operator.draft import Draft
 from anneal_operator.kinds import format_time, is_deleting, name_of
-from anneal_operator.pods import PodView, view
-from anneal_operator.steps.common import upcoming
+from anneal_operator.steps.common import lingering, names, out_of_time, upcoming
 from anneal_operator.steps.fit import fitted
 from anneal_operator.steps.follow import follow
 from anneal_operator.world import Doomed
@@ -54,7 +54,7 @@ def _between(draft: Draft) -> bool:
         return _failed(draft, again)
     if draft.plan.spec.run_policy.suspend:
         _suspended(draft)
-    elif _out_of_time(draft):
+    elif out_of_time(draft):
         seconds = draft.plan.spec.run_policy.active_deadline_seconds
         return _failed(draft, policy.Over(Reason.DEADLINE_EXCEEDED, policy.deadline_message(seconds)))
     elif draft.attempts and draft.attempts[-1].outcome is Outcome.PREPARED_DATA_STALE and _needs_data(draft):
@@ -75,9 +75,9 @@ def _suspended(draft: Draft) -> None:
     for obj in draft.world.children.pytorch_jobs:
         if not is_deleting(obj):
             draft.delete.append(Doomed(engine.KIND, obj))
-    left = _lingering(draft)
+    left = lingering(draft, ROLE_TRAINER, ROLE_ROLLOUT)
     if left:
-        draft.set(RUNNING, "False", Reason.SUSPENDING, f"waiting for {_names(left)} to end")
+        draft.set(RUNNING, "False", Reason.SUSPENDING, f"waiting for {names(left)} to end")
         return
     step = draft.attempts[-1].last_step if draft.attempts else None
     after = f" at step {step}" if step else " before training began"
@@ -87,18 +87,13 @@ def _suspended(draft: Draft) -> None:
     draft.set(RUNNING, "False", Reason.SUSPENDED, message)
 
 
-def _out_of_time(draft: Draft) -> bool:
-    limit = draft.plan.spec.run_policy.active_deadline_seconds
-    return limit is not None and policy.running_seconds(draft.attempts, draft.world.now) >= limit
-
-
 def _begin(draft: Draft, again: policy.Again | None) -> None:
     """Record the next attempt, once nothing of the last one is in its way."""
     number = draft.attempts[-1].number + 1 if draft.attempts else 1
     reason = Reason.RETRYING if again else Reason.STARTING
     because = f"attempt {number - 1} ended: {again.why}; " if again else ""
-    if left := _lingering(draft):
-        draft.set(RUNNING, "False", reason, f"{because}attempt {number} begins when {_names(left)} has ended")
+    if left := lingering(draft, ROLE_TRAINER):
+        draft.set(RUNNING, "False", reason, f"{because}attempt {number} begins when {names(left)} has ended")
         return
     if again and draft.world.now < again.after:
         at = format_time(again.after)
@@ -107,6 +102,10 @@ def _begin(draft: Draft, again: policy.Again | None) -> None:
         return
     if not draft.may_start:
         draft.set(RUNNING, "False", Reason.QUEUED, f"{because}attempt {number} begins when the queue admits the job")
+        return
+    if not draft.served:
+        servers = draft.message(ConditionType.ROLLOUT_READY)
+        draft.set(RUNNING, "False", reason, f"{because}attempt {number} begins when the servers are ready: {servers}")
         return
     for obj in draft.world.children.pytorch_jobs:
         if name_of(obj) != draft.plan.attempt_name(number) and not is_deleting(obj):
@@ -122,13 +121,3 @@ def _begin(draft: Draft, again: policy.Again | None) -> None:
     draft.tell("AttemptStarted", f"attempt {number} of training begins")
     # The object is made by the next pass, when the record is safe.
     draft.wake_at(draft.world.now)
-
-
-def _lingering(draft: Draft) -> list[PodView]:
-    """Training pods that may still write."""
-    pods = (view(pod) for pod in draft.world.children.pods)
-    return [pod for pod in pods if pod.role == "trainer" and pod.holds_resources]
-
-
-def _names(pods: list[PodView]) -> str:
-    return "pod " + ", ".join(pod.name for pod in pods)

@@ -1,0 +1,307 @@
+"""Rollout: the servers that draw answers, beside the trainer. Owns `RolloutReady` and `status.rollout`.
+
+They are made when an attempt is to begin, and the attempt's object only when all of them serve. While it trains, a
+server that is lost is made again by its controller, and the trainer waits for it. They stay between attempts that
+follow each other soon, and go as soon as nothing is to be trained: at the end, in suspension, when the quota is to be
+given back. Not here: what a server is like (`manifests.rollout`), and how a pod looks (`servers`).
+"""
+
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Literal
+
+from anneal_api.conditions import ConditionType, Outcome, Reason
+from anneal_api.meta import ROLE_TRAINER
+from anneal_api.status import RolloutReport
+from anneal_api.words import counted
+from anneal_operator import attempts as policy
+from anneal_operator import engine
+from anneal_operator.draft import Draft
+from anneal_operator.kinds import (
+    DEPLOYMENT,
+    Obj,
+    format_time,
+    is_deleting,
+    meta,
+    name_of,
+    parse_time,
+    true_condition,
+    uid_of,
+)
+from anneal_operator.manifests import rollout as manifest
+from anneal_operator.servers import Server, hopeless, late, servers, why_not
+from anneal_operator.steps import unplaced
+from anneal_operator.steps.common import (
+    explain,
+    gpu_hours,
+    lingering,
+    names,
+    out_of_time,
+    server_hours,
+    surroundings,
+    upcoming,
+)
+from anneal_operator.waiting import Waiting
+from anneal_operator.world import Doomed
+
+READY = ConditionType.ROLLOUT_READY
+
+
+def rollout(draft: Draft) -> bool:
+    """Have the servers that the next attempt needs, or none; False once they cannot start, which ends the job."""
+    if draft.plan.servers is None:
+        take_down(draft, "answers are drawn without servers")
+        draft.fields["rollout"] = _without_servers(draft)
+        draft.conditions.pop(READY, None)
+        return True
+    if again := unplaced.made_again_at(draft):
+        take_down(draft, "not all of them found a place")
+        draft.served = False
+        unplaced.stay_away(draft, again)
+        return True
+    match _wanted(draft):
+        case "none":
+            take_down(draft, "no attempt is to begin")
+            draft.served = False
+            if READY not in draft.conditions:
+                draft.set(READY, "False", Reason.NOT_STARTED)
+        case "some":
+            _report(draft)
+            return _serve(draft)
+    return True
+
+
+def _without_servers(draft: Draft) -> RolloutReport | None:
+    """How the job draws answers, if it draws any."""
+    spec = draft.plan.spec
+    found = getattr(spec, "rollout", None)
+    return RolloutReport(mode=found.mode, weight_sync=found.weight_sync) if found and found.mode != "generate" else None
+
+
+def _wanted(draft: Draft) -> Literal["some", "none", "same"]:
+    """Whether servers are needed; `same`: an attempt is ending, after which that is decided."""
+    attempt = draft.attempts[-1] if draft.attempts else None
+    if attempt is None or attempt.end_time is not None:
+        return "some" if _is_to_begin(draft) else "none"
+    if attempt.outcome is Outcome.SUCCEEDED:
+        return "none"
+    leaving = draft.plan.spec.run_policy.suspend or draft.eviction or attempt.retry_time or not draft.may_start
+    if leaving and not _training(draft):
+        return "none"
+    # The trainer may need them for the step that it ends with.
+    return "same" if leaving or attempt.outcome else "some"
+
+
+def _is_to_begin(draft: Draft) -> bool:
+    if draft.plan.spec.run_policy.suspend or draft.pause or not draft.may_start or out_of_time(draft):
+        return False
+    return not isinstance(upcoming(draft), policy.Over)
+
+
+def _training(draft: Draft) -> bool:
+    """Whether the attempt's object or a pod of it is there."""
+    number = draft.attempts[-1].number if draft.attempts else 0
+    made = engine.find(draft.world.children.pytorch_jobs, draft.plan.attempt_name(number))
+    open_now = bool(draft.attempts) and draft.attempts[-1].end_time is None
+    return (open_now and made is not None) or bool(lingering(draft, ROLE_TRAINER))
+
+
+def _deployment(draft: Draft) -> Obj | None:
+    found = draft.world.children.deployments
+    return next((obj for obj in found if name_of(obj) == draft.plan.rollout_name), None)
+
+
+def _report(draft: Draft) -> None:
+    """What there is of them."""
+    spec = draft.plan.servers
+    assert spec is not None, "checked by rollout"
+    assert spec.rollout is not None, "resolve() fills it"
+    old, made, wanted = draft.value("rollout"), _deployment(draft), spec.rollout
+    found = _present(draft, made)
+    ready = sum(each.ready for each in found)
+    since = (
+        old.since
+        if old and old.since
+        else min((format_time(each.pod.started) for each in found if each.pod.started), default=None)
+    )
+    draft.fields["rollout"] = RolloutReport(
+        mode=wanted.mode,
+        weight_sync=wanted.weight_sync,
+        image=manifest.image(draft.plan),
+        replicas=wanted.servers,
+        ready=ready,
+        ready_text=f"{ready}/{wanted.servers}",
+        restarts=sum(each.restarts for each in found),
+        pool=draft.plan.rollout_choice.name,
+        gpus=wanted.servers * (wanted.gpus or 0),
+        since=since,
+        ready_time=_ready_time(draft, old, made, all_ready=ready >= wanted.servers),
+        gpu_hours=old.gpu_hours if old else None,
+        unplaced=old.unplaced if old else None,
+    )
+    draft.own(rollout=draft.plan.rollout_name)
+
+
+def _ready_time(draft: Draft, old: RolloutReport | None, made: Obj | None, *, all_ready: bool) -> str | None:
+    """When all that this Deployment makes were ready for the first time."""
+    created = str(meta(made).get("creationTimestamp", "")) if made else ""
+    if old and old.ready_time and made and old.ready_time >= created:
+        return old.ready_time
+    return draft.now if all_ready else None
+
+
+def _present(draft: Draft, made: Obj | None) -> list[Server]:
+    """Those of this Deployment."""
+    return [each for each in servers(draft.world.children.pods) if made and each.made_of == manifest.made_of(made)]
+
+
+def _serve(draft: Draft) -> bool:
+    """Make them, or make them again where the next attempt needs others, and say how they are."""
+    wanted = manifest.build(draft.plan, draft.rollout_placement, attempt=_number(draft))
+    made, training = _deployment(draft), _training(draft)
+    if made is None or is_deleting(made):
+        _make(draft, wanted)
+    elif manifest.made_of(made) != manifest.made_of(wanted) and not training:
+        draft.delete.append(Doomed(DEPLOYMENT, made))
+        draft.wake_at(draft.world.now)
+        _starting(
+            draft, Waiting(Reason.ROLLOUT_STARTING, "the servers are made anew, as the next attempt needs others")
+        )
+    else:
+        return _say(draft, made, training=training)
+    return True
+
+
+def _number(draft: Draft) -> int:
+    """Of the attempt that is under way, or is to begin."""
+    last = draft.attempts[-1] if draft.attempts else None
+    if last is None:
+        return 1
+    return last.number + (1 if last.end_time else 0)
+
+
+def _make(draft: Draft, wanted: Obj) -> None:
+    if left := servers(draft.world.children.pods):
+        ending = names([each.pod for each in left])
+        _starting(draft, Waiting(Reason.ROLLOUT_STARTING, f"the servers are made when {ending} has ended"))
+        return
+    surroundings(draft, manifest.service(draft.plan), wanted)
+    if refusal := next(iter(draft.world.refusals.values()), None):
+        _starting(draft, Waiting(refusal.reason, refusal.message))
+    else:
+        _starting(draft, Waiting(Reason.ROLLOUT_STARTING, "the servers are being made"))
+
+
+def _starting(draft: Draft, waits: Waiting, *about: Obj) -> None:
+    draft.served = False
+    explain(draft, READY, waits, *about)
+
+
+def _say(draft: Draft, made: Obj, *, training: bool) -> bool:
+    """Serving, or why not; False if they never will."""
+    report: RolloutReport = draft.fields["rollout"]
+    found, wanted = _present(draft, made), report.replicas or 1
+    ready = [each for each in found if each.ready]
+    if len(ready) >= wanted:
+        _serving(draft, wanted)
+        return True
+    if not training and (why := _never(draft, report, found)):
+        return _failed(draft, why)
+    waits, about = _why(draft, made, found)
+    be = "is" if wanted == 1 else "are"
+    told = f"{len(ready)} of {counted(wanted, 'server')} {be} ready; {waits.message}"
+    if not training:
+        _starting(draft, Waiting(waits.reason, told, waits.puzzling), about)
+        unplaced.give_back_in_time(draft, report, found, wanted)
+        return True
+    if draft.reason(READY) != Reason.ROLLOUT_DEGRADED:
+        draft.tell(Reason.ROLLOUT_DEGRADED, told, warning=True)
+    explain(draft, READY, Waiting(Reason.ROLLOUT_DEGRADED, told, waits.puzzling), about)
+    return True
+
+
+def _serving(draft: Draft, wanted: int) -> None:
+    verb = "serves" if wanted == 1 else "serve"
+    message = f"{counted(wanted, 'server')} {verb}"
+    if draft.reason(READY) != Reason.ROLLOUT_SERVING:
+        draft.tell(Reason.ROLLOUT_SERVING, message)
+    draft.set(READY, "True", Reason.ROLLOUT_SERVING, message)
+
+
+def _why(draft: Draft, made: Obj, found: Sequence[Server]) -> tuple[Waiting, Obj]:
+    """What is told of those that do not serve: what the scheduler says comes before one that has a place."""
+    waits = [each for each in found if not each.ready]
+    if waits:
+        stuck = min(waits, key=lambda each: (each.pod.node is not None, -each.ends))
+        return why_not(stuck, warning=draft.world.warnings.get(stuck.pod.uid, "")), stuck.pod.raw
+    if refused := true_condition(made, "ReplicaFailure"):
+        words = f"Deployment {name_of(made)} cannot make its pods: {refused.get('message', '')}"
+        return Waiting(Reason.POD_REJECTED, words), made
+    warning = draft.world.warnings.get(uid_of(made), "")
+    words = f"Deployment {name_of(made)} has no pod yet" + (f": {warning}" if warning else "")
+    return Waiting(Reason.ROLLOUT_STARTING, words, puzzling=True), made
+
+
+def _never(draft: Draft, report: RolloutReport, found: Sequence[Server]) -> str:
+    """Why they will not serve; empty while they may."""
+    if report.ready_time is None and (why := hopeless(found)):
+        return why
+    spec = draft.plan.servers
+    assert spec is not None, "checked by rollout"
+    assert spec.rollout is not None, "resolve() fills it"
+    timeout = timedelta(seconds=spec.rollout.start_timeout_seconds)
+    since = draft.world.now
+    if READY in draft.conditions and not draft.is_true(READY):
+        since = parse_time(draft.conditions[READY].last_transition_time) or since
+    # Of those that served once it counts how long they have not.
+    due, words = late(found, timeout, since=since if report.ready_time else None)
+    if due is None or draft.world.now >= due:
+        return words
+    draft.wake_at(due)
+    return ""
+
+
+def _failed(draft: Draft, why: str) -> bool:
+    """The job has failed. An attempt that was recorded, and of which nothing was made, has ended first."""
+    draft.set(READY, "False", Reason.ROLLOUT_FAILED, why)
+    draft.served = False
+    if draft.attempts and draft.attempts[-1].end_time is None:
+        evidence = policy.Evidence(Outcome.INFRASTRUCTURE, Reason.ROLLOUT_FAILED, why)
+        ended = policy.note(draft.attempts[-1], evidence)
+        draft.attempts[-1] = ended.model_copy(update={"end_time": draft.now})
+    draft.set(ConditionType.FAILED, "True", Reason.ROLLOUT_FAILED, why)
+    draft.set(ConditionType.RUNNING, "False", Reason.ENDED, why)
+    draft.tell("Failed", why, warning=True)
+    # Taking them down is the next pass's.
+    draft.wake_at(draft.world.now)
+    return False
+
+
+def _says_why(draft: Draft) -> bool:
+    """Whether it is told already why there are no servers, or there never were any."""
+    match draft.reason(READY):
+        case "" | Reason.NOT_STARTED:
+            return True
+        case Reason.SCHEDULING_TIMEOUT:
+            return unplaced.made_again_at(draft) is not None
+        case Reason.ROLLOUT_FAILED:
+            return draft.is_true(ConditionType.FAILED)
+    return False
+
+
+def take_down(draft: Draft, why: str) -> None:
+    """Have no servers: of a job of any state, also of one whose spec is wrong."""
+    doomed = [obj for obj in draft.world.children.deployments if not is_deleting(obj)]
+    draft.delete += [Doomed(DEPLOYMENT, obj) for obj in doomed]
+    if doomed:
+        draft.wake_at(draft.world.now)
+    if not _says_why(draft):
+        draft.set(READY, "False", Reason.ROLLOUT_STOPPED, f"there are no servers: {why}")
+    report = draft.value("rollout")
+    if report is None or report.mode != "server":
+        return
+    stopped = {"ready": None, "ready_text": None, "since": None, "ready_time": None}
+    hours = round(server_hours(report, draft.world.now), 4)
+    draft.fields["rollout"] = report.model_copy(update=stopped | {"gpu_hours": hours or None})
+    if report.since and draft.has_plan:
+        draft.fields["gpu_hours"] = gpu_hours(draft, draft.attempts)
