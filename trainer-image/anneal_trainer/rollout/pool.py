@@ -153,5 +153,8 @@ class Pool:
             return await Sharing(self._keeper, self._limits, requests, how).all()
 
     async def _closed(self) -> None:
-        self._keeping.cancel()
+        tasks = [self._keeping, *(each.look for each in self._keeper.replicas.values() if each.look)]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         await self._keeper.session.close()

@@ -189,7 +189,8 @@ class Keeper:
                 raise ServerError(f"holds {', '.join(names) or 'nothing'}, not yet the adapter of step {self.version}")
             return named[0]
         if set(names) != {BASE_MODEL, published.name}:
-            self.counts.bytes += await replica.server.load(published, self.port)
+            moved = await replica.server.load(published, self.port)
+            self.counts.bytes += moved
             self.counts.loads += 1
         return published.name
 
