@@ -20,7 +20,7 @@ from anneal_trainer.rollout.pool import Endpoint, Pool, Served
 from anneal_trainer.rollout.vllm_control import Control
 from trainer.servers import Quiet, serving
 
-_START_SECONDS = 240
+_START_SECONDS = 480
 
 
 def free_port() -> int:
@@ -81,6 +81,8 @@ class StandIn(Quiet):
     tokens: ClassVar[int]
     stopped: ClassVar[threading.Event]
     seconds: ClassVar[float]
+    # What it tells without an adapter.
+    base_version: ClassVar[int] = 0
 
     @classmethod
     def begin_anew(cls) -> None:
@@ -157,7 +159,8 @@ class StandIn(Quiet):
                 self._answers(body)
 
     def _answers(self, body: dict[str, Any]) -> None:
-        version = int(body["model"].partition("-")[0][1:])
+        model = body["model"]
+        version = self.base_version if model == BASE_MODEL else int(model.partition("-")[0][1:])
         choice = {"token_ids": [version, self.number, body["prompt"][0]], "finish_reason": "stop"}
         choice["logprobs"] = {"token_logprobs": [-0.5, -0.25, -0.125]}
         # Not in order: nothing promises that.

@@ -53,6 +53,7 @@ class Pool:
         log: Callable[[str], None],
         hung_after: float = HUNG_AFTER,
         stop: Callable[[], bool] = lambda: False,
+        adapters: bool = True,
     ) -> None:
         self._replicas = replicas
         self._limits = Limits(patience, hung_after, stop)
@@ -62,6 +63,8 @@ class Pool:
         self._thread = Thread(target=self._loop.run_forever, daemon=True, name="rollout")
         self._thread.start()
         self._keeper = self._run(self._opened(find, served.port if served else None, log))
+        # Without: servers were sent whole weights, by `nccl`.
+        self._keeper.adapters = adapters
         self._told = Counts()
 
     def load(self, version: int, adapter: Path) -> Handed:
