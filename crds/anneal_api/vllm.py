@@ -34,7 +34,8 @@ def arguments(spec: RLHFSpec, *, model: str, port: int, host: str = "0.0.0.0") -
         "--generation-config=vllm",
     ]
     if on_cpu(spec):
-        given.append("--dtype=float32")
+        # A prompt with a seed that is read in pieces ends vLLM's engine on CPUs ("CPU Generator does not use offset").
+        given += ["--dtype=float32", "--no-enable-chunked-prefill"]
     else:
         given.append(f"--gpu-memory-utilization={rollout.memory_utilization}")
     if rollout.weight_sync == "adapter":

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
 SUITE = "bookworm"
-_PACKAGES = ("ca-certificates", "python3", "python3-pip", "python3-venv")
+_PACKAGES = ("ca-certificates", "libnuma1", "python3", "python3-pip", "python3-venv")
 # Documentation, translations and package lists: half of what debootstrap leaves, and nothing runs on it.
 _USELESS = (
     "usr/share/doc",
@@ -72,7 +72,9 @@ def exists(reference: str) -> bool:
     return reference in _listed()
 
 
-def build(dockerfile: Path, reference: str, *, context: Path, arguments: Sequence[str], log: Path) -> None:
+def build(
+    dockerfile: Path, reference: str, *, context: Path, arguments: Sequence[str], stage: str | None, log: Path
+) -> None:
     """Build with this machine's certificates and package cache in sight of the RUN steps, neither in the image."""
     _share_package_cache()
     mounts = ("--volume", f"{_CERTIFICATES}:{_CERTIFICATES}:ro") if _CERTIFICATES.is_dir() else ()
@@ -81,6 +83,7 @@ def build(dockerfile: Path, reference: str, *, context: Path, arguments: Sequenc
         command(
             *("build", "--layers", "--format", "oci", "--network", "host", *mounts),
             *(word for argument in arguments for word in ("--build-arg", argument)),
+            *(("--target", stage) if stage else ()),
             *("--file", dockerfile, "--ignorefile", context / ".dockerignore", "--tag", reference, context),
         ),
         log,

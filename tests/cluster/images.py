@@ -1,4 +1,5 @@
 """The operator's and the trainer's images: built by their own Dockerfiles, named by their content, pushed to a registry.
+A third one, with vLLM for CPUs on the trainer's layers, is made only for those who ask for it.
 
 A name is a hash of all that goes into the image, so "is it there?" needs no build. Layers are kept by buildah and by the
 registry: a change of code builds and pushes one small layer, and the node pulls only that.
@@ -51,19 +52,21 @@ done
 
 @dataclass(frozen=True)
 class Image:
-    """One Dockerfile and the requirements that only it installs."""
+    """One Dockerfile, or a stage of it, and the requirements that only it installs."""
 
     name: str
     dockerfile: str
-    requirements: str
+    requirements: tuple[str, ...]
+    stage: str | None = None
 
     @property
     def repository(self) -> str:
         return f"anneal-{self.name}"
 
 
-OPERATOR = Image("operator", "operator/Dockerfile", "requirements/operator.txt")
-TRAINER = Image("trainer", "trainer-image/Dockerfile", "requirements/trainer.txt")
+OPERATOR = Image("operator", "operator/Dockerfile", ("requirements/operator.txt",))
+TRAINER = Image("trainer", "trainer-image/Dockerfile", ("requirements/trainer.txt",))
+VLLM = Image("vllm-cpu", TRAINER.dockerfile, (*TRAINER.requirements, "requirements/vllm-cpu.txt"), stage="vllm-cpu")
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,10 @@ class ImageNames:
 
     operator: str
     trainer: str
+
+    @property
+    def all(self) -> tuple[str, ...]:
+        return self.operator, self.trainer
 
 
 def current_names(root: Path = REPOSITORY) -> ImageNames:
@@ -107,7 +114,7 @@ def generation() -> str:
     """What the large layers are made of."""
     digest = hashlib.sha256(buildah.base_key().encode())
     for image in (OPERATOR, TRAINER):
-        for name in (image.requirements, image.dockerfile):
+        for name in (*image.requirements, image.dockerfile):
             digest.update((REPOSITORY / name).read_bytes())
     return digest.hexdigest()
 
@@ -124,15 +131,23 @@ def ensure_images() -> ImageNames:
         if missing_images():
             _drop_othergeneration()
         names = ImageNames(_ensure(OPERATOR), _ensure(TRAINER))
-        buildah.tidy(buildah.base_reference(), names.operator, names.trainer)
+        buildah.tidy(buildah.base_reference(), names.operator, names.trainer, reference(VLLM))
         (buildah.images_root() / "generation").write_text(generation())
         return names
 
 
-def preload(node: Node, names: ImageNames) -> None:
+def ensure_vllm(node: Node) -> str:
+    """The image with vLLM for CPUs, on the node; after `ensure_images`, whose layers it shares."""
+    with buildah.alone():
+        name = _ensure(VLLM)
+    preload(node, name)
+    return name
+
+
+def preload(node: Node, *names: str) -> None:
     """Pull to the node now, so that no test waits for gigabytes on its first pod."""
     present = set(node.run(["ctr", "--namespace=k8s.io", "images", "ls", "-q"]).split())
-    for name in (names.operator, names.trainer):
+    for name in names:
         if name not in present:
             node.run(["ctr", "--namespace=k8s.io", "images", "pull", "--plain-http", name], timeout=900)
 
@@ -148,7 +163,7 @@ def pushed_layers(image_reference: str) -> list[int]:
 
 
 def _inputs(image: Image, root: Path) -> list[Path]:
-    files = [root / name for name in (*_COMMON, image.dockerfile, image.requirements)]
+    files = [root / name for name in (*_COMMON, image.dockerfile, *image.requirements)]
     absent = [str(file.relative_to(root)) for file in files if not file.exists()]
     if absent:
         raise ClusterError(f"the {image.name} image is made of {', '.join(absent)}: not there in {root}")
@@ -168,6 +183,7 @@ def _ensure(image: Image) -> str:
                 name,
                 context=REPOSITORY,
                 arguments=(f"BASE_IMAGE={base}",),
+                stage=image.stage,
                 log=buildah.log_file(image.name),
             )
         if reference(image) == name:

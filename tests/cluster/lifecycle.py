@@ -72,7 +72,7 @@ def up(name: str = DEFAULT_NAME, *, images: bool = True) -> Cluster:
             running = _start(paths, made)
         elif made.images:
             with step(f"cluster {name!r} is running; its images"):
-                preload(running, made.images)
+                preload(running, *made.images.all)
         _write_record(paths, images=made.images and asdict(made.images))
         return _cluster(running, made.binaries)
 
@@ -169,7 +169,7 @@ def _start_parts(machine: processes.Node, subnets: Subnets, made: _Made) -> None
         node.start_registry(machine, registry_storage())
         scratch_images.import_images(machine, scratch_images.cluster_images(binaries))
         if made.images:
-            preload(machine, made.images)
+            preload(machine, *made.images.all)
     with step("control plane"):
         start_control_plane(machine, subnets, binaries)
     with step("node"):

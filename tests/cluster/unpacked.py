@@ -78,7 +78,7 @@ def _unpack(names: ImageNames, wanted: Path) -> None:
     try:
         start_containerd(node, half)
         start_registry(node, registry_storage())
-        preload(node, names)
+        preload(node, *names.all)
         processes.stop(node, "containerd")
         processes.destroy_node(node)
         _share_blobs(half)

@@ -10,6 +10,7 @@
     ├── StaleDataError     75: prepared data is missing or no longer matches its sources; prepared again
     ├── StoppedError       75: SIGTERM or SIGINT; resumed
     └── TemporaryError     75: a network or storage that may come back
+        └── RolloutError   75: no server to draw answers from; resumed
 
 What no class here covers is an infrastructure failure (exit code 1). Not here: how a failure is told (`lastwords`).
 """
@@ -85,6 +86,10 @@ class TemporaryError(TrainerError):
     """A failure outside that may pass."""
 
     exit_code = TEMPORARY
+
+
+class RolloutError(TemporaryError):
+    """The servers that answers are drawn from are gone, or cannot be given what was learnt."""
 
 
 def listed(problems: Sequence[str], total: int) -> str:

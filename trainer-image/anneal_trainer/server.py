@@ -1,10 +1,11 @@
-"""`/progress`, `/preview`, `/metrics` and `/healthz` on the pod's own port, from the first moment of the pod's life.
+"""`/progress`, `/preview`, `/metrics`, `/healthz` and `/adapters/NAME/FILE` on the pod's own port, from the start.
 
 The launcher serves them, so they answer while the training process still imports; what they say is what that
 process last wrote. Not here: who may ask (a NetworkPolicy).
 """
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -17,7 +18,9 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from anneal_api import ProgressReport
 from anneal_trainer.preview.kept import PUBLISHED
 from anneal_trainer.reporter import PROGRESS_FILE
+from anneal_trainer.rollout.served import file_asked
 
+_SILENCE = 60.0
 _GAUGES = {
     "step": "Optimizer steps done.",
     "total_steps": "Optimizer steps in all.",
@@ -50,6 +53,11 @@ class Records:
         except FileNotFoundError:
             return self.initial
 
+    @property
+    def adapters(self) -> Path:
+        """What the servers that draw answers fetch: a directory a version."""
+        return self.directory / "adapters"
+
     def preview(self) -> bytes | None:
         """The preview as JSON, once there is one."""
         try:
@@ -81,26 +89,34 @@ class _Collector:
         yield info
 
 
+def _page(path: str, records: Records, registry: CollectorRegistry) -> tuple[str, bytes] | None:
+    match path.partition("?")[0]:
+        case "/progress":
+            return "application/json", records.report().model_dump_json(by_alias=True, exclude_none=True).encode()
+        case "/preview" if preview := records.preview():
+            return "application/json", preview
+        case "/metrics":
+            return CONTENT_TYPE_LATEST, generate_latest(registry)
+        case "/healthz":
+            return "text/plain", b"ok"
+    return None
+
+
 def serve(records: Records, port: int) -> ThreadingHTTPServer:
     """Start serving on every address of the pod; `shutdown()` ends it. Port 0 takes any free one."""
     registry = CollectorRegistry()
     registry.register(_Collector(records.report))
 
-    def answer(path: str) -> tuple[str, bytes] | None:
-        match path.partition("?")[0]:
-            case "/progress":
-                return "application/json", records.report().model_dump_json(by_alias=True, exclude_none=True).encode()
-            case "/preview" if preview := records.preview():
-                return "application/json", preview
-            case "/metrics":
-                return CONTENT_TYPE_LATEST, generate_latest(registry)
-            case "/healthz":
-                return "text/plain", b"ok"
-        return None
-
     class Handler(BaseHTTPRequestHandler):
+        # Of a read or a write: a loader that vanished must not keep a thread.
+        timeout = _SILENCE
+
         def do_GET(self) -> None:
-            found = answer(self.path)
+            file = file_asked(self.path, records.adapters)
+            if file is not None:
+                self._send(file)
+                return
+            found = _page(self.path, records, registry)
             if found is None:
                 self.send_error(404, "try /progress, /preview, /metrics or /healthz")
                 return
@@ -110,6 +126,18 @@ def serve(records: Records, port: int) -> ThreadingHTTPServer:
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)
+
+        def _send(self, path: Path) -> None:
+            """A file of an adapter, which may be gigabytes: not by way of memory, and to many at once."""
+            with path.open("rb") as file:
+                self.send_response(200)
+                self.send_header("Content-Type", "application/octet-stream")
+                self.send_header("Content-Length", str(path.stat().st_size))
+                self.end_headers()
+                self.wfile.flush()
+                # A loader that went away asks again.
+                with suppress(OSError):
+                    self.connection.sendfile(file)
 
         def log_message(self, *_arguments: object) -> None:
             """A line a poll would bury the log."""

@@ -1,0 +1,1 @@
+"""Drawing answers from vLLM servers: what talks to them, and what runs beside them."""
