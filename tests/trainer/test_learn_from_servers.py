@@ -19,7 +19,7 @@ from anneal_trainer.methods.generating import Generator
 from anneal_trainer.model import load_tokenizer
 from anneal_trainer.rollout.local import LOOPBACK, LocalServer, Place, ports
 from anneal_trainer.rollout.pool import Endpoint, Pool
-from anneal_trainer.rollout.where import as_here
+from anneal_trainer.rollout.where import Rollout, as_here
 from trainer.aligning import alignment_context, in_two_processes
 from trainer.prompting import answered
 from trainer.teaching import ROWS, small_letters_job, teach
@@ -120,8 +120,9 @@ def test_greedy_answers_after_a_hand_over_are_the_trainers_own(place: Path, serv
     own = OwnModel(Generator(model, tokenizer, spec.sampling, at_once=64))
     prompts = [tokenizer(row["prompt"])["input_ids"] for row in ROWS]
     host, _, port = server.partition(":")
-    pool = Pool(lambda: [Endpoint(host, int(port), None)], replicas=1, patience=60, served=None, log=print)
-    servers, said = Servers(pool, model, tokenizer, spec.sampling, world=1, rank=0), []
+    named = [Endpoint(host, int(port), None)]
+    pool = Pool(lambda: named, replicas=1, patience=60, served=None, log=print)
+    servers, said = Servers(Rollout(pool, lambda: named, 1, 60), model, tokenizer, spec.sampling, world=1, rank=0), []
     try:
         for version in range(2):
             with torch.no_grad():
