@@ -35,7 +35,7 @@ _SHARED = 0.3
 
 @dataclass(frozen=True)
 class Rollout:
-    """Servers to draw from: `find` names those of `replicas` that are ready. Without `adapters` they get all weights."""
+    """Servers: `find` names those of `replicas` that are ready. Without `adapters` they get all weights."""
 
     pool: Pool
     find: Callable[[], Sequence[Endpoint]]
