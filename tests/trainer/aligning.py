@@ -129,7 +129,7 @@ _TYPES = {
 def alignment_context(storage: Path, made: RLHFJob, **options: Any) -> Context:
     """The context of a job whose claims are all `storage`."""
     resolved = made.model_copy(update={"spec": resolve(made.spec)})
-    return Context(JobFile(job=resolved, storage_claim=CLAIM), {CLAIM: storage}, **options)
+    return Context(JobFile(job=resolved, storage_claim=CLAIM), {CLAIM: storage}, **{"local": True, **options})
 
 
 def made_ready(context: Context, rows: Sequence[Row] = (), held: Sequence[Row] = ()) -> Ready:

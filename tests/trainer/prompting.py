@@ -34,6 +34,7 @@ def online_job(method: str = "grpo", name: str = "job", **changes: Any) -> RLHFJ
         "datasets": [{"source": f"volume://{CLAIM}/prompts.jsonl"}],
         "rewards": [LETTER, SHORT],
         "sampling": {"maxTokens": 6},
+        "rollout": {"mode": "generate"},
         method: {"numGenerations": GROUP},
     }
     for block, value in changes.items():

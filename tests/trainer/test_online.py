@@ -44,7 +44,7 @@ def made(form: str, name: str, micro: int = 8, **changes: Any) -> RLHFJob:
 def measured(storage: Path, name: str) -> list[dict[str, float]]:
     """What was measured at each step and evaluation, but for times."""
     return [
-        {key: value for key, value in record.items() if not key.endswith("/seconds")}
+        {key: value for key, value in record.items() if not key.endswith("/seconds") and not key.startswith("time/")}
         for record in without_times(storage, name)
     ]
 

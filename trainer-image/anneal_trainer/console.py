@@ -13,10 +13,12 @@ from anneal_api import Layout, ProgressReport, TerminationMessage
 from anneal_api.status import JudgedAnswer
 from anneal_api.words import counted, on_one_line
 from anneal_trainer import completions, metrics, samples
+from anneal_trainer.methods.times import PREFIX
 from anneal_trainer.samples import Sample
 
 _LINE_EVERY_SECONDS = 10.0
 _ANSWER_SHOWN = 200
+_LEAST_SHARE = 0.005
 # What tells most of how a method goes, the first of which all is measured: of answers that are drawn (whose rewards a
 # person names, margins perhaps), of kto, of pairs, of reward and prm.
 _TELLING = (
@@ -168,6 +170,8 @@ def summary(words: TerminationMessage, layout: Layout, seconds: float) -> None:
         say(f"Holdout  {eval_before:.3f} → {words.eval_loss:.3f}")
     if measured := _measured(words.metrics, log):
         say(f"Measured {measured}")
+    if spent := _spent(metrics.totals(log, PREFIX)):
+        say(f"Spent    {spent}")
     pace = f", {words.tokens_per_second:,.0f} tokens/s" if words.tokens_per_second else ""
     say(f"Time     {clock(seconds)} on {words.device}{pace}")
 
@@ -179,6 +183,13 @@ def _measured(last: dict[str, float], log: Path) -> str:
         held = _change(last, f"eval_{name}", log)
         said.append(f"{_SHORT.get(name, name)} {_change(last, name, log)}{held and f' (holdout {held})'}")
     return " · ".join(said)
+
+
+def _spent(seconds: dict[str, float]) -> str:
+    """`generate 61% · train 35% · sync 4%`: of the seconds of all steps, where steps tell what they went into."""
+    whole = sum(seconds.values())
+    most = sorted(seconds.items(), key=lambda entry: -entry[1])
+    return " · ".join(f"{kind} {part / whole:.0%}" for kind, part in most if part / whole >= _LEAST_SHARE)
 
 
 def _change(last: dict[str, float], name: str, log: Path) -> str:

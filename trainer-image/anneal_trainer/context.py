@@ -31,6 +31,7 @@ class Context:
 
     `records` is where processes leave progress and last words for the launcher; None where there is no launcher.
     `nodes` and `processes` (a node) are what the launcher was told: the trainer asserts that the world is that large.
+    `local`: this is `anneal run`, which has no mounts, and no servers but its own.
     """
 
     file: JobFile
@@ -46,6 +47,7 @@ class Context:
     nodes: int = 1
     processes: int = 1
     node_rank: int = 0
+    local: bool = False
 
     @property
     def job(self) -> Job:
@@ -68,7 +70,7 @@ class Context:
     @property
     def reward_files(self) -> Path:
         """What the file of a reward function without a ConfigMap is below; without a cluster, where the user is."""
-        return self.layout.storage if self.file.uid else Path.cwd()
+        return Path.cwd() if self.local else self.layout.storage
 
     @property
     def world_size(self) -> int:
@@ -121,6 +123,7 @@ _PLAIN = (
     "nodes",
     "processes",
     "node_rank",
+    "local",
 )
 
 

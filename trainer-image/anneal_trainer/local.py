@@ -69,7 +69,7 @@ def _context(job: Job, volumes: dict[str, Path], default_storage: Path) -> Conte
     claim, volumes = earlier.storage_of(spec, volumes, default_storage)
     job = job.model_copy(update={"spec": spec})
     file = JobFile(job=job, storage_claim=claim, sources=earlier.sources(job, volumes[claim]))
-    return Context(file, {name: path.resolve() for name, path in volumes.items()})
+    return Context(file, {name: path.resolve() for name, path in volumes.items()}, local=True)
 
 
 @contextmanager

@@ -36,6 +36,17 @@ def first(path: Path, key: str) -> float | None:
     return next((value for line in _lines(path) if (value := json.loads(line).get(key)) is not None), None)
 
 
+def totals(path: Path, prefix: str) -> dict[str, float]:
+    """The sums over a run of all that is measured under names with this prefix, by the rest of the name."""
+    found: dict[str, float] = {}
+    for line in _lines(path):
+        for name, value in json.loads(line).items():
+            if name.startswith(prefix):
+                key = name.removeprefix(prefix)
+                found[key] = found.get(key, 0.0) + value
+    return found
+
+
 def _lines(path: Path) -> list[str]:
     """Whole lines only: the last one of a process that was killed may be cut."""
     if not path.exists():

@@ -4,7 +4,7 @@ A token is drawn by one number between 0 and 1: the first whose likelihood, adde
 numbers of an answer come from its own stream, of the seed, the draw and the places of prompt and answer. So which
 tokens are drawn depends on the model alone, not on what else is in the batch, on which process, or after which steps;
 but for rounding, which differs with the batch's width and rarely lets a number fall to the neighbour.
-Imported late: it needs torch. Not here: answers of a server (vLLM), and what they are worth.
+Imported late: it needs torch. Not here: answers of servers (`drawing`), and what they are worth.
 """
 
 from collections.abc import Sequence
@@ -28,17 +28,28 @@ from anneal_api.online import SamplingSpec
 
 @dataclass(frozen=True)
 class Drawn:
-    """An answer's tokens, the end of a turn among them if there is one. `cut_off`: it was not done."""
+    """An answer's tokens, the end of a turn among them if there is one. `cut_off`: it was not done.
+
+    `logprobs`: of each token, as a server drew it; the trainer's own generate tells none.
+    """
 
     ids: list[int]
     text: str
     cut_off: bool
+    logprobs: Sequence[float] = ()
 
 
 def numbers(seed: int, draw: int, place: int, *, answers: int, tokens: int) -> Any:
     """What the answers to the prompt at `place` of a draw are drawn by, `[answers, tokens]`."""
     # RandomState: its stream is frozen, so that a resume under a newer numpy draws the same.
     return RandomState([seed, draw, place]).random_sample((answers, tokens))
+
+
+def ends_of(model: Any, tokenizer: Any) -> list[int]:
+    """The tokens that end an answer: the model's own, of which there may be several, and the tokenizer's."""
+    own = model.generation_config.eos_token_id
+    found = [*(own if isinstance(own, list) else [own]), tokenizer.eos_token_id]
+    return sorted({token for token in found if token is not None})
 
 
 @dataclass(frozen=True)
@@ -99,10 +110,7 @@ class Generator:
 
     @property
     def _ends(self) -> list[int]:
-        """The tokens that end an answer: the model's own, of which there may be several, and the tokenizer's."""
-        own = self.model.generation_config.eos_token_id
-        found = [*(own if isinstance(own, list) else [own]), self.tokenizer.eos_token_id]
-        return sorted({token for token in found if token is not None})
+        return ends_of(self.model, self.tokenizer)
 
     def _endings(self, device: Any) -> list[StoppingCriteria]:
         found = [EosTokenCriteria(torch.tensor(self._ends, device=device))] if self._ends else []

@@ -14,10 +14,11 @@ from anneal_trainer.methods.online_losses import Answers, Measures
 
 @dataclass(frozen=True)
 class Objective:
-    """The method with its block. `most_tokens`: of an answer."""
+    """The method with its block. `most_tokens`: of an answer; `cap`: the most that terms are weighed by, 0: never."""
 
     spec: GrpoSpec | RlooSpec
     most_tokens: int
+    cap: float = 0.0
 
     @property
     def rewards_need_policy(self) -> bool:
@@ -40,12 +41,21 @@ class Objective:
 
     def loss(self, answers: Answers) -> Loss:
         """Of a part of the step."""
+        factor = self._factor(answers)
         if isinstance(self.spec, GrpoSpec):
-            return online_losses.grpo(answers, self.spec, most_tokens=self.most_tokens)
-        return online_losses.rloo(answers, self.spec)
+            return online_losses.grpo(answers, self.spec, most_tokens=self.most_tokens, factor=factor)
+        return online_losses.rloo(answers, self.spec, factor=factor)
 
     def measures(self, answers: Answers, entropy: Any) -> Measures:
         """What is measured of it."""
+        drawn = online_losses.sampler_measures(answers, self._factor(answers))
         if isinstance(self.spec, GrpoSpec):
-            return online_losses.grpo_measures(answers, self.spec, entropy)
-        return online_losses.rloo_measures(answers, self.spec, entropy)
+            return drawn | online_losses.grpo_measures(answers, self.spec, entropy)
+        return drawn | online_losses.rloo_measures(answers, self.spec, entropy)
+
+    def _factor(self, answers: Answers) -> Any:
+        """What terms are weighed by: of tokens with grpo, of answers with rloo; None where the trainer drew them."""
+        if answers.sampler is None or not self.cap:
+            return None
+        of = online_losses.correction if isinstance(self.spec, GrpoSpec) else online_losses.answer_correction
+        return of(answers.old, answers.sampler, answers.mask, cap=self.cap)

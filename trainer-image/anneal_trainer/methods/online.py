@@ -1,16 +1,15 @@
 """Answers are drawn, judged and learnt from: grpo and rloo, from prepared prompts to a trained adapter or model.
 
-Before a step its answers are drawn with the policy as it is; they serve `iterations` steps. Advantages are those of the
-whole step, on all ranks. A stop waits for the last of those steps, since the next one begins with a draw: so a run that
-goes on from a checkpoint draws, and learns, exactly what it would have.
+Before a step its answers are drawn; they serve `iterations` steps. Advantages are those of the whole step, on all
+ranks. A stop waits for the last of those steps, since the next one begins with a draw: so a run that goes on from a
+checkpoint draws, and learns, what it would have; exactly so with the library's generate.
 Log-probabilities are at the sampling temperature; what top-p, top-k and min-p leave out is not taken off them.
-Imported late: it needs torch and TRL. Not here: the formulas (`online_losses`), and answers of a server (vLLM).
+Imported late: it needs torch and TRL. Not here: the formulas (`online_losses`), and what draws (`drawing`).
 """
 
 import os
-import time
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,20 +26,26 @@ from anneal_trainer.context import Context
 from anneal_trainer.methods import asked, loop, rounds
 from anneal_trainer.methods.answers import base_of
 from anneal_trainer.methods.asked import Answer, Told
-from anneal_trainer.methods.generating import Generator, numbers
+from anneal_trainer.methods.drawing import Chance, OwnModel, Sampler, Servers
+from anneal_trainer.methods.generating import Generator
 from anneal_trainer.methods.losses import Loss
 from anneal_trainer.methods.measured import Measured, Measures
 from anneal_trainer.methods.objectives import Objective
 from anneal_trainer.methods.online_losses import Answers, answer_divergence
 from anneal_trainer.methods.reference import Reference, for_answers, without_dropout
 from anneal_trainer.methods.sequences import SequenceCollator, answer_table, model_inputs
+from anneal_trainer.methods.times import Times
 from anneal_trainer.methods.trainer import LanguageTrainer
 from anneal_trainer.order import AnswerOrder
 from anneal_trainer.prepare import Ready
 from anneal_trainer.reporter import Reporter
 from anneal_trainer.result import Result
 from anneal_trainer.rewards import Judged, Source
+from anneal_trainer.rollout import where
 from anneal_trainer.stop import Stop
+
+# Seconds: the library's own.
+_COLLECTIVES = 1800
 
 
 @dataclass(frozen=True)
@@ -54,9 +59,17 @@ class Judges:
 def run(context: Context, ready: Ready, *, reporter: Reporter, stop: Stop) -> Result:
     """Train, and say what came of it; StoppedError if it was asked to end before it was done."""
     spec = _spec(context)
-    with _opened(context, spec.rewards) as sources:
+    with ExitStack() as stack:
+        sources = stack.enter_context(_opened(context, spec.rewards))
         judges = Judges(sources, asked.named_columns(spec.rewards))
-        return loop.run(context, ready, make=lambda setup: _trainer(setup, judges), reporter=reporter, stop=stop)
+        gpu = model.device().kind == "cuda"
+        servers = where.opened(context, model=ready.model_path, stop=lambda: stop.requested, gpu=gpu)
+        rollout = stack.enter_context(servers)
+
+        def make(setup: loop.Setup) -> OnlineTrainer:
+            return _trainer(setup, judges, rollout)
+
+        return loop.run(context, ready, make=make, reporter=reporter, stop=stop)
 
 
 def _spec(context: Context) -> RLHFSpec:
@@ -85,19 +98,27 @@ def _opened(context: Context, sources: Sequence[RewardSource]) -> AbstractContex
     return rewards.opened(sources, places)
 
 
-def _trainer(setup: loop.Setup, judges: Judges) -> "OnlineTrainer":
+def _trainer(setup: loop.Setup, judges: Judges, rollout: where.Rollout | None) -> "OnlineTrainer":
     spec = _spec(setup.context)
     assert spec.sampling is not None, "resolve() fills sampling"
+    assert spec.rollout is not None, "resolve() fills rollout"
     base = setup.base_model(dropout=False)
     return OnlineTrainer(
-        objective=Objective(block_of(spec), spec.sampling.max_tokens),
+        objective=Objective(block_of(spec), spec.sampling.max_tokens, spec.rollout.importance_cap),
         sampling=spec.sampling,
+        rollout=rollout,
+        behind=spec.rollout.max_staleness,
         judges=judges,
         completions=Completions(setup.context.layout.samples, setup.resumed_from),
         reference=for_answers(setup, temperature=spec.sampling.temperature),
         collate=setup.collator(base),
         data_collator=_rows,
-        **setup.language_options(base, remove_unused_columns=False),
+        **setup.language_options(
+            base,
+            remove_unused_columns=False,
+            # Of collectives: others wait in one while a rank waits for servers.
+            ddp_timeout=_COLLECTIVES + (spec.rollout.start_timeout_seconds if rollout else 0),
+        ),
     )
 
 
@@ -107,41 +128,54 @@ def _rows(rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 class OnlineTrainer(Measured, LanguageTrainer):
-    """`reference` is None where nothing is compared with one."""
+    """`reference` is None where nothing is compared with one, `rollout` where the model draws for itself.
+
+    `behind`: the most steps that what draws may be older than what learns.
+    """
 
     def __init__(
         self,
         *,
         objective: Objective,
         sampling: SamplingSpec,
+        rollout: where.Rollout | None,
+        behind: int,
         judges: Judges,
         completions: Completions,
         reference: Reference | None,
         collate: SequenceCollator,
         **options: Any,
     ) -> None:
-        self._objective, self._sampling, self._judges = objective, sampling, judges
+        self._objective, self._judges, self._behind = objective, judges, behind
         self._completions, self._reference, self._collate = completions, reference, collate
         self._draw: int | None = None
         self._parts: list[dict[str, Any]] = []
         self._told: dict[str, float] = {}
+        self._times = Times()
         self._counted = 1
         super().__init__(**options)
         add_fused_lm_head(base_of(self.model), temperature=sampling.temperature, outputs=("log_probs", "entropy"))
-        micro = self.args.per_device_train_batch_size
-        self._generator = Generator(self.model, self.processing_class, sampling, at_once=DRAWN_A_MICRO_BATCH * micro)
+        self._sampler = self._made_sampler(sampling, rollout)
+
+    def _made_sampler(self, sampling: SamplingSpec, rollout: where.Rollout | None) -> Sampler:
+        if rollout is None:
+            most = DRAWN_A_MICRO_BATCH * self.args.per_device_train_batch_size
+            return OwnModel(Generator(self.model, self.processing_class, sampling, at_once=most))
+        world, rank = self.args.world_size, self.args.process_index
+        return Servers(rollout, self.model, self.processing_class, sampling, world=world, rank=rank)
 
     # A draw ------------------------------------------------------------------------------------------------------
 
     def _get_num_items_in_batch(self, batch_samples: list[dict[str, Any]], device: Any) -> Any:
         """The library has put the micro batches of a step together: what is in them is drawn here."""
-        begun, draw = time.perf_counter(), self._answer_order.draw(self.state.global_step)
+        self._times.begin()
+        draw = self._answer_order.draw(self.state.global_step)
         if draw != self._draw:
             self._parts = self._drawn([row for batch in batch_samples for row in batch["rows"]], draw)
             self._draw = draw
         batch_samples[:] = self._parts
         found = super()._get_num_items_in_batch(batch_samples, device)
-        self.seconds_before_step = time.perf_counter() - begun
+        self.seconds_before_step = sum(self._times.told.values())
         return found
 
     @property
@@ -161,9 +195,14 @@ class OnlineTrainer(Measured, LanguageTrainer):
 
     def _drawn(self, rows: list[dict[str, Any]], draw: int) -> list[dict[str, Any]]:
         """The micro batches of this rank's share of a draw."""
-        own = self._answered(rows, draw)
-        told = rounds.of_all(self.args.world_size, [answer.told for answer in own])
-        found = self._judged(told)
+        with self._times.of("sync"):
+            self._sampler.follow(self.state.global_step, behind=self._behind)
+        with self._times.of("generate"):
+            own = self._answered(rows, draw)
+        with self._times.of("wait"):
+            told = rounds.of_all(self.args.world_size, [answer.told for answer in own])
+        with self._times.of("reward"):
+            found = self._judged(told)
         size = self.args.per_device_train_batch_size
         parts = [self._part(own[start : start + size]) for start in range(0, len(own), size)]
         values = torch.tensor(found.rewards, device=self.args.device)
@@ -178,11 +217,9 @@ class OnlineTrainer(Measured, LanguageTrainer):
         group = self._answer_order.group
         prompts = rounds.whole_groups(rows, group)
         first = self.args.process_index * len(prompts)
-        places = range(first, first + len(prompts))
-        seed, tokens = self._answer_order.prompts.seed, self._sampling.max_tokens
-        drawn_by = [line for place in places for line in numbers(seed, draw, place, answers=group, tokens=tokens)]
+        chance = Chance(self._answer_order.prompts.seed, draw, first)
         with self.accelerator.autocast():
-            drawn = self._generator.answers([row["input_ids"] for row in rows], rounds.table(drawn_by))
+            drawn = self._sampler.draw([row["input_ids"] for row in prompts], answers=group, chance=chance)
         return [Answer(row, each) for row, each in zip(rows, drawn, strict=True)]
 
     def _judged(self, told: Sequence[Told]) -> Judged:
@@ -198,11 +235,21 @@ class OnlineTrainer(Measured, LanguageTrainer):
     def _part(self, answers: Sequence[Answer]) -> dict[str, Any]:
         """A micro batch, with what later steps compare with: those of the policy as it is and of the reference."""
         batch: dict[str, Any] = self._prepare_inputs(rounds.batch_of(answers, self._collate))
-        if self._answer_order.iterations > 1 or self._objective.rewards_need_policy:
+        if self._needs_old:
             batch["old"] = self._quietly(batch, without_dropout)
         if self._reference is not None:
             batch["reference"] = self._quietly(batch, self._reference)
         return batch
+
+    @property
+    def _needs_old(self) -> bool:
+        """Whether the policy as it is must be computed apart: at a first step without dropout it is the policy."""
+        first_is_all = self._answer_order.iterations == 1 and not self._objective.rewards_need_policy
+        return not first_is_all or (self._sampler.apart and self._drops_out)
+
+    @property
+    def _drops_out(self) -> bool:
+        return any(isinstance(each, torch.nn.Dropout) and each.p > 0 for each in self.model.modules())
 
     def _quietly(self, batch: dict[str, Any], use: Reference) -> Any:
         with torch.no_grad(), self.accelerator.autocast(), use(self.model) as policy:
@@ -229,11 +276,15 @@ class OnlineTrainer(Measured, LanguageTrainer):
         self._told = asked.measured(told, found, group=self._answer_order.group)
         if not self.is_world_process_zero():
             return
-        step = 1 + draw * self._answer_order.iterations
+        done = draw * self._answer_order.iterations
+        self._told |= self._sampler.told(done, len(told))
+        version = self._sampler.version(done)
         self._completions.add(
             [
                 {
-                    "step": step,
+                    "step": done + 1,
+                    "version": version,
+                    "staleness": done - version,
                     "prompt": prompt_text(answer.prompt),
                     "completion": answer.text,
                     "reward": found.rewards[index],
@@ -263,6 +314,7 @@ class OnlineTrainer(Measured, LanguageTrainer):
             mask=batch["mask"],
             advantages=batch["advantages"],
             reference=batch.get("reference"),
+            sampler=batch.get("sampler"),
         )
         return self._objective.loss(answers), self._objective.measures(answers, entropy)
 
@@ -272,7 +324,7 @@ class OnlineTrainer(Measured, LanguageTrainer):
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """With what was told of the answers."""
-        super().log(logs | self._told if "loss" in logs else logs, start_time)
+        super().log(logs | self._told | self._times.told if "loss" in logs else logs, start_time)
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         if self.is_world_process_zero():
@@ -282,14 +334,15 @@ class OnlineTrainer(Measured, LanguageTrainer):
     # The holdout -------------------------------------------------------------------------------------------------
 
     def measured_rows(self) -> dict[str, float] | None:
-        """The mean reward of the most likely answers; None if stopped."""
+        """The mean reward of the most likely answers, of the weights as they are; None if stopped."""
         rows, own = self.eval_dataset, list[tuple[int, Told]]()
-        for numbers_of in self._own_rows(len(rows), self._generator.at_once):
+        self._sampler.follow(self.state.global_step, behind=0)
+        for numbers_of in self._own_rows(len(rows), self._sampler.at_once):
             if self.anyone_stops():
                 return None
             part = [rows[number] for number in numbers_of]
             with self.accelerator.autocast():
-                drawn = self._generator.answers([row["input_ids"] for row in part])
+                drawn = self._sampler.best([row["input_ids"] for row in part])
             answers = [Answer(row, each).told for row, each in zip(part, drawn, strict=True)]
             own += zip(numbers_of, answers, strict=True)
         told = [answer for _, answer in sorted(rounds.of_all(self.args.world_size, own), key=lambda each: each[0])]

@@ -46,7 +46,8 @@ class Answers:
     """Log-probabilities `[N, T]` of drawn tokens, and what the answers are worth, `[N]`.
 
     `old`: under the policy before the first step over these answers; at that step, `policy` without its gradient.
-    `reference`: None where `beta` is 0.
+    `reference`: None where `beta` is 0. `sampler`: as what drew them computed them, NaN where it told nothing; None
+    where the trainer drew them itself.
     """
 
     policy: Tensor
@@ -54,6 +55,7 @@ class Answers:
     mask: Tensor
     advantages: Tensor
     reference: Tensor | None = None
+    sampler: Tensor | None = None
 
     @property
     def lengths(self) -> Tensor:
@@ -148,10 +150,22 @@ def correction(old: Tensor, sampler: Tensor, mask: Tensor, *, cap: float) -> Ten
     """min(old / sampler, cap) at each token, `[N, T]`: truncated importance sampling.
 
     What draws the answers computes a little differently from what trains (Yao et al. 2025, On the Rollout-Training
-    Mismatch in Modern RL Systems). `sampler` has its log-probabilities; where it gave none (NaN), the factor is 1.
+    Mismatch in Modern RL Systems), and may have older weights. The ratio of a loss stays that to `old`, the trainer's
+    own policy when they were drawn, so that clipping bounds how far steps go; what drew them is weighed for apart (the
+    decoupled objective: Hilton et al., arXiv 2110.00641; AReaL, 2505.24298). `sampler` has its log-probabilities; where
+    it gave none (NaN), the factor is 1.
     """
-    difference = torch.where(mask, old - sampler, 0.0).nan_to_num(nan=0.0)
-    return difference.exp().clamp(max=cap).detach()
+    return _apart(old, sampler, mask).exp().clamp(max=cap).detach()
+
+
+def answer_correction(old: Tensor, sampler: Tensor, mask: Tensor, *, cap: float) -> Tensor:
+    """The same of whole answers, `[N]`, whose term is one: min(old(y|x) / sampler(y|x), cap)."""
+    return _apart(old, sampler, mask).sum(1).exp().clamp(max=cap).detach()
+
+
+def _apart(old: Tensor, sampler: Tensor, mask: Tensor) -> Tensor:
+    """Log old - log sampler; 0 where one of them is not known."""
+    return torch.where(mask, old - sampler, 0.0).nan_to_num(nan=0.0)
 
 
 def _log_ratio(answers: Answers) -> Tensor:
@@ -196,13 +210,15 @@ def grpo(answers: Answers, spec: GrpoSpec, *, most_tokens: int, factor: Tensor |
             return Loss(torch.zeros_like(totals), totals)
 
 
-def rloo(answers: Answers, spec: RlooSpec) -> Loss:
+def rloo(answers: Answers, spec: RlooSpec, *, factor: Tensor | None = None) -> Loss:
     """-min(w A, clip(w, 1 - e, 1 + h) A), w that of the whole answer: RLOO, arXiv 2402.14740, section 2.3.
 
     At the first step over the answers its gradient is the paper's, -A times that of log pi(y|x); over further ones it
-    is clipped as PPO's is (arXiv 1707.06347, equation 7).
+    is clipped as PPO's is (arXiv 1707.06347, equation 7). `factor`: what `answer_correction` found.
     """
     rows = _clipped(_answer_ratio(answers), answers.advantages, spec.epsilon, _high(spec))
+    if factor is not None:
+        rows = rows * factor
     rows = torch.where(answers.mask.any(1), rows, 0.0)
     return Loss(rows, torch.zeros_like(rows))
 
@@ -267,6 +283,18 @@ def rloo_measures(answers: Answers, spec: RlooSpec, entropy: Tensor | None = Non
     """As of grpo, but for the divergence, which belongs to the rewards."""
     ratio = _answer_ratio(answers).detach()
     return _clip_shares(ratio, answers.advantages, answers.mask.any(1), spec) | _entropy(entropy, answers.mask)
+
+
+def sampler_measures(answers: Answers, factor: Tensor | None) -> Measures:
+    """How far what drew the answers is from the policy that learns, a token; and what terms are weighed by for it."""
+    if answers.sampler is None:
+        return {}
+    known = answers.mask & ~answers.sampler.isnan()
+    found = {"rollout/logp_difference": _over(_apart(answers.old, answers.sampler, answers.mask).abs(), known)}
+    if factor is not None:
+        weights = answers.mask if factor.dim() == answers.mask.dim() else answers.mask.any(1)
+        found["rollout/importance"] = _over(factor, weights)
+    return found
 
 
 def entropies(logits: Tensor) -> Tensor:

@@ -66,7 +66,19 @@ def batch_of(answers: Sequence[Answer], collate: SequenceCollator) -> dict[str, 
         for answer in answers
     ]
     lengths = [len(answer.drawn.ids) for answer in answers]
-    return {**collate(rows), "answer_lengths": lengths, "lengths": torch.tensor(lengths)}
+    found = {**collate(rows), "answer_lengths": lengths, "lengths": torch.tensor(lengths)}
+    if any(answer.drawn.logprobs for answer in answers):
+        found["sampler"] = _sampler_table(answers, max(lengths))
+    return found
+
+
+def _sampler_table(answers: Sequence[Answer], width: int) -> Any:
+    """What drew each token computed of it, `[answers, tokens]`; NaN where it told nothing."""
+    table = torch.full((len(answers), width), torch.nan)
+    for line, answer in zip(table, answers, strict=True):
+        told = answer.drawn.logprobs
+        line[: len(told)] = torch.tensor(told)
+    return table
 
 
 class Counts(NamedTuple):
@@ -85,10 +97,3 @@ def counted(rewards: Sequence[float], told: Sequence[Told], objective: Objective
     return Counts(
         averaged, [kept and not (masks and answer.cut_off) for kept, answer in zip(averaged, told, strict=True)]
     )
-
-
-def table(lines: Sequence[Any]) -> Any:
-    """Lines of numbers as one array."""
-    import numpy as np
-
-    return np.stack(lines)
