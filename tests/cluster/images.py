@@ -1,8 +1,8 @@
 """The operator's and the trainer's images: built by their own Dockerfiles, named by their content, pushed to a registry.
-A third one, with vLLM for CPUs on the trainer's layers, is made only for those who ask for it.
 
 A name is a hash of all that goes into the image, so "is it there?" needs no build. Layers are kept by buildah and by the
-registry: a change of code builds and pushes one small layer, and the node pulls only that.
+registry: a change of code builds and pushes one small layer, and the node pulls only that. A third image, with vLLM for
+CPUs on the trainer's layers, is made only for those who ask for it.
 """
 
 from __future__ import annotations

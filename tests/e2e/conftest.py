@@ -18,11 +18,12 @@ from typing import Any
 
 import pytest
 
-from cluster import devices, lifecycle
+from cluster import devices, images, lifecycle
 from cluster import kueue as real_kueue
 from cluster.containers import kill_container as kill_main_container
 from e2e.harness import Kube, Storage, claim_manifests
 from e2e.install import SYSTEM, install, make_namespace
+from e2e.online import make_taught
 from e2e.tiny import make_tiny
 
 
@@ -113,6 +114,20 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def taught(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with `taught/model` and `taught/prompts.jsonl`: what online jobs learn from."""
+    root = tmp_path_factory.mktemp("online")
+    make_taught(tiny / "tiny/model", root / "taught")
+    return root
+
+
+@pytest.fixture(scope="session")
+def vllm_image(cluster: lifecycle.Cluster) -> str:
+    """The image of the servers that draw answers, on the node; the chart names it whether it is there or not."""
+    return images.ensure_vllm(cluster.node)
+
+
+@pytest.fixture(scope="session")
 def dry(system: Kube) -> Kube:
     """Kubectl in a namespace in which nothing is ever made: for tests of admission alone."""
     make_namespace(system, "e2e-dry")
@@ -199,11 +214,11 @@ def node(cluster: lifecycle.Cluster) -> str:
 
 
 @pytest.fixture
-def kill_container(cluster: lifecycle.Cluster) -> Callable[[str, str], None]:
-    """SIGKILL to a pod's main process, from the node."""
+def kill_container(cluster: lifecycle.Cluster) -> Callable[..., None]:
+    """SIGKILL to the main process of a pod's container (its only one, unless named), from the node."""
 
-    def kill(namespace: str, pod: str) -> None:
-        kill_main_container(cluster, namespace, pod)
+    def kill(namespace: str, pod: str, container: str | None = None) -> None:
+        kill_main_container(cluster, namespace, pod, container=container)
 
     return kill
 

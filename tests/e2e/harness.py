@@ -106,11 +106,13 @@ class Kube:
     def describe(self, name: str) -> str:
         """The object, its children, pods' logs and the operator's last lines."""
         parts = [self.run("get", self.jobs, name, "-o", "yaml", check=False).stdout] if name else []
-        parts.append(self.run("get", "jobs,pytorchjobs,pods,pvc", "-o", "wide", check=False).stdout)
+        parts.append(self.run("get", "jobs,pytorchjobs,deployments,pods,pvc", "-o", "wide", check=False).stdout)
         parts.append(self.run("get", "events", "--sort-by=.lastTimestamp", check=False).stdout[-3000:])
         for pod in self.objects("pods"):
             pod_name = pod["metadata"]["name"]
-            parts.append(f"--- {pod_name}\n{self.run('logs', pod_name, '--tail=15', check=False).stdout}")
+            parts.append(
+                f"--- {pod_name}\n{self.run('logs', pod_name, '--all-containers', '--tail=15', check=False).stdout}"
+            )
         operator = ("-n", "anneal-system", "-l", "app.kubernetes.io/component=operator", "--tail=40")
         parts.append(self.run("logs", *operator, check=False).stdout[-6000:])
         return "\n".join(parts)
@@ -135,10 +137,14 @@ class Storage:
         subprocess.run(["chown", "-R", "1000:1000", str(self.directory)], check=True)
 
     def losses(self, job: dict[str, Any]) -> list[float]:
-        """The loss of every step of a finished job, as the trainer recorded it beside its log."""
+        """The loss of every step of a finished job."""
+        return self.measured(job, "loss")
+
+    def measured(self, job: dict[str, Any], name: str) -> list[float]:
+        """One measure of every step of a finished job, as the trainer recorded it beside its log."""
         output = job["status"]["outputs"][0]["uri"].removeprefix(f"volume://{self.claim}/")
         lines = (self.directory / output).parent.joinpath("logs/metrics.jsonl").read_text().splitlines()
-        return [record["loss"] for record in map(json.loads, lines) if "loss" in record]
+        return [record[name] for record in map(json.loads, lines) if name in record]
 
 
 def claim_manifests(

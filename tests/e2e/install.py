@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster import lifecycle
+from cluster.images import VLLM, reference
 from e2e.harness import Kube, Storage, claim_manifests
 from e2e.tiny import make_tiny
 
@@ -29,6 +30,8 @@ def install(cluster: lifecycle.Cluster, settings: dict[str, Any]) -> Kube:
     """`helm upgrade --install` with the cluster's own images; returns kubectl in the operator's namespace."""
     assert cluster.images is not None
     images = {"operator": image_values(cluster.images.operator), "trainer": image_values(cluster.images.trainer)}
+    # Named whether it is there or not: it is made for the tests that ask for it.
+    images["rollout"] = image_values(reference(VLLM))
     kube = Kube(cluster.kubectl, cluster.kubeconfig, SYSTEM)
     make_namespace(kube, SYSTEM)
     with tempfile.NamedTemporaryFile("w", suffix=".json") as values:
