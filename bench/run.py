@@ -1,6 +1,6 @@
 """`make bench`: every measurement, one after the other, each with its table and JSON.
 
-run.py [data] [trainer] [alignment] [chat] [estimate] [admission] [operator]
+run.py [data] [trainer] [alignment] [chat] [estimate] [admission] [operator] [rollout]
 """
 
 import sys
@@ -39,6 +39,10 @@ def main(chosen: list[str]) -> None:
         import operator_load
 
         operator_load.main()
+    if not chosen or "rollout" in chosen:
+        import rollout
+
+        rollout.main()
 
 
 if __name__ == "__main__":

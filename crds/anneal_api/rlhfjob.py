@@ -28,7 +28,8 @@ SINGULAR = "rlhfjob"
 SHORT_NAMES = ("rlhf",)
 _REWARD_COLUMN: Final = {"name": "Reward", "type": "string", "jsonPath": ".status.progress.rewardText"}
 _BEFORE: Final = [column["name"] for column in _COMMON_COLUMNS].index("Loss") + 1
-PRINTER_COLUMNS: Final = (*_COMMON_COLUMNS[:_BEFORE], _REWARD_COLUMN, *_COMMON_COLUMNS[_BEFORE:])
+_SERVERS_COLUMN: Final = {"name": "Servers", "type": "string", "jsonPath": ".status.rollout.readyText", "priority": 1}
+PRINTER_COLUMNS: Final = (*_COMMON_COLUMNS[:_BEFORE], _REWARD_COLUMN, *_COMMON_COLUMNS[_BEFORE:], _SERVERS_COLUMN)
 
 Method = Literal["reward", "prm", "dpo", "ipo", "kto", "orpo", "simpo", "cpo", "grpo", "rloo"]
 # The rows that each method reads; a type that several of them know is read as the first one does.

@@ -145,3 +145,33 @@ def test_after_a_queue_was_stopped_the_wait_begins_when_the_quota_went() -> None
     lost = condition("QuotaReserved", "False", message="LocalQueue team-a is inactive", seconds=501)
     seen = kueue.view(workload(stopped, lost, condition("Requeued", "False", reason="LocalQueueStopped", seconds=501)))
     assert seen.since == kueue.parse_time(stamp(501))
+
+
+def both(trainer: str = "h100", rollout: str = "spot") -> Obj:
+    """An admitted Workload of two pod sets, each in a flavor of its own, and a check that changes the servers' pods."""
+    made = workload(condition("QuotaReserved"), condition("Admitted"), admitted=4)
+    made["spec"]["podSets"].append({"name": "rollout", "count": 2})
+    assignments = made["status"]["admission"]["podSetAssignments"]
+    assignments[0]["flavors"] = {"nvidia.com/gpu": trainer}
+    assignments.append({"name": "rollout", "count": 2, "flavors": {"nvidia.com/gpu": rollout}})
+    update = {"name": "rollout", "labels": {"checked": "yes"}, "nodeSelector": {"rack": "7"}}
+    made["status"]["admissionChecks"] = [{"name": "c", "state": "Ready", "podSetUpdates": [update]}]
+    return made
+
+
+def test_each_pod_set_goes_where_its_own_flavor_is() -> None:
+    """The trainer's nodes are not the servers'; what a check says of one is not said of the other."""
+    seen = kueue.view(both())
+    assert kueue.flavors_of(seen.obj) == ("h100", "spot")
+    trainer = kueue.placement(seen, FLAVORS, sizes=(4,))
+    servers = kueue.placement(seen, FLAVORS, sizes=(2,), podset=kueue.ROLLOUT_PODSET)
+    assert (trainer.nodes, dict(trainer.node_selector), dict(trainer.labels)) == (4, {"gpu": "h100"}, {})
+    assert (servers.nodes, dict(servers.node_selector)) == (2, {"life": "short", "rack": "7"})
+    assert (servers.labels, servers.tolerations) == ({"checked": "yes"}, ())
+
+
+def test_what_is_given_back_of_a_trainer_is_not_counted_with_its_servers() -> None:
+    """Fewer nodes than there is quota for free the trainer's pods alone."""
+    told = kueue.told(kueue.view(both()), ready=True, nodes=2, now=stamp(9))
+    assert told is not None
+    assert told["status"]["reclaimablePods"] == [{"name": "trainer", "count": 2}]

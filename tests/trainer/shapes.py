@@ -4,6 +4,7 @@ from typing import Any
 
 from anneal_api import parse_job, resolve
 from anneal_api.job import JobSpec
+from anneal_api.online import ONLINE
 
 SMALL = {
     "vocab_size": 320,
@@ -57,6 +58,9 @@ def spec(method: str = "sft", **changes: Any) -> JobSpec:
         "compute": {"gpusPerNode": 0},
         "training": {"globalBatchSize": 4, "microBatchSize": 2, "sequenceLength": 64},
     }
+    if method in ONLINE:
+        blocks |= {"rewards": [{"name": "short", "length": {"most": 4}}], "sampling": {"maxTokens": 8}}
+        blocks |= {method: {"numGenerations": 4}, "rollout": {"mode": "generate"}}
     for name, value in changes.items():
         blocks[name] = {**blocks[name], **value} if isinstance(blocks.get(name), dict) else value
     kind = "FineTuneJob" if method in ("sft", "pretrain") else "RLHFJob"

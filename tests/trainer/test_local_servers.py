@@ -20,7 +20,6 @@ from anneal_trainer import local
 from anneal_trainer.errors import ConfigError, RolloutError
 from anneal_trainer.rollout import where
 from anneal_trainer.rollout.local import LocalServer, Place, ports
-from anneal_trainer.rollout.pool import Pool
 from trainer.aligning import alignment_context
 from trainer.prompting import asking_rows, online_job
 from trainer.training import CLAIM, records, write_jsonl
@@ -153,11 +152,11 @@ def nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(ENV_VLLM_PYTHON, raising=False)
 
 
-def opened(storage: Path, made: RLHFJob, *, local: bool) -> Pool | None:
+def opened(storage: Path, made: RLHFJob, *, local: bool) -> where.Rollout | None:
     """What the job draws from."""
     context = alignment_context(storage, made, local=local)
-    with where.opened(context, model=storage / "model", stop=lambda: False, gpu=False) as pool:
-        return pool
+    with where.opened(context, model=storage / "model", stop=lambda: False, gpu=False) as rollout:
+        return rollout
 
 
 @pytest.mark.usefixtures("nowhere")

@@ -47,7 +47,7 @@ def test_what_was_made_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str
     """Every file of data by its name, where to begin with it is seen at once."""
     (tmp_path / "model").mkdir()
     assert main(["quickstart", "--out", str(tmp_path)]) == 0
-    files = ", ".join(f"data/{name}.jsonl" for name in ("chats", "judged", "pairs", "steps", "train"))
+    files = ", ".join(f"data/{name}.jsonl" for name in ("chats", "judged", "pairs", "prompts", "steps", "train"))
     assert capsys.readouterr().err == f"{tmp_path}: made model/, {files}\n"
 
 

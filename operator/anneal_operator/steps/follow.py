@@ -273,6 +273,9 @@ def _say(draft: Draft, attempt: Attempt, now: Scene) -> None:
         unknown = f"pod {report.pod} runs, but its progress cannot be read: {report.error}"
         draft.set(RUNNING, "True", Reason.PROGRESS_UNKNOWN, unknown)
         return
+    if not draft.is_true(RUNNING):
+        # The queue is told by the next pass.
+        draft.wake_at(draft.world.now)
     draft.set(RUNNING, "True", Reason.TRAINING, f"attempt {attempt.number} runs")
 
 

@@ -225,6 +225,8 @@ def _serving(draft: Draft, wanted: int) -> None:
     message = f"{counted(wanted, 'server')} {verb}"
     if draft.reason(READY) != Reason.ROLLOUT_SERVING:
         draft.tell(Reason.ROLLOUT_SERVING, message)
+        # The queue is told by the next pass.
+        draft.wake_at(draft.world.now)
     draft.set(READY, "True", Reason.ROLLOUT_SERVING, message)
 
 

@@ -10,15 +10,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import mkdtemp
+from time import monotonic, sleep
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.random import RandomState
 
 from anneal_api.online import SamplingSpec
+from anneal_trainer.errors import RolloutError
 from anneal_trainer.methods import rounds
 from anneal_trainer.methods.generating import Drawn, Generator, ends_of, numbers
-from anneal_trainer.rollout.pool import Completion, Pool, Request
+from anneal_trainer.rollout.nccl import Weights
+from anneal_trainer.rollout.pool import Completion, Endpoint, Request
+from anneal_trainer.rollout.where import Rollout
 
 _SEEDS = 2**62
 # Prompts of a holdout that servers are asked together; between such parts a run can be stopped.
@@ -101,18 +105,19 @@ class OwnModel:
 
 
 class Servers:
-    """vLLM, which is handed the adapter at some steps. `model` is a PEFT model; its base is what the servers have."""
+    """vLLM, which is handed what was learnt at some steps: the adapter, whose base the servers have, or all weights."""
 
     apart = True
     at_once = _ASKED_TOGETHER
 
     def __init__(
-        self, pool: Pool, model: Any, tokenizer: Any, sampling: SamplingSpec, *, world: int, rank: int
+        self, rollout: Rollout, model: Any, tokenizer: Any, sampling: SamplingSpec, *, world: int, rank: int
     ) -> None:
-        self._pool, self._model, self._tokenizer, self._sampling = pool, model, tokenizer, sampling
+        self._rollout, self._model, self._tokenizer, self._sampling = rollout, model, tokenizer, sampling
         self._world, self._rank = world, rank
         self._version: int | None = None
         self._handed: dict[str, float] = {}
+        self._groups: Weights | None = None
 
     def follow(self, step: int, *, behind: int) -> None:
         """Hand the adapter over where what the servers have is older than that."""
@@ -137,7 +142,7 @@ class Servers:
         """Which weights drew, what handing them over took since the last time, and what went wrong."""
         behind = step - self.version(step)
         measured, self._handed = self._handed, {}
-        pool = self._pool.measures()
+        pool = self._rollout.pool.measures()
         return {
             "rollout/version": float(self.version(step)),
             "rollout/staleness": float(behind),
@@ -155,25 +160,43 @@ class Servers:
         return self._version
 
     def _hand_over(self, step: int) -> dict[str, float]:
+        seconds, size, replicas = self._adapter(step) if self._rollout.adapters else self._weights()
+        return {
+            "rollout/sync_seconds": seconds,
+            "rollout/sync_bytes": float(size),
+            "rollout/replicas": float(replicas),
+        }
+
+    def _adapter(self, step: int) -> tuple[float, int, int]:
         directory = Path(mkdtemp(prefix="anneal-adapter-"))
         try:
             self._model.save_pretrained(directory)
-            handed = self._pool.load(step, directory)
+            handed = self._rollout.pool.load(step, directory)
         finally:
             # The pool has links of its own.
             shutil.rmtree(directory, ignore_errors=True)
-        return {
-            "rollout/sync_seconds": handed.seconds,
-            "rollout/sync_bytes": float(handed.bytes),
-            "rollout/replicas": float(handed.replicas),
-        }
+        return handed.seconds, handed.bytes, handed.replicas
+
+    def _weights(self) -> tuple[float, int, int]:
+        if self._groups is None:
+            self._groups = Weights(self._all_servers(), self._model.device)
+        return (*self._groups.send(self._model), self._rollout.replicas)
+
+    def _all_servers(self) -> Sequence[Endpoint]:
+        """Once all are there: a group is made with each."""
+        end = monotonic() + self._rollout.patience
+        while len(found := self._rollout.find()) < self._rollout.replicas:
+            if monotonic() > end:
+                raise RolloutError(f"{len(found)} of {self._rollout.replicas} servers are ready (rollout.replicas)")
+            sleep(1)
+        return found
 
     def _asked(self, requests: Sequence[Request], *, greedy: bool) -> list[Drawn]:
         assert self._version is not None, "follow() comes first"
         if not requests:
             return []
         ends = ends_of(self._model, self._tokenizer)
-        found = self._pool.draw(requests, self._sampling, version=self._version, ends=ends, greedy=greedy)
+        found = self._rollout.pool.draw(requests, self._sampling, version=self._version, ends=ends, greedy=greedy)
         return [self._drawn(each) for group in found for each in group]
 
     def _drawn(self, said: Completion) -> Drawn:

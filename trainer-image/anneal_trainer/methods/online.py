@@ -42,7 +42,6 @@ from anneal_trainer.reporter import Reporter
 from anneal_trainer.result import Result
 from anneal_trainer.rewards import Judged, Source
 from anneal_trainer.rollout import where
-from anneal_trainer.rollout.pool import Pool
 from anneal_trainer.stop import Stop
 
 # Seconds: the library's own.
@@ -65,8 +64,12 @@ def run(context: Context, ready: Ready, *, reporter: Reporter, stop: Stop) -> Re
         judges = Judges(sources, asked.named_columns(spec.rewards))
         gpu = model.device().kind == "cuda"
         servers = where.opened(context, model=ready.model_path, stop=lambda: stop.requested, gpu=gpu)
-        pool = stack.enter_context(servers)
-        return loop.run(context, ready, make=lambda setup: _trainer(setup, judges, pool), reporter=reporter, stop=stop)
+        rollout = stack.enter_context(servers)
+
+        def make(setup: loop.Setup) -> OnlineTrainer:
+            return _trainer(setup, judges, rollout)
+
+        return loop.run(context, ready, make=make, reporter=reporter, stop=stop)
 
 
 def _spec(context: Context) -> RLHFSpec:
@@ -95,7 +98,7 @@ def _opened(context: Context, sources: Sequence[RewardSource]) -> AbstractContex
     return rewards.opened(sources, places)
 
 
-def _trainer(setup: loop.Setup, judges: Judges, pool: Pool | None) -> "OnlineTrainer":
+def _trainer(setup: loop.Setup, judges: Judges, rollout: where.Rollout | None) -> "OnlineTrainer":
     spec = _spec(setup.context)
     assert spec.sampling is not None, "resolve() fills sampling"
     assert spec.rollout is not None, "resolve() fills rollout"
@@ -103,7 +106,7 @@ def _trainer(setup: loop.Setup, judges: Judges, pool: Pool | None) -> "OnlineTra
     return OnlineTrainer(
         objective=Objective(block_of(spec), spec.sampling.max_tokens, spec.rollout.importance_cap),
         sampling=spec.sampling,
-        pool=pool,
+        rollout=rollout,
         behind=spec.rollout.max_staleness,
         judges=judges,
         completions=Completions(setup.context.layout.samples, setup.resumed_from),
@@ -114,7 +117,7 @@ def _trainer(setup: loop.Setup, judges: Judges, pool: Pool | None) -> "OnlineTra
             base,
             remove_unused_columns=False,
             # Of collectives: others wait in one while a rank waits for servers.
-            ddp_timeout=_COLLECTIVES + (spec.rollout.start_timeout_seconds if pool else 0),
+            ddp_timeout=_COLLECTIVES + (spec.rollout.start_timeout_seconds if rollout else 0),
         ),
     )
 
@@ -125,7 +128,7 @@ def _rows(rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 class OnlineTrainer(Measured, LanguageTrainer):
-    """`reference` is None where nothing is compared with one, `pool` where the model draws for itself.
+    """`reference` is None where nothing is compared with one, `rollout` where the model draws for itself.
 
     `behind`: the most steps that what draws may be older than what learns.
     """
@@ -135,7 +138,7 @@ class OnlineTrainer(Measured, LanguageTrainer):
         *,
         objective: Objective,
         sampling: SamplingSpec,
-        pool: Pool | None,
+        rollout: where.Rollout | None,
         behind: int,
         judges: Judges,
         completions: Completions,
@@ -152,14 +155,14 @@ class OnlineTrainer(Measured, LanguageTrainer):
         self._counted = 1
         super().__init__(**options)
         add_fused_lm_head(base_of(self.model), temperature=sampling.temperature, outputs=("log_probs", "entropy"))
-        self._sampler = self._made_sampler(sampling, pool)
+        self._sampler = self._made_sampler(sampling, rollout)
 
-    def _made_sampler(self, sampling: SamplingSpec, pool: Pool | None) -> Sampler:
-        if pool is None:
+    def _made_sampler(self, sampling: SamplingSpec, rollout: where.Rollout | None) -> Sampler:
+        if rollout is None:
             most = DRAWN_A_MICRO_BATCH * self.args.per_device_train_batch_size
             return OwnModel(Generator(self.model, self.processing_class, sampling, at_once=most))
         world, rank = self.args.world_size, self.args.process_index
-        return Servers(pool, self.model, self.processing_class, sampling, world=world, rank=rank)
+        return Servers(rollout, self.model, self.processing_class, sampling, world=world, rank=rank)
 
     # A draw ------------------------------------------------------------------------------------------------------
 

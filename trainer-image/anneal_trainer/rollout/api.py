@@ -142,7 +142,10 @@ class Server:
         url = f"http://{self.endpoint.host}:{self.endpoint.loader}/load"
         status, said = await self._ask("POST", url, body, seconds=_HAND_OVER)
         if status == _OK:
-            return int(_parsed(said)["bytes"])
+            try:
+                return int(_parsed(said)["bytes"])
+            except (TypeError, KeyError, ValueError):
+                raise ServerError(f"has a loader that answered {_shown(said.decode(errors='replace'))}") from None
         raise self._not_loaded(status, _complaint(said))
 
     async def complain(self, why: str) -> None:

@@ -53,6 +53,7 @@ class Pool:
         log: Callable[[str], None],
         hung_after: float = HUNG_AFTER,
         stop: Callable[[], bool] = lambda: False,
+        adapters: bool = True,
     ) -> None:
         self._replicas = replicas
         self._limits = Limits(patience, hung_after, stop)
@@ -62,6 +63,8 @@ class Pool:
         self._thread = Thread(target=self._loop.run_forever, daemon=True, name="rollout")
         self._thread.start()
         self._keeper = self._run(self._opened(find, served.port if served else None, log))
+        # Without: servers were sent whole weights, by `nccl`.
+        self._keeper.adapters = adapters
         self._told = Counts()
 
     def load(self, version: int, adapter: Path) -> Handed:
@@ -153,5 +156,8 @@ class Pool:
             return await Sharing(self._keeper, self._limits, requests, how).all()
 
     async def _closed(self) -> None:
-        self._keeping.cancel()
+        tasks = [self._keeping, *(each.look for each in self._keeper.replicas.values() if each.look)]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         await self._keeper.session.close()

@@ -15,7 +15,7 @@ from typing import Final
 import aiohttp
 
 from anneal_api.meta import BASE_MODEL
-from anneal_trainer.errors import ConfigError
+from anneal_trainer.errors import RolloutError, TrainerError
 from anneal_trainer.rollout.api import Endpoint, Pulse, Server, ServerError
 from anneal_trainer.rollout.served import Published, prefix
 
@@ -38,6 +38,8 @@ class Replica:
     rests_until: float = 0.0
     # When its process began, of one that hangs: it is given up until that differs.
     hangs_since: tuple[float | None] | None = None
+    # When its process began, where that matters.
+    started: float | None = None
     # Answers asked for, and when it was last seen to compute.
     busy: int = 0
     heard: float = 0.0
@@ -79,7 +81,9 @@ class Keeper:
     published: Published | None = None
     version: int | None = None
     counts: Counts = field(default_factory=Counts)
-    refused: ConfigError | None = None
+    refused: TrainerError | None = None
+    # Whether servers hold adapters by name; else whole weights, which one that began anew has lost.
+    adapters: bool = True
     # Why no servers are known: a name that does not resolve yet.
     unfound: str = "none was found"
     # Set when something about a replica has changed, and when a look is wanted at once.
@@ -91,6 +95,10 @@ class Keeper:
     def waited_for(self, version: int) -> Iterator[None]:
         """While the block runs, replicas with the adapter of this version are what somebody waits for."""
         self.version, self.waiting, self.refused = version, True, None
+        if not self.adapters:
+            # Whole weights have no name that would be missing: each server is looked at before it is drawn from.
+            for replica in self.replicas.values():
+                replica.holds, replica.checked = None, False
         self.look_now()
         try:
             yield
@@ -103,6 +111,8 @@ class Keeper:
 
     def is_ready(self, replica: Replica) -> bool:
         """Whether it was seen to hold what is wanted."""
+        if not self.adapters:
+            return replica.holds == BASE_MODEL
         if self.published is not None and self.published.version == self.version:
             return replica.holds == self.published.name
         return replica.holds is not None and replica.holds.startswith(prefix(self.version or 0))
@@ -119,7 +129,11 @@ class Keeper:
     async def keep(self) -> None:
         """Look, again and again."""
         while True:
-            await self._round()
+            try:
+                await self._round()
+            except Exception as error:  # noqa: BLE001 - nobody waits for this task; whoever waits for servers is told
+                self.refused = RolloutError(f"servers cannot be looked for: {error!r}")
+                self.changed.set()
             busy = self.waiting and len(self.ready()) < max(1, len(self.replicas))
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._wanted.wait(), _SOON if busy else _IDLE)
@@ -160,7 +174,7 @@ class Keeper:
     async def _look(self, replica: Replica) -> None:
         try:
             await self._check(replica)
-        except ConfigError as error:
+        except TrainerError as error:
             self.refused = error
         except ServerError as error:
             self.lose(replica, str(error))
@@ -174,14 +188,29 @@ class Keeper:
             replica.hangs_since, replica.checked = None, False
         if not replica.checked:
             await replica.server.check_version()
+            await self._same_process(replica)
             replica.checked = True
         held = await self._holding(replica)
         if replica.holds != held:
             replica.holds, replica.said, replica.failures = held, "", 0
             replica.heard = time.monotonic()
 
+    async def _same_process(self, replica: Replica) -> None:
+        """Weights that were sent are gone with the process that had them; only a new attempt sends them to all."""
+        if self.adapters:
+            return
+        started = (await replica.server.pulse()).started
+        if replica.started not in (None, started):
+            raise RolloutError(
+                f"the server at {replica.endpoint} began anew and has lost the weights that it was sent: the next "
+                "attempt begins with new servers"
+            )
+        replica.started = started
+
     async def _holding(self, replica: Replica) -> str:
         names, published = await replica.server.models(), self.published
+        if not self.adapters:
+            return BASE_MODEL
         if published is None:
             begun = prefix(self.version or 0)
             named = [name for name in names if name.startswith(begun)]
@@ -189,7 +218,8 @@ class Keeper:
                 raise ServerError(f"holds {', '.join(names) or 'nothing'}, not yet the adapter of step {self.version}")
             return named[0]
         if set(names) != {BASE_MODEL, published.name}:
-            self.counts.bytes += await replica.server.load(published, self.port)
+            moved = await replica.server.load(published, self.port)
+            self.counts.bytes += moved
             self.counts.loads += 1
         return published.name
 

@@ -53,10 +53,10 @@ class Wait:
             await asyncio.wait_for(self.keeper.changed.wait(), _LOOK)
         self.keeper.counts.seconds_waited += time.monotonic() - begun
 
-    def check(self) -> None:
-        """Raise what ends the waiting."""
+    def check(self, *, computes: bool = False) -> None:
+        """Raise what ends the waiting. While servers compute, a stop waits for the step, whose checkpoint is whole."""
         now = time.monotonic()
-        if self.limits.stop():
+        if not computes and self.limits.stop():
             raise StoppedError(f"asked to stop while {self.what}; the last checkpoint stands")
         if self.keeper.refused:
             raise self.keeper.refused
@@ -95,7 +95,7 @@ class Sharing:
                 self._hand_out()
                 if self._running:
                     await self._some(wait)
-                    wait.check()
+                    wait.check(computes=True)
                 else:
                     await wait.on()
         finally:

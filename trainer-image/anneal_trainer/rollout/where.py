@@ -15,6 +15,7 @@ import socket
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -32,8 +33,19 @@ from anneal_trainer.rollout.pool import Endpoint, Pool, Served
 _SHARED = 0.3
 
 
+@dataclass(frozen=True)
+class Rollout:
+    """Servers: `find` names those of `replicas` that are ready. Without `adapters` they get all weights."""
+
+    pool: Pool
+    find: Callable[[], Sequence[Endpoint]]
+    replicas: int
+    patience: float
+    adapters: bool = True
+
+
 @contextmanager
-def opened(context: Context, *, model: Path, stop: Callable[[], bool], gpu: bool) -> Iterator[Pool | None]:
+def opened(context: Context, *, model: Path, stop: Callable[[], bool], gpu: bool) -> Iterator[Rollout | None]:
     """The servers, once there are some; None: answers are drawn with generate. `model` is the base's directory."""
     spec = context.spec
     assert isinstance(spec, RLHFSpec), "only jobs of that kind draw answers"
@@ -42,8 +54,7 @@ def opened(context: Context, *, model: Path, stop: Callable[[], bool], gpu: bool
     if spec.rollout.mode == "generate":
         yield None
     elif host:
-        pool = _of_host(context, spec.rollout, host, stop=stop, say=say)
-        yield from _closed_after(pool)
+        yield from _closed_after(_of_host(context, spec.rollout, host, stop=stop, say=say))
     else:
         python = _python(spec, context, say)
         if python is None:
@@ -110,30 +121,30 @@ def _nothing(_text: str) -> None:
 
 def _of_host(
     context: Context, rollout: RolloutSpec, host: str, *, stop: Callable[[], bool], say: Callable[[str], None]
-) -> Pool:
+) -> Rollout:
     name, _, port = host.partition(":")
+    adapters, patience = rollout.weight_sync == "adapter", rollout.start_timeout_seconds
+    replicas = 1 if port else rollout.servers
+
+    def find() -> Sequence[Endpoint]:
+        return [Endpoint(name, int(port), None)] if port else _resolved(name, LOADER_PORT if adapters else None)
+
     served = None
-    if not port and context.records is not None and os.environ.get("RANK", "0") == "0":
+    if not port and adapters and context.records is not None and os.environ.get("RANK", "0") == "0":
         served = Served(context.records / "adapters", PROGRESS_PORT)
-    return Pool(
-        (lambda: [Endpoint(name, int(port), None)]) if port else (lambda: _resolved(name)),
-        replicas=1 if port else rollout.servers,
-        patience=rollout.start_timeout_seconds,
-        served=served,
-        log=say,
-        stop=stop,
-    )
+    pool = Pool(find, replicas=replicas, patience=patience, served=served, log=say, stop=stop, adapters=adapters)
+    return Rollout(pool, find, replicas, patience, adapters)
 
 
-def _resolved(name: str) -> Sequence[Endpoint]:
+def _resolved(name: str, loader: int | None) -> Sequence[Endpoint]:
     """The addresses of a headless Service: those of its ready pods; OSError while there are none."""
     found = socket.getaddrinfo(name, VLLM_PORT, type=socket.SOCK_STREAM)
-    return [Endpoint(address, VLLM_PORT, LOADER_PORT) for address in sorted({str(each[4][0]) for each in found})]
+    return [Endpoint(address, VLLM_PORT, loader) for address in sorted({str(each[4][0]) for each in found})]
 
 
 def _own(
     context: Context, spec: RLHFSpec, model: Path, python: str, *, stop: Callable[[], bool], say: Callable[[str], None]
-) -> Iterator[Pool]:
+) -> Iterator[Rollout]:
     rollout, number = spec.rollout, int(os.environ.get("LOCAL_RANK", "0"))
     assert rollout is not None, "resolve() fills rollout"
     with ExitStack() as stack:
@@ -147,19 +158,16 @@ def _own(
             server.check()
             return stop()
 
-        pool = Pool(
-            lambda: [Endpoint(LOOPBACK, port, None) for port in ports(shared)],
-            replicas=context.processes,
-            patience=rollout.start_timeout_seconds,
-            served=None,
-            log=say,
-            stop=stops,
-        )
-        yield from _closed_after(pool)
+        def find() -> Sequence[Endpoint]:
+            return [Endpoint(LOOPBACK, port, None) for port in ports(shared)]
+
+        patience = rollout.start_timeout_seconds
+        pool = Pool(find, replicas=context.processes, patience=patience, served=None, log=say, stop=stops)
+        yield from _closed_after(Rollout(pool, find, context.processes, patience))
 
 
-def _closed_after(pool: Pool) -> Iterator[Pool]:
+def _closed_after(rollout: Rollout) -> Iterator[Rollout]:
     try:
-        yield pool
+        yield rollout
     finally:
-        pool.close()
+        rollout.pool.close()

@@ -1,0 +1,120 @@
+"""Whole weights for servers: which, in which order. The client stands in for TRL's: its transfer needs GPUs on both sides."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from anneal_api.online import SamplingSpec
+from anneal_trainer.errors import ConfigError, RolloutError
+from anneal_trainer.rollout.nccl import Weights, named_weights
+from anneal_trainer.rollout.pool import Endpoint, Request
+from trainer.vllms import pool_of, stand_ins
+
+ENDPOINTS = [Endpoint("10.0.0.1", 8000, None), Endpoint("10.0.0.2", 8000, None)]
+
+
+class Client:
+    """What TRL's VLLMClient has of this."""
+
+    def __init__(self, calls: list[Any], **where: Any) -> None:
+        self._calls = calls
+        self._url = where["base_url"]
+        self.received: dict[str, Any] = {}
+        calls.append(("new", self._url, where["group_port"]))
+
+    def init_communicator(self, device: Any) -> None:
+        self._calls.append(("init", self._url, device))
+
+    def update_named_params(self, described: list[Any], named: Any) -> None:
+        self.received = {name: weights.clone() for name, weights in named}
+        told = [
+            (name, str(each.dtype).removeprefix("torch."), list(each.shape)) for name, each in self.received.items()
+        ]
+        self._calls.append(("update", self._url, told == described))
+
+    def reset_prefix_cache(self) -> None:
+        self._calls.append(("reset", self._url))
+
+    def close_communicator(self) -> None:
+        self._calls.append(("close", self._url))
+
+
+def test_every_server_gets_all_weights_and_forgets_what_it_computed(tiny_model: Path) -> None:
+    """A group for each, at a port of its own; the names are those of the model's own files."""
+    from safetensors.torch import load_file
+    from transformers import AutoModelForCausalLM
+
+    calls: list[Any] = []
+    weights = Weights(ENDPOINTS, "cuda:0", lambda **where: Client(calls, **where))
+    seconds, size = weights.send(AutoModelForCausalLM.from_pretrained(tiny_model))
+    weights.close()
+    first, second = (f"http://{endpoint}" for endpoint in ENDPOINTS)
+    assert calls == [
+        ("new", first, 51216), ("init", first, "cuda:0"), ("new", second, 51217), ("init", second, "cuda:0"),
+        ("update", first, True), ("reset", first), ("update", second, True), ("reset", second),
+        ("close", first), ("close", second),
+    ]  # fmt: skip
+    own = load_file(tiny_model / "model.safetensors")
+    assert size == 2 * sum(each.numel() * each.element_size() for each in own.values())
+    assert seconds >= 0
+
+
+def test_an_adapter_is_merged_for_the_servers_alone(tiny_model: Path) -> None:
+    """They get what merging gives, under the base's names; the model that learns is as it was."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    base = AutoModelForCausalLM.from_pretrained(tiny_model)
+    names = {name for name, _ in base.named_parameters()}
+    adapted = get_peft_model(base, LoraConfig(r=4, target_modules="all-linear", modules_to_save=["norm"]))
+    for name, each in adapted.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(each, std=0.1)
+    before = {name: each.clone() for name, each in adapted.named_parameters()}
+    calls: list[Any] = []
+    made: list[Client] = []
+    weights = Weights(ENDPOINTS[:1], "cuda", lambda **where: made.append(Client(calls, **where)) or made[-1])
+    weights.send(adapted)
+    assert made[0].received.keys() == names == dict(named_weights(adapted)).keys()
+    for name, each in adapted.named_parameters():
+        torch.testing.assert_close(each, before[name], atol=1e-6, rtol=0)
+    changed = "model.layers.0.mlp.up_proj.weight"
+    assert not torch.allclose(made[0].received[changed], dict(named_weights(adapted))[changed], atol=1e-3)
+    merged = dict(adapted.merge_and_unload().named_parameters())
+    for name, each in made[0].received.items():
+        torch.testing.assert_close(each, merged[name], atol=1e-6, rtol=0)
+
+
+def test_a_server_that_does_not_take_weights_is_named() -> None:
+    """The attempt can be tried again, with new servers."""
+
+    def client(**_: Any) -> Any:
+        raise ConnectionError("refused")
+
+    with pytest.raises(RolloutError, match=r"weights cannot be handed to the server at 10.0.0.1:8000: refused"):
+        Weights(ENDPOINTS, "cuda", client)
+
+
+def test_without_vllm_the_remedy_is_told() -> None:
+    """The trainer's own image has none."""
+    with pytest.raises(ConfigError, match=r"weightSync: nccl needs vLLM in the trainer's image too.*images.colocate"):
+        Weights(ENDPOINTS, "cuda")
+
+
+def test_servers_with_whole_weights_are_drawn_from_by_the_bases_name() -> None:
+    """Without any adapter; one that began anew has lost what it was sent, which ends the attempt."""
+    with stand_ins(2) as (endpoints, kinds), pool_of(endpoints, adapters=False) as pool:
+        for kind in kinds:
+            kind.base_version = 7
+        found = pool.draw([Request([9], 1, None)], SamplingSpec(maxTokens=2), version=7, ends=[])
+        assert found[0][0].ids[0] == 7
+        for kind in kinds:
+            kind.mood = "fails"
+        with pytest.raises(RolloutError, match="5 times a server failed"):
+            pool.draw([Request([9], 1, None)], SamplingSpec(maxTokens=2), version=7, ends=[])
+        for kind in kinds:
+            kind.begin_anew()
+        with pytest.raises(RolloutError, match="began anew and has lost the weights that it was sent"):
+            pool.draw([Request([9], 1, None)], SamplingSpec(maxTokens=2), version=8, ends=[])
