@@ -58,6 +58,15 @@ def test_what_is_not_in_the_image_does_not_change_its_name(checkout: Path, unrel
     assert images.reference(images.TRAINER, checkout) == before
 
 
+def test_what_vllm_is_made_of_changes_its_image_alone(checkout: Path) -> None:
+    """Other versions beside the trainer's are another image of the servers and the same one of the trainer."""
+    before, trainer = images.reference(images.VLLM, checkout), images.reference(images.TRAINER, checkout)
+    with (checkout / "requirements/vllm-cpu.txt").open("a") as file:
+        file.write("\n")
+    assert images.reference(images.VLLM, checkout) != before
+    assert images.reference(images.TRAINER, checkout) == trainer
+
+
 def test_a_missing_input_is_named(checkout: Path) -> None:
     """All files that are not there are in one message."""
     (checkout / "LICENSE").unlink()

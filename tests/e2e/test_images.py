@@ -1,4 +1,4 @@
-"""The two images as they were built and pushed: what is in them, what is not, how large they are, as whom they run."""
+"""The images as they were built and pushed: what is in them, what is not, how large they are, as whom they run."""
 
 import json
 from collections.abc import Iterator
@@ -7,11 +7,13 @@ from typing import Any
 import pytest
 
 from cluster import images
+from cluster.layout import REPOSITORY
 from cluster.lifecycle import Cluster
 from e2e.harness import Kube
 from e2e.install import make_namespace
 
 OWN_OPERATOR_LIMIT = 60_000_000
+OWN_VLLM_LIMIT = 600_000_000
 RESTRICTED = {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]}}
 
 
@@ -24,12 +26,12 @@ def namespace(cluster: Cluster) -> Iterator[Kube]:
     kube.run("delete", "namespace", kube.namespace, "--timeout=60s")
 
 
-def run_in_pod(kube: Kube, image: str, script: str) -> str:
+def run_in_pod(kube: Kube, image: str, script: str, *, python: str = "python") -> str:
     """What a Python script prints in a restricted pod with a read-only root."""
     container = {
         "name": "main",
         "image": image,
-        "command": ["python", "-c", script],
+        "command": [python, "-c", script],
         "securityContext": RESTRICTED,
         "volumeMounts": [{"name": "tmp", "mountPath": "/tmp"}],
     }
@@ -79,6 +81,32 @@ def test_the_trainer_image_holds_no_kubernetes_client(namespace: Kube, cluster: 
     assert {"torch", "trl", "anneal_trainer", "anneal_api"} <= set(seen["found"])
     assert not {"kopf", "kubernetes"} & set(seen["found"])
     assert (seen["uid"], seen["user"], seen["writable"], seen["cached"]) == (1000, "anneal", False, True)
+
+
+@pytest.mark.parametrize(("python", "own"), [("python3", True), ("/opt/anneal/bin/python", False)])
+def test_the_image_of_servers_has_two_pythons(namespace: Kube, vllm_image: str, python: str, own: bool) -> None:
+    """`python3` is vLLM's, with the torch of the trainer; the trainer's own has the trainer's transformers and no vLLM."""
+    script = """
+import importlib.metadata, importlib.util, json, os
+print(json.dumps([
+    os.getuid(),
+    importlib.util.find_spec("vllm") is not None,
+    importlib.util.find_spec("torch").origin.startswith("/opt/anneal/"),
+    importlib.metadata.version("transformers"),
+]))
+"""
+    user, has_vllm, shared, transformers = json.loads(run_in_pod(namespace, vllm_image, script, python=python))
+    wanted = (REPOSITORY / "requirements" / ("vllm-cpu.txt" if own else "trainer.txt")).read_text().splitlines()
+    assert (user, has_vllm, shared) == (1000, own, True)
+    assert f"transformers=={transformers}" in wanted
+
+
+def test_the_servers_image_adds_little_to_the_trainers(cluster: Cluster, vllm_image: str) -> None:
+    """They share every layer of the trainer's dependencies, so that a node keeps torch once."""
+    assert cluster.images is not None
+    trainer, servers = images.pushed_layers(cluster.images.trainer), images.pushed_layers(vllm_image)
+    assert max(trainer) in servers
+    assert sum(size for size in servers if size not in trainer) < OWN_VLLM_LIMIT
 
 
 def test_the_operators_own_layers_are_small(cluster: Cluster) -> None:
