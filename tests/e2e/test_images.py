@@ -83,8 +83,8 @@ def test_the_trainer_image_holds_no_kubernetes_client(namespace: Kube, cluster: 
     assert (seen["uid"], seen["user"], seen["writable"], seen["cached"]) == (1000, "anneal", False, True)
 
 
-@pytest.mark.parametrize(("python", "own"), [("python3", True), ("/opt/anneal/bin/python", False)])
-def test_the_image_of_servers_has_two_pythons(namespace: Kube, vllm_image: str, python: str, own: bool) -> None:
+@pytest.mark.parametrize(("python", "pinned"), [("python3", "vllm-cpu.txt"), ("/opt/anneal/bin/python", "trainer.txt")])
+def test_the_image_of_servers_has_two_pythons(namespace: Kube, vllm_image: str, python: str, pinned: str) -> None:
     """`python3` is vLLM's, with the torch of the trainer; the trainer's own has the trainer's transformers and no vLLM."""
     script = """
 import importlib.metadata, importlib.util, json, os
@@ -96,9 +96,8 @@ print(json.dumps([
 ]))
 """
     user, has_vllm, shared, transformers = json.loads(run_in_pod(namespace, vllm_image, script, python=python))
-    wanted = (REPOSITORY / "requirements" / ("vllm-cpu.txt" if own else "trainer.txt")).read_text().splitlines()
-    assert (user, has_vllm, shared) == (1000, own, True)
-    assert f"transformers=={transformers}" in wanted
+    assert (user, has_vllm, shared) == (1000, pinned == "vllm-cpu.txt", True)
+    assert f"transformers=={transformers}" in (REPOSITORY / "requirements" / pinned).read_text().splitlines()
 
 
 def test_the_servers_image_adds_little_to_the_trainers(cluster: Cluster, vllm_image: str) -> None:
