@@ -18,7 +18,6 @@ _QUICK: Final = 4.0
 _BUSY: Final = 30.0
 _LOADING: Final = 300.0
 _OK: Final = 200
-_SERVER_ERRORS: Final = 500
 _SHOWN: Final = 500
 
 
@@ -58,8 +57,8 @@ class Control:
         body = {"lora_name": name, "lora_path": str(path)}
         status, said = self._asked("POST", "/v1/load_lora_adapter", body, _LOADING)
         if status != _OK:
-            # 4xx: the adapter is not one for this server, which trying again does not change.
-            refused = status < _SERVER_ERRORS
+            # It says 500 of an adapter that does not fit it, too: one that is well has refused it, now and later.
+            refused = self.healthy()
             raise AskError(422 if refused else 503, f"vLLM does not load {name} ({status}): {_words(said)}")
 
     def unload(self, name: str) -> None:
