@@ -163,6 +163,9 @@ ROLLOUT_STORIES = (
     ),
     _online("suspended-while-starting", DONE, _suspended_while_starting),
     _online("edited-while-starting", DONE, _edited_while_starting),
-    _online("preempted", ("Evicted", "Succeeded"), _preempted, queue=True, long=True),
+    _online(
+        "preempted", ("Evicted", "Succeeded"), _preempted, queue=True, long=True,
+        training=[[Run(60, words=TRAINED.words)], [TRAINED]],
+    ),
     _online("evicted-while-starting", DONE, _evicted_while_starting, queue=True, long=True, loads=[Load(20)]),
 )  # fmt: skip
