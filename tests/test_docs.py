@@ -89,7 +89,7 @@ def test_the_pools_of_the_page_are_what_the_operator_reads() -> None:
     examples = [text for text in re.findall(r"(?s)```yaml\n(.*?)```", page) if text.startswith("pools:")]
     assert len(examples) == 2
     for text in examples:
-        parse_settings(f"trainerImage: x:1\n{text}", namespace="sys")
+        parse_settings(f"trainerImage: x:1\noperatorImage: y:1\nrolloutImage: z:1\n{text}", namespace="sys")
     fields = {str(info.alias) for info in Pool.model_fields.values()}
     labels = {*pools.PRODUCT_LABELS, pools.INSTANCE_TYPE, *pools.MIB_LABELS, pools.AMD_MEMORY}
     assert not [name for name in fields | labels if f"`{name}`" not in page]

@@ -19,6 +19,14 @@ Volume = Annotated[
     list[str] | None,
     typer.Option("--volume", metavar="CLAIM=DIR", help="The directory that stands for a claim. Repeatable."),
 ]
+ConfigMap = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--config-map",
+        metavar="NAME=DIR",
+        help="The directory that stands for a ConfigMap with reward functions. Repeatable.",
+    ),
+]
 Name = Annotated[str | None, typer.Option("--name", help="Which job, if the file has several.")]
 
 
@@ -61,6 +69,22 @@ def mapped(job: "Job", file: Path, options: list[str], *, storage: bool = True) 
     if problems or missing:
         raise typer.Exit(exitcodes.USAGE)
     return volumes
+
+
+def mapped_config_maps(job: "Job", file: Path, options: list[str]) -> dict[str, Path]:
+    """The directory of each ConfigMap with reward functions."""
+    from anneal_api import exitcodes
+    from anneal_cli.output import note, report
+    from anneal_cli.volumes import CONFIG_MAP, parse_mappings, unmapped_config_maps
+
+    directories, problems = parse_mappings(options, CONFIG_MAP)
+    for problem in problems:
+        note(f"error: {problem}")
+    missing = unmapped_config_maps(job, {option.partition("=")[0] for option in options})
+    report(str(file), missing)
+    if problems or missing:
+        raise typer.Exit(exitcodes.USAGE)
+    return directories
 
 
 def need_trainer(libraries: tuple[str, ...] = LIBRARIES) -> None:

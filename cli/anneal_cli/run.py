@@ -13,7 +13,9 @@ if TYPE_CHECKING:
     from anneal_api import Job
 
 
-def run(file: here.File, *, volume: here.Volume = None, name: here.Name = None) -> None:
+def run(
+    file: here.File, *, volume: here.Volume = None, config_map: here.ConfigMap = None, name: here.Name = None
+) -> None:
     """Run a job on this machine; a second run of the same job resumes it. Exits with the trainer's own codes."""
     from anneal_cli.output import note
 
@@ -21,10 +23,11 @@ def run(file: here.File, *, volume: here.Volume = None, name: here.Name = None) 
     volumes = here.mapped(job, file, volume or [])
     for claim in sorted(volumes.keys() - _needed(job)):
         note(f"note: --volume {claim}=… is not used by {job.name}")
+    modules = here.mapped_config_maps(job, file, config_map or [])
     here.need_trainer()
     from anneal_trainer import local
 
-    raise typer.Exit(local.run(job, volumes))
+    raise typer.Exit(local.run(job, volumes, reward_modules=modules))
 
 
 def _needed(job: "Job") -> set[str]:

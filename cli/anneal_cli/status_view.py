@@ -11,16 +11,21 @@ from typing import Any
 from anneal_api.status import Attempt, Condition, JobStatus, MemoryReport, QueueReport
 from anneal_cli.columns import age, count, duration, pairs, table, timestamp
 from anneal_cli.data_view import data_lines
+from anneal_cli.rewards_view import completion_lines, reward_lines, rollout_lines
 
-JOB_COLUMNS = ("NAME", "METHOD", "PHASE", "STEP", "LOSS", "ETA", "GPUS", "AGE", "MESSAGE")
+JOB_COLUMNS = ("NAME", "METHOD", "PHASE", "STEP", "LOSS", "REWARD", "ETA", "GPUS", "AGE", "MESSAGE")
+_REWARD = JOB_COLUMNS.index("REWARD")
 _CONDITION_COLUMNS = ("CONDITION", "STATUS", "REASON", "SINCE", "MESSAGE")
 _ATTEMPT_COLUMNS = ("ATTEMPT", "OUTCOME", "TIME", "STEPS", "EXIT", "NODE", "MESSAGE")
 
 
 def jobs_table(jobs: Sequence[dict[str, Any]], now: datetime, *, with_namespace: bool) -> list[str]:
-    """All jobs, a line each."""
-    header = ("NAMESPACE", *JOB_COLUMNS) if with_namespace else JOB_COLUMNS
+    """All jobs, a line each; rewards where there are some."""
+    header: tuple[str, ...] = ("NAMESPACE", *JOB_COLUMNS) if with_namespace else JOB_COLUMNS
     rows = [_job_row(job, now) for job in jobs]
+    if not any(row[_REWARD] for row in rows):
+        header = tuple(name for name in header if name != JOB_COLUMNS[_REWARD])
+        rows = [row[:_REWARD] + row[_REWARD + 1 :] for row in rows]
     if with_namespace:
         rows = [(job["metadata"].get("namespace"), *row) for job, row in zip(jobs, rows, strict=True)]
     return table(header, rows)
@@ -35,6 +40,7 @@ def _job_row(job: dict[str, Any], now: datetime) -> tuple[object, ...]:
         status.phase,
         progress and progress.steps,
         progress and progress.loss_text,
+        progress and progress.reward_text,
         progress and progress.eta,
         status.gpus,
         age(metadata.get("creationTimestamp"), now),
@@ -50,6 +56,7 @@ def job_lines(job: dict[str, Any], now: datetime) -> list[str]:
         _progress(status, now),
         _measured(status),
         _answers(status),
+        completion_lines(status.progress) if status.progress else [],
         _conditions(status.conditions, now),
         _attempts(status.attempts, now),
         data_lines(status.dataset) if status.dataset else [],
@@ -121,6 +128,7 @@ def _progress(status: JobStatus, now: datetime) -> list[str]:
     return pairs([
         ("Progress", f"{progress.steps or f'{progress.step}/{progress.total_steps}'}{percent}"),
         ("Epoch", count(progress.epoch)),
+        ("Reward", progress.reward_text),
         ("Loss", progress.loss_text or count(progress.loss)),
         ("Holdout loss", count(progress.eval_loss)),
         ("Learning rate", None if progress.learning_rate is None else f"{progress.learning_rate:.2e}"),
@@ -131,11 +139,18 @@ def _progress(status: JobStatus, now: datetime) -> list[str]:
 
 
 def _measured(status: JobStatus) -> list[str]:
-    """What the method measures, a name a line: of the last step, and of the holdout where that was measured."""
+    """What the method measures, a name a line: of the last step, and of the holdout where that was measured.
+
+    Of rewards, servers and times there are lines of their own.
+    """
     found = status.progress.metrics if status.progress else {}
-    names = list(dict.fromkeys(name.removeprefix("eval_") for name in found))
-    rows = [(name, count(found.get(name)), count(found.get(f"eval_{name}"))) for name in names]
-    return table(("METRIC", "STEP", "HOLDOUT"), rows) if rows else []
+    rewards, rollout = reward_lines(found), rollout_lines(found)
+    others = {name: value for name, value in found.items() if name not in rewards.names | rollout.names}
+    names = list(dict.fromkeys(name.removeprefix("eval_") for name in others))
+    rows = [(name, count(others.get(name)), count(others.get(f"eval_{name}"))) for name in names]
+    metrics = table(("METRIC", "STEP", "HOLDOUT"), rows) if rows else []
+    sections = [lines for lines in (rewards.lines, rollout.lines, metrics) if lines]
+    return [line for lines in sections for line in (*lines, "")][:-1]
 
 
 def _answers(status: JobStatus) -> list[str]:

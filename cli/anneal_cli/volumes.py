@@ -1,23 +1,25 @@
-"""The claims that a job names, and the directories that `--volume CLAIM=DIR` gives them.
+"""The claims and ConfigMaps that a job names, and the directories that stand for them here.
 
 Pure but for one look at the file system: that a directory is there. Not here: what is below it.
 """
 
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from anneal_api import Job, Problem
 from anneal_api.base import walk_blocks
 from anneal_api.datasource import DataSource
 from anneal_api.methods import ReferenceSpec
 from anneal_api.model import ModelSpec
+from anneal_api.online import FunctionReward, ModelReward
 from anneal_api.sources import parse_source
 
 
 def sources(job: Job) -> Iterator[tuple[str, str]]:
     """Every source of a job with its path, like `spec.datasets[0].source`."""
     for path, block in walk_blocks(job.spec, "spec"):
-        if isinstance(block, ModelSpec | ReferenceSpec | DataSource) and block.source:
+        if isinstance(block, ModelSpec | ReferenceSpec | ModelReward | DataSource) and block.source:
             yield f"{path}.source", block.source
 
 
@@ -37,20 +39,34 @@ def used_claims(job: Job, *, storage: bool = True) -> dict[str, str]:
     return claims
 
 
-def parse_mappings(options: Iterable[str]) -> tuple[dict[str, Path], list[Problem]]:
-    """`CLAIM=DIR` options as a mapping, and what is wrong with them."""
+class Option(NamedTuple):
+    """An option that gives a directory to an object of the cluster."""
+
+    name: str
+    what: str
+    form: str
+    example: str
+
+
+VOLUME = Option("--volume", "claim", "CLAIM=DIR", "runs=./runs")
+CONFIG_MAP = Option("--config-map", "ConfigMap", "NAME=DIR", "my-rewards=./rewards")
+
+
+def parse_mappings(texts: Iterable[str], option: Option = VOLUME) -> tuple[dict[str, Path], list[Problem]]:
+    """What one option was given as a mapping, and what is wrong with it."""
     mapped: dict[str, Path] = {}
     problems = []
-    for option in options:
-        claim, separator, directory = option.partition("=")
-        if not (claim and separator and directory):
-            problems.append(Problem(f"--volume {option}", "write CLAIM=DIR, like --volume runs=./runs"))
-        elif claim in mapped:
-            problems.append(Problem(f"--volume {option}", f"the claim {claim!r} has a directory already: remove one"))
+    for text in texts:
+        name, separator, directory = text.partition("=")
+        place = f"{option.name} {text}"
+        if not (name and separator and directory):
+            problems.append(Problem(place, f"write {option.form}, like {option.name} {option.example}"))
+        elif name in mapped:
+            problems.append(Problem(place, f"the {option.what} {name!r} has a directory already: remove one"))
         elif not Path(directory).expanduser().is_dir():
-            problems.append(Problem(f"--volume {option}", f"no such directory; make it with: mkdir -p {directory}"))
+            problems.append(Problem(place, f"no such directory; make it with: mkdir -p {directory}"))
         else:
-            mapped[claim] = Path(directory).expanduser().resolve()
+            mapped[name] = Path(directory).expanduser().resolve()
     return mapped, problems
 
 
@@ -60,4 +76,17 @@ def unmapped(job: Job, mapped: Collection[str], *, storage: bool = True) -> list
         Problem(path, f"no directory is given for the claim {claim!r}: add --volume {claim}=DIR")
         for claim, path in used_claims(job, storage=storage).items()
         if claim not in mapped
+    ]
+
+
+def unmapped_config_maps(job: Job, mapped: Collection[str]) -> list[Problem]:
+    """A problem for each ConfigMap with reward functions that has no directory."""
+    named: dict[str, str] = {}
+    for path, block in walk_blocks(job.spec, "spec"):
+        if isinstance(block, FunctionReward) and block.config_map:
+            named.setdefault(block.config_map, f"{path}.configMap")
+    return [
+        Problem(path, f"no directory is given for the ConfigMap {name!r}: add --config-map {name}=DIR")
+        for name, path in named.items()
+        if name not in mapped
     ]

@@ -204,7 +204,8 @@ class ComputeSpec(Block):
     image_pull_secrets: list[NamedSource] = bounded("Secrets to pull the images with.", most=8)
     prepare: PrepareResources = Field(default_factory=PrepareResources, description="Resources of the prepare pod.")
     pod: PodOptions | None = Field(
-        default=None, description="Labels, environment, tolerations and volumes added to the pods."
+        default=None,
+        description="Labels, environment, tolerations and volumes added to the pods. Servers of rollout take no volume, and nodeSelector only in the trainer's pool.",
     )
 
     rules: ClassVar[tuple[Rule, ...]] = (

@@ -139,6 +139,16 @@ class JobSpec(Block):
         return []
 
     @property
+    def reward_config_maps(self) -> list[str]:
+        """ConfigMaps with functions that judge answers, sorted."""
+        return []
+
+    @property
+    def is_online(self) -> bool:
+        """Whether answers are drawn while training."""
+        return False
+
+    @property
     def group(self) -> int:
         """Rows of a step that belong together."""
         return 1

@@ -9,6 +9,8 @@ from typing import Annotated, ClassVar, Final, Literal
 from pydantic import Field, StringConstraints
 
 from anneal_api.base import Block, LabelName, ObjectName, Rule, ShortText, bounded
+from anneal_api.model import CLUSTER_SOURCE_RULE
+from anneal_api.sources import SourceText
 
 ONLINE: Final = ("grpo", "rloo")
 OnError = Literal["fail", "zero", "skip"]
@@ -175,6 +177,30 @@ class LengthReward(Block):
     )
 
 
+LanguageCode = Annotated[str, StringConstraints(pattern=r"^[a-z]{2,3}$", max_length=3)]
+
+
+class LanguageReward(Block):
+    """1 where the answer is in a language, else 0; nothing where the text tells none, as a number or a name does not."""
+
+    code: LanguageCode | None = Field(default=None, description="The language, as ISO 639-1 has it: en, de, zh.")
+    column: ColumnName | None = Field(
+        default=None, description="The column with the code instead; null in a row: not judged by this."
+    )
+    among: list[LanguageCode] = bounded(
+        "The languages that are told apart, beside the one that is wanted; the fewer, the surer of short texts. Default: 42 that are widely written.",
+        most=64,
+    )
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            cel="has(self.code) != has(self.column)",
+            message="write the language as code, or the column that has it",
+            holds=lambda reward: (reward.code is None) != (reward.column is None),
+        ),
+    )
+
+
 class FunctionReward(Block):
     """A Python function: fn(prompts, completions, **columns) -> list[float], plain or async.
 
@@ -216,13 +242,15 @@ class HttpReward(Block):
 class ModelReward(Block):
     """The score of a reward model, or of any sequence classifier with one label."""
 
-    source: str = Field(
-        min_length=1, max_length=1024, description="hf://, volume:// or job://rlhfjob/NAME, as model.source is written."
+    source: SourceText = Field(
+        description="hf://, volume:// or job://rlhfjob/NAME (waited for), as model.source is written."
     )
     revision: ShortText = Field(default="main", description="Branch, tag or commit of an hf:// model.")
 
+    rules: ClassVar[tuple[Rule, ...]] = (CLUSTER_SOURCE_RULE,)
 
-KINDS: Final = ("match", "pattern", "schema", "length", "function", "http", "model")
+
+KINDS: Final = ("match", "pattern", "schema", "length", "language", "function", "http", "model")
 
 
 class RewardSource(Block):
@@ -238,6 +266,7 @@ class RewardSource(Block):
     pattern: PatternReward | None = Field(default=None, description="A regular expression.")
     schema_: Annotated[SchemaReward | None, Field(alias="schema", description="JSON of a schema.")] = None
     length: LengthReward | None = Field(default=None, description="The number of tokens.")
+    language: LanguageReward | None = Field(default=None, description="The language.")
     function: FunctionReward | None = Field(default=None, description="A Python function.")
     http: HttpReward | None = Field(default=None, description="A server that is asked.")
     model: ModelReward | None = Field(default=None, description="A reward model.")

@@ -15,7 +15,7 @@ from anneal_api.base import Record
 from anneal_api.conditions import Outcome
 from anneal_api.meta import TERMINATION_MESSAGE_LIMIT
 from anneal_api.modelrecord import ModelRecord
-from anneal_api.status import DatasetReport, Output, SampleAnswer
+from anneal_api.status import DatasetReport, JudgedAnswer, Output, SampleAnswer
 
 TrainerPhase = Literal[
     "starting", "fetching", "merging", "preparing", "loading", "training", "evaluating", "saving", "done"
@@ -40,6 +40,7 @@ class ProgressReport(Record):
     eta_seconds: float | None = None
     metrics: dict[str, float] = Field(default_factory=dict, description="As `Progress.metrics`.")
     samples: list[SampleAnswer] = Field(default_factory=list, description="The latest answers to evaluation.samples.")
+    completions: list[JudgedAnswer] = Field(default_factory=list, description="As `Progress.completions`.")
     rows: int | None = Field(default=None, description="prepare: rows read so far.")
     world_size: int = 1
     micro_batch_size: int | None = None

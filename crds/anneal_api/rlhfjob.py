@@ -12,7 +12,8 @@ from anneal_api.alignment import ALIGNMENT_READS, AlignmentRows, Family
 from anneal_api.base import Block, Rule, bounded
 from anneal_api.datasource import DataSource
 from anneal_api.evaluation import EvaluationBase
-from anneal_api.job import PRINTER_COLUMNS, WEIGHTS, Job, JobSpec, immutable
+from anneal_api.job import PRINTER_COLUMNS as _COMMON_COLUMNS
+from anneal_api.job import WEIGHTS, Job, JobSpec, immutable
 from anneal_api.methods import CpoSpec, DpoSpec, IpoSpec, KtoSpec, OrpoSpec, ReferenceSpec, RewardSpec, SimpoSpec
 from anneal_api.model import ModelSource
 from anneal_api.online import ONLINE, GrpoSpec, RewardSource, RlooSpec, SamplingSpec
@@ -25,6 +26,10 @@ KIND: Final = "RLHFJob"
 PLURAL = "rlhfjobs"
 SINGULAR = "rlhfjob"
 SHORT_NAMES = ("rlhf",)
+_REWARD_COLUMN: Final = {"name": "Reward", "type": "string", "jsonPath": ".status.progress.rewardText"}
+_BEFORE: Final = [column["name"] for column in _COMMON_COLUMNS].index("Loss") + 1
+_SERVERS_COLUMN: Final = {"name": "Servers", "type": "string", "jsonPath": ".status.rollout.readyText", "priority": 1}
+PRINTER_COLUMNS: Final = (*_COMMON_COLUMNS[:_BEFORE], _REWARD_COLUMN, *_COMMON_COLUMNS[_BEFORE:], _SERVERS_COLUMN)
 
 Method = Literal["reward", "prm", "dpo", "ipo", "kto", "orpo", "simpo", "cpo", "grpo", "rloo"]
 # The rows that each method reads; a type that several of them know is read as the first one does.
@@ -180,6 +185,12 @@ class RLHFSpec(JobSpec):
             for index, reward in enumerate(self.rewards)
             if reward.model is not None
         ]
+
+    @property
+    def reward_config_maps(self) -> list[str]:
+        """ConfigMaps with functions that judge answers, sorted."""
+        functions = [reward.function for reward in self.rewards if reward.function]
+        return sorted({function.config_map for function in functions if function.config_map})
 
     @property
     def is_online(self) -> bool:

@@ -42,6 +42,18 @@ class SampleAnswer(Record):
     step: int = Field(description="The optimizer steps behind the model that said it; 0 is before training.")
 
 
+MOST_JUDGED: Final = 3
+
+
+class JudgedAnswer(Record):
+    """An answer that was drawn while training; the run's samples/ has more of them, whole."""
+
+    prompt: str = Field(max_length=SAMPLE_LENGTH, description="The end of the prompt, at most 512 characters.")
+    answer: str = Field(max_length=SAMPLE_LENGTH, description="The answer, cut to 512 characters.")
+    reward: float | None = Field(default=None, description="Its reward; absent if nothing was said of it.")
+    step: int = Field(description="The step that it was drawn for.")
+
+
 # More than any method has, so that a status stays small.
 _MOST_METRICS = 128
 
@@ -61,6 +73,9 @@ class Progress(Record):
         default=None, description="Training loss of the last reported step, mean over trained tokens (nats)."
     )
     loss_text: str | None = Field(default=None, max_length=16, description="The loss for people, three decimals.")
+    reward_text: str | None = Field(
+        default=None, max_length=16, description="grpo, rloo: metrics.reward for people, three decimals."
+    )
     eval_loss: float | None = Field(default=None, description="Loss on the holdout (nats).")
     metrics: dict[str, float] = Field(
         default_factory=dict,
@@ -69,6 +84,11 @@ class Progress(Record):
     )
     samples: list[SampleAnswer] = Field(
         default_factory=list, max_length=8, description="The latest answers to evaluation.samples."
+    )
+    completions: list[JudgedAnswer] = Field(
+        default_factory=list,
+        max_length=MOST_JUDGED,
+        description="grpo, rloo: some of the answers that were drawn last.",
     )
     learning_rate: float | None = Field(default=None, description="Of the last reported step.")
     grad_norm: float | None = Field(default=None, description="Norm of the gradients before clipping.")
@@ -287,6 +307,10 @@ class AdapterPin(Record):
     digest: str | None = Field(default=None, max_length=80, description="sha256 over its files.")
 
 
+# The model, its reference, and as many reward models as there may be rewards.
+_MOST_SOURCES = 18
+
+
 class SourceReport(Record):
     """What a job:// source stood for when the job that it names had succeeded. It stays so for this job's life."""
 
@@ -367,7 +391,7 @@ class JobStatus(Record):
     outputs: list[Output] = Field(default_factory=list, max_length=16, description="What came of it, and where it is.")
     sources: list[SourceReport] = Field(
         default_factory=list,
-        max_length=2,
+        max_length=_MOST_SOURCES,
         description="What each job:// source of the spec stands for, once the job that it names has succeeded.",
     )
     children: Children | None = None

@@ -103,7 +103,8 @@ def neighbour(job: Obj) -> Neighbour:
 def _wants(job: Obj, status: JobStatus) -> tuple[str, ...]:
     """The job:// sources whose meaning is still open."""
     spec = job.get("spec") or {}
-    texts = [str((spec.get(block) or {}).get("source") or "") for block in ("model", "reference")]
+    blocks = [spec.get("model"), spec.get("reference"), *(each.get("model") for each in spec.get("rewards") or [])]
+    texts = dict.fromkeys(str((block or {}).get("source") or "") for block in blocks)
     pinned = {each.source for each in status.sources}
     return tuple(text for text in texts if text.startswith("job://") and text not in pinned)
 

@@ -229,7 +229,8 @@ class Plan:
     @cached_property
     def source_claims(self) -> tuple[str, ...]:
         """Claims that are only read from, sorted."""
-        named = (*(model.source for model in self.spec.models), *(each.source for _, each in self.spec.all_datasets))
+        models = (model.source for model in (*self.spec.models, *self.spec.judges))
+        named = (*models, *(each.source for _, each in self.spec.all_datasets))
         made = (uri for pin in self.sources for uri in (pin.base, *(adapter.uri for adapter in pin.adapters)))
         claims = {parse_source(source).claim for source in (*named, *made)}
         return tuple(sorted(claims - {"", self.claim}))
@@ -263,8 +264,8 @@ def _kept_pools(job: Obj) -> tuple[str | None, str | None]:
 
 
 def job_sources(spec: JobSpec) -> list[ModelSource]:
-    """The models of a spec that other jobs make."""
-    return [each for each in spec.models if parse_source(each.source).scheme == "job"]
+    """The models and reward models of a spec that other jobs make."""
+    return [each for each in (*spec.models, *spec.judges) if parse_source(each.source).scheme == "job"]
 
 
 def claim_and_output(job: Obj) -> tuple[str, str]:

@@ -32,10 +32,12 @@ def from_report(report: ProgressReport, *, fallback: Progress | None) -> Progres
         epoch=_kept(report.epoch, old.epoch),
         percent=round(100.0 * report.step / total, 1) if total else None,
         loss=_kept(report.loss, old.loss),
-        loss_text=_loss_text(_kept(report.loss, old.loss)),
+        loss_text=_text(_kept(report.loss, old.loss)),
+        reward_text=_text((old.metrics | report.metrics).get("reward")),
         eval_loss=_kept(report.eval_loss, old.eval_loss),
         metrics=old.metrics | report.metrics,
         samples=report.samples or old.samples,
+        completions=report.completions or old.completions,
         learning_rate=_kept(report.learning_rate, old.learning_rate),
         grad_norm=_kept(report.grad_norm, old.grad_norm),
         tokens_per_second=_tenths(_kept(report.tokens_per_second, old.tokens_per_second)),
@@ -59,7 +61,8 @@ def at_end(words: TerminationMessage, *, fallback: Progress | None) -> Progress:
             "steps": f"{step}/{total}" if total else None,
             "percent": round(100.0 * step / total, 1) if total else None,
             "loss": loss,
-            "loss_text": _loss_text(loss),
+            "loss_text": _text(loss),
+            "reward_text": _text((old.metrics | words.metrics).get("reward")),
             "eval_loss": _kept(words.eval_loss, old.eval_loss),
             "metrics": old.metrics | words.metrics,
             "tokens_per_second": _tenths(_kept(words.tokens_per_second, old.tokens_per_second)),
@@ -106,5 +109,5 @@ def _tenths(value: float | None) -> float | None:
     return None if value is None else round(value, 1)
 
 
-def _loss_text(loss: float | None) -> str | None:
-    return None if loss is None else f"{loss:.3f}"
+def _text(value: float | None) -> str | None:
+    return None if value is None else f"{value:.3f}"

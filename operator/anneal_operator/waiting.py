@@ -61,7 +61,8 @@ def waiting_for(pod: PodView, *, warning: str = "") -> Waiting:
         reason = _classify(message, Reason.STARTING)
         return Waiting(reason, f"pod {pod.name} cannot start ({why}): {message}{_remedy(reason, message)}")
     if warning and pod.node:
-        return Waiting(_classify(warning, Reason.STARTING), f"pod {pod.name} on {pod.node}: {warning}")
+        reason = _classify(warning, Reason.STARTING)
+        return Waiting(reason, f"pod {pod.name} on {pod.node}: {warning}{_remedy(reason, warning)}")
     if pod.node is None:
         return Waiting(Reason.STARTING, f"pod {pod.name} is being scheduled")
     return Waiting(Reason.STARTING, f"pod {pod.name} is starting on {pod.node}", puzzling=True)

@@ -123,6 +123,39 @@ def test_what_another_job_made_is_looked_for_on_the_storage(tmp_path: Path, comm
     assert missing == (set() if command == "validate" else {"'runs'", "'models'", "'data'"})
 
 
+JUDGED = """\
+apiVersion: anneal.dev/v1alpha1
+kind: RLHFJob
+metadata: {name: grpo}
+spec:
+  method: grpo
+  model: {source: ./model}
+  adapter: {}
+  datasets: [{source: ./prompts.jsonl}]
+  rewards:
+    - {name: first, function: {configMap: my-rewards}}
+    - {name: second, function: {configMap: my-rewards, name: other}}
+    - {name: third, function: {configMap: shared}}
+    - {name: fourth, model: {source: volume://models/judge}}
+"""
+
+
+def test_every_config_map_without_a_directory_is_named(tmp_path: Path) -> None:
+    """Once, with the option to add; so is the claim of a reward model."""
+    path = tmp_path / "grpo.yaml"
+    path.write_text(JUDGED)
+    assert run(path) == (
+        exitcodes.USAGE,
+        f"{path}: spec.rewards[3].model.source: no directory is given for the claim 'models': add --volume models=DIR\n",
+    )
+    code, said = run(path, "--volume", f"models={tmp_path}", "--config-map", f"shared={tmp_path}")
+    words = "no directory is given for the ConfigMap 'my-rewards': add --config-map my-rewards=DIR"
+    assert (code, said) == (exitcodes.USAGE, f"{path}: spec.rewards[0].function.configMap: {words}\n")
+    code, said = run(path, "--volume", f"models={tmp_path}", "--config-map", "shared", "--config-map", "my-rewards=no")
+    assert code == exitcodes.USAGE
+    assert "--config-map shared: write NAME=DIR, like --config-map my-rewards=./rewards" in said
+
+
 @pytest.mark.parametrize("command", ["run", "preview", "prepare"])
 def test_help_names_both_kinds(command: str) -> None:
     """A file may hold either."""

@@ -287,6 +287,47 @@ def test_an_alignment_job_shows_what_it_measures(api_server: "ApiServer") -> Non
     assert any("job://finetunejob/sft is hf://org/model + volume://runs/sft" in line for line in lines)
 
 
+ONLINE = {
+    "step": 40,
+    "totalSteps": 100,
+    "steps": "40/100",
+    "lossText": "0.012",
+    "rewardText": "0.625",
+    "metrics": {
+        "reward": 0.625, "reward_std": 0.31, "eval_reward": 0.75, "rewards/unjudged": 0, "time/reward": 0.5,
+        "rewards/right": 0.5, "rewards/right/std": 0.5, "rewards/right/failures": 0, "rewards/right/seconds": 0.4,
+        "eval_rewards/right": 0.7, "rewards/form": 0.25, "rewards/form/failures": 2, "rewards/form/seconds": 0.01,
+        "rollout/version": 39, "rollout/staleness": 1, "rollout/sync_seconds": 0.8, "rollout/sync_bytes": 1572864,
+        "time/generate": 12.25, "time/train": 3, "kl": 0.02, "eval_completions/mean_length": 12,
+    },
+    "completions": [
+        {"prompt": "Say\nred", "answer": "red\u001b[2J", "reward": 1, "step": 40},
+        {"prompt": "Say it", "answer": "", "step": 40},
+    ],
+}  # fmt: skip
+
+
+def test_rewards_are_a_table_and_the_latest_answers_are_shown(api_server: "ApiServer") -> None:
+    """The sum, then each reward; servers and times in a line each; what a model says cannot steer a terminal."""
+    api_server.put_job({**RUNNING, "kind": "RLHFJob", "status": {**RUNNING["status"], "progress": ONLINE}})
+    _, shown, _ = status(api_server, RUNNING["metadata"]["name"])
+    lines = [" ".join(line.split()) for line in shown.splitlines()]
+    assert "Reward 0.625" in lines
+    assert lines[lines.index("REWARD MEAN SPREAD HOLDOUT FAILED SECONDS") :][1:4] == [
+        "(sum) 0.625 0.31 0.75 0 0.5",
+        "right 0.5 0.5 0.7 0 0.4",
+        "form 0.25 2 0.01",
+    ]
+    assert "Rollout version 39, staleness 1, sync 0.8s, sync 1.5 MiB" in lines
+    assert "Step's time reward 0.5s, generate 12.2s, train 3s" in lines
+    assert lines[lines.index("METRIC STEP HOLDOUT") :][1:3] == ["kl 0.02", "completions/mean_length 12"]
+    assert "Step 40, reward 1.000 Say red → red\ufffd[2J" in lines
+    assert "Step 40, no reward Say it → (nothing)" in lines
+    _, listed, _ = status(api_server)
+    header, row = (line.split() for line in listed.splitlines())
+    assert row[header.index("REWARD")] == "0.625"
+
+
 QUEUES = {
     "waiting": (
         {"name": "team-a", "since": "2026-01-02T09:58:30Z", "position": 3, "ahead": ["older", "oldest"]},

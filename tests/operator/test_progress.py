@@ -2,9 +2,10 @@
 
 from anneal_api import ProgressReport, TerminationMessage
 from anneal_api.conditions import Outcome
-from anneal_api.status import SampleAnswer
+from anneal_api.status import JudgedAnswer, SampleAnswer
 from anneal_operator.progress import at_end, from_report
 
+DRAWN = [JudgedAnswer(prompt="Say red", answer="red", reward=1.0, step=20)]
 SAID = [SampleAnswer(prompt="Say red", answer="RED", step=20)]
 
 
@@ -35,3 +36,16 @@ def test_last_words_have_the_final_metrics() -> None:
     known = from_report(ProgressReport(phase="training", step=5, metrics={"kl": 0.1}), fallback=None)
     words = TerminationMessage(outcome=Outcome.SUCCEEDED, step=6, metrics={"kl": 0.2, "eval_kl": 0.3})
     assert at_end(words, fallback=known).metrics == {"kl": 0.2, "eval_kl": 0.3}
+
+
+def test_rewards_are_told_in_a_column_and_answers_as_they_are_drawn() -> None:
+    """Three decimals, as the loss; both stay while an attempt loads again, and to the end."""
+    known = from_report(
+        ProgressReport(phase="training", step=20, metrics={"reward": 0.12345}, completions=DRAWN), fallback=None
+    )
+    assert (known.reward_text, known.completions) == ("0.123", DRAWN)
+    later = from_report(ProgressReport(phase="evaluating", step=20, metrics={"eval_reward": 0.5}), fallback=known)
+    assert (later.reward_text, later.completions) == ("0.123", DRAWN)
+    ended = at_end(TerminationMessage(outcome=Outcome.SUCCEEDED, metrics={"reward": 1.0}), fallback=later)
+    assert (ended.reward_text, ended.completions) == ("1.000", DRAWN)
+    assert from_report(ProgressReport(phase="training", step=1), fallback=None).reward_text is None

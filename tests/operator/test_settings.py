@@ -67,6 +67,6 @@ def test_a_missing_file_is_named_with_the_variable_that_gives_it(tmp_path: Path)
     """One line says where it was looked for."""
     with pytest.raises(SettingsError, match=r"none.yaml: No such file .* ANNEAL_SETTINGS"):
         load_settings({"ANNEAL_SETTINGS": str(tmp_path / "none.yaml")})
-    (tmp_path / "settings.yaml").write_text("trainerImage: x:1")
+    (tmp_path / "settings.yaml").write_text("{trainerImage: x:1, operatorImage: y:1, rolloutImage: z:1}")
     settings = load_settings({"ANNEAL_SETTINGS": str(tmp_path / "settings.yaml"), "POD_NAMESPACE": "here"})
     assert settings.namespace == "here"

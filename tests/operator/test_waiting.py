@@ -69,6 +69,7 @@ def test_events_tell_what_a_pod_does_not(warning: str, reason: Reason) -> None:
     waits = waiting_for(pod, warning=warning)
     assert waits.reason is reason
     assert warning in waits.message
+    assert ("correct its name in the manifest" in waits.message) == ("not found" in warning)
 
 
 @pytest.mark.parametrize("case", ["claim", "secret", "config-map"])

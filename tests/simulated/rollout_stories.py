@@ -26,7 +26,8 @@ def _online(
         machinery.training, machinery.preparing = training or [[TRAINED]], [PREPARED]
         machinery.servers.loads = loads or [SERVES]
         if queue:
-            machinery.kueue = Kueue(simulation.api)
+            # One job's: its trainer and its server.
+            machinery.kueue = Kueue(simulation.api, nodes=2)
             machinery.kueue.install("team-a", "team-b", priorities={"high": 100})
             spec["queue"] = "team-a"
         simulation.add(make_grpo_job(**spec))
@@ -163,5 +164,5 @@ ROLLOUT_STORIES = (
     _online("suspended-while-starting", DONE, _suspended_while_starting),
     _online("edited-while-starting", DONE, _edited_while_starting),
     _online("preempted", ("Evicted", "Succeeded"), _preempted, queue=True, long=True),
-    _online("evicted-while-starting", DONE, _evicted_while_starting, queue=True, long=True),
+    _online("evicted-while-starting", DONE, _evicted_while_starting, queue=True, long=True, loads=[Load(20)]),
 )  # fmt: skip

@@ -19,13 +19,15 @@ def reward(kind: str, name: str = "mine", **fields: Any) -> RewardSource:
     return RewardSource.model_validate({"name": name, kind: fields, **own})
 
 
-def places(folder: Path, environment: Mapping[str, str] | None = None) -> Places:
-    """Modules and models below `folder`; a model's source is its directory there."""
+def places(
+    folder: Path, environment: Mapping[str, str] | None = None, *, modules: Mapping[str, Path] | None = None
+) -> Places:
+    """Files and models below `folder`; a model's source is its directory there."""
 
     def model(found: ModelReward) -> Path:
         return folder / found.source
 
-    return Places(folder, folder, model, os.environ if environment is None else environment)
+    return Places(modules or {}, folder, model, os.environ if environment is None else environment)
 
 
 @contextmanager

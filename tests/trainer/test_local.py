@@ -9,10 +9,12 @@ from typing import Any
 import pytest
 
 from anneal_api import Layout, Outcome, ProgressReport, TerminationMessage
+from anneal_api.exitcodes import DATA, NO_INPUT
 from anneal_api.status import Output
 from anneal_trainer import console, launcher, local
 from anneal_trainer.samples import Sample
 from trainer.aligning import alignment_job
+from trainer.prompting import asking_rows, online_job
 from trainer.training import CLAIM, job, losses, write_jsonl
 
 
@@ -39,6 +41,28 @@ def test_a_job_without_storage_is_kept_in_a_directory_of_its_own(storage: Path, 
     )
     assert local.run(made, {}, default_storage=tmp_path / "kept", quiet=True) == 0
     assert (tmp_path / "kept/runs/job/output/adapter_model.safetensors").exists()
+
+
+def test_rewards_of_a_config_map_come_from_a_directory(storage: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The summary shows what was drawn; a bug in one ends the run with its traceback, as a cluster's job."""
+    (storage / "mine").mkdir()
+    source = storage / "mine/rewards.py"
+    source.write_text("def reward(completions, answer): return [float(len(text)) for text in completions]")
+    write_jsonl(storage / "prompts.jsonl", asking_rows())
+    function = {"name": "mine", "function": {"configMap": "my-rewards"}}
+    made = online_job(rewards=[function], rollout={"mode": "generate"}, training={"maxSteps": 1})
+    modules = {"my-rewards": storage / "mine"}
+    assert local.run(made, {CLAIM: storage}, reward_modules=modules) == 0
+    said = capsys.readouterr().err
+    assert said.count("\nDrawn    reward ") == 3
+    assert "Measured reward" in said
+    source.write_text("def reward(completions, answer): return [answer[99]]")
+    assert local.run(made, {CLAIM: storage}, reward_modules=modules) == DATA
+    assert f'File "{source}", line 1, in reward' in capsys.readouterr().err
+    assert local.run(made, {CLAIM: storage}) == NO_INPUT
+    assert (
+        "no directory is given for the ConfigMap my-rewards: add --config-map my-rewards=DIR" in capsys.readouterr().err
+    )
 
 
 def test_two_at_once_do_not_share_a_run(storage: Path, capsys: pytest.CaptureFixture[str]) -> None:

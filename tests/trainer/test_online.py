@@ -8,13 +8,16 @@ import numpy as np
 import pytest
 import torch
 
+from anneal_api import ProgressReport
 from anneal_api.rlhfjob import RLHFJob
 from anneal_trainer import completions
+from anneal_trainer.context import Context, context_of_pod
 from anneal_trainer.data import store
 from anneal_trainer.errors import ConfigError, RewardError, StoppedError
 from anneal_trainer.methods.generating import Generator, numbers
 from anneal_trainer.model import load_tokenizer
 from anneal_trainer.order import AnswerOrder, RunOrder, answer_steps
+from anneal_trainer.reporter import Reporter
 from trainer.aligning import alignment_context, in_two_processes
 from trainer.prompting import EXACT, GROUP, answered, asking_rows, online_job, prepared
 from trainer.test_preference import agree, without_times
@@ -158,6 +161,28 @@ def test_a_reward_that_fails_ends_the_run_with_its_name(storage: Path, monkeypat
     assert "judge.py" in str(raised.value)
 
 
+def test_rewards_are_opened_before_a_gpu_is_waited_for(storage: Path, monkeypatch: Any) -> None:
+    """By `prepare`, also where the data is ready."""
+    monkeypatch.chdir(storage)
+    prepared(storage, online_job())
+    (storage / "judge.py").write_text("def reward(completions, gold): return [1.0]")
+    job = online_job(rewards=[{"name": "judge", "function": {"file": "judge.py"}}])
+    with pytest.raises(ConfigError, match=r"reward judge: function reward asks for gold: .* it has answer, letter"):
+        prepared(storage, job)
+
+
+def test_a_pod_knows_its_config_maps(storage: Path) -> None:
+    """By their mounts; what it starts is told."""
+    for name in ("config", "volumes/runs", "rewards/mine"):
+        (storage / name).mkdir(parents=True)
+    file = alignment_context(storage, online_job()).file
+    (storage / "config/job.json").write_text(file.encode())
+    rewards_dir = storage / "rewards"
+    found = context_of_pod({}, config_dir=storage / "config", volumes_dir=storage / "volumes", rewards_dir=rewards_dir)
+    assert found.reward_modules == {"mine": rewards_dir / "mine"}
+    assert Context.decode(found.encode()) == found
+
+
 def test_an_answer_depends_on_its_own_numbers_alone(storage: Path) -> None:
     """Whatever else is in the batch, and however wide that is; a stop text ends it, and so does the end of a turn."""
     from transformers import AutoModelForCausalLM
@@ -226,8 +251,33 @@ def test_files_of_steps_that_come_again_go(tmp_path: Path) -> None:
         kept.add([{"step": step, "prompt": "p", "completion": "c", "reward": 1.0}])
         kept.write(step)
     assert [completions.step_of(file) for file in completions.files(tmp_path)] == [2, 4, 10]
+    assert [answer.step for answer in completions.latest(tmp_path)] == [10]
     completions.Completions(tmp_path, 4)
-    assert [row["step"] for row in completions.latest(tmp_path)] == [4]
+    assert [completions.step_of(file) for file in completions.files(tmp_path)] == [2, 4]
+    assert completions.latest(tmp_path) == []
+
+
+def test_a_few_answers_of_the_last_draw_are_told_while_it_trains(storage: Path, capsys: Any) -> None:
+    """Of different prompts first, in the report and, of a pod, in the log; the texts are bounded, the rewards those of the file."""
+    told: list[ProgressReport] = []
+    made_job = online_job(training={"maxSteps": 2}, rollout={"mode": "generate"})
+    answered(storage, made_job, reporter=Reporter(ProgressReport(), told.append), records=storage)
+    answers = told[-1].completions
+    assert [each.step for each in answers] == [2] * 3
+    assert len({each.prompt for each in answers}) == 2
+    kept = {(row["prompt"], row["completion"], row["reward"]) for row in drawn(storage, "job") if row["step"] == 2}
+    assert {(each.prompt, each.answer, each.reward) for each in answers} <= kept
+    said = capsys.readouterr().err
+    assert "drawn for step 1, reward " in said
+
+
+@pytest.mark.parametrize(("reward", "told"), [(float("nan"), None), (0.5, 0.5)])
+def test_what_is_told_of_an_answer_is_bounded(tmp_path: Path, reward: float, told: float | None) -> None:
+    """The end of the prompt, the beginning of the answer; without a reward where nothing was said of it."""
+    kept = completions.Completions(tmp_path, 0)
+    kept.add([{"step": 1, "prompt": "a" * 600 + "b", "completion": "c" * 600, "reward": reward}])
+    (found,) = completions.latest(tmp_path)
+    assert (found.prompt, found.answer, found.reward) == ("a" * 511 + "b", "c" * 512, told)
 
 
 def test_rows_of_other_files_may_lack_a_column(storage: Path) -> None:

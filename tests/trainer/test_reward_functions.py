@@ -10,9 +10,10 @@ import pytest
 
 from anneal_api.exitcodes import is_user_error
 from anneal_trainer.errors import ConfigError, InputError, RewardError
+from anneal_trainer.rewards import check, opened
 from anneal_trainer.rewards.keeper import Child
 from anneal_trainer.rewards.scoring import CallError
-from trainer.judges import ask, asking, module, reward
+from trainer.judges import ask, asking, module, places, reward
 
 
 @pytest.mark.parametrize(
@@ -231,7 +232,7 @@ def test_a_module_may_import_its_neighbours(tmp_path: Path) -> None:
     module(tmp_path / "mine", "def points(): return 3.0", "helper.py")
     module(tmp_path / "mine", "from helper import points\ndef judge(completions): return [points()]", "json.py")
     source = reward("function", configMap="mine", file="json.py", name_="judge")
-    with asking(tmp_path, source) as sources:
+    with opened([source], places(tmp_path, modules={"mine": tmp_path / "mine"})) as sources:
         assert ask(sources, ["a"]).rewards == [3]
 
 
@@ -250,19 +251,61 @@ def test_a_module_may_import_its_neighbours(tmp_path: Path) -> None:
     ids=["syntax", "import", "name", "value", "exit"],
 )
 def test_a_module_that_does_not_load_is_told_at_the_beginning(tmp_path: Path, text: str, words: str) -> None:
-    """Before anything is generated."""
+    """Before a GPU is waited for, and before anything is generated."""
     module(tmp_path, text)
+    with pytest.raises(ConfigError, match=words):
+        check([reward("function")], [], places(tmp_path))
     with pytest.raises(ConfigError, match=words), asking(tmp_path, reward("function")):
         pass
 
 
+def test_the_traceback_of_a_module_is_of_its_own_code(tmp_path: Path) -> None:
+    """Without the frames of whoever imports it."""
+    module(tmp_path, "\n\nTABLE = {}\nTABLE['gold']\n")
+    with pytest.raises(ConfigError) as caught:
+        check([reward("function")], [], places(tmp_path))
+    assert str(caught.value).splitlines()[1:] == [
+        "Traceback (most recent call last):",
+        f'  File "{tmp_path}/rewards.py", line 4, in <module>',
+        "    TABLE['gold']",
+        "    ~~~~~^^^^^^^^",
+        "KeyError: 'gold'",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("parameters", "lacking"),
+    [
+        ("prompts, completions, gold, topic, n=1, **columns", "gold, topic"),
+        ("completions, *, topic", "topic"),
+        ("prompts, completions, answer", ""),
+        ("**columns", ""),
+    ],
+)
+def test_columns_that_a_function_asks_for_are_looked_for_before_a_gpu(
+    tmp_path: Path, parameters: str, lacking: str
+) -> None:
+    """It is not called for that: that may cost something."""
+    module(tmp_path, f"def reward({parameters}): open('called', 'w')")
+    source = reward("function")
+    if not lacking:
+        check([source], ["answer"], places(tmp_path))
+        return
+    words = rf"reward mine: function reward asks for {lacking}: the data has no column .* it has answer"
+    with pytest.raises(ConfigError, match=words):
+        check([source], ["answer"], places(tmp_path))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["rewards.py"]
+
+
 def test_a_module_that_is_not_there_is_told(tmp_path: Path) -> None:
-    """With the ConfigMap, if it should be in one."""
-    with (
-        pytest.raises(InputError, match=r"reward mine: function.file rewards.py is not in ConfigMap mine"),
-        asking(tmp_path, reward("function", configMap="mine")),
-    ):
-        pass
+    """With the ConfigMap, if it should be in one, and what there is."""
+    module(tmp_path, "", "reward.py")
+    source = reward("function", configMap="mine")
+    words = "reward mine: function.file rewards.py is not in ConfigMap mine; its modules are: reward.py"
+    with pytest.raises(InputError, match=words):
+        check([source], [], places(tmp_path, modules={"mine": tmp_path}))
+    with pytest.raises(InputError, match=r"no directory is given for the ConfigMap mine: add --config-map mine=DIR"):
+        check([source], [], places(tmp_path))
 
 
 def test_one_that_does_not_start_leaves_no_other_running(tmp_path: Path) -> None:

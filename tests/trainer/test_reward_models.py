@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from anneal_trainer.errors import ConfigError, InputError, RewardError
-from anneal_trainer.rewards import opened
+from anneal_trainer.rewards import check, opened
 from trainer.aligning import aligned, alignment_job, compared_rows, pair_texts, tokenizer_of
 from trainer.judges import ask, asking, places, reward
 
@@ -46,7 +46,7 @@ def test_texts_are_scored_as_the_library_scores_them(storage: Path, *, padding: 
     """Prompt and answer as one text, whatever else is in the batch, and whether the model knows padding or not."""
     path = classifier(storage, padding=padding)
     prompts = [f"Say {n}: " for n in range(4)]
-    with asking(storage, reward("model", source="scorer")) as sources:
+    with asking(storage, reward("model", source="./scorer")) as sources:
         found = ask(sources, ANSWERS, prompts=prompts)
     expected = scores(path, [p + a for p, a in zip(prompts, ANSWERS, strict=True)])
     assert found.scores["mine"] == pytest.approx(expected, abs=1e-5)
@@ -58,7 +58,7 @@ def test_turns_are_scored_by_the_models_own_template(storage: Path) -> None:
 
     path = classifier(storage)
     turns = [{"role": "system", "content": "Be short."}, {"role": "user", "content": "Say red"}]
-    with asking(storage, reward("model", source="scorer")) as sources:
+    with asking(storage, reward("model", source="./scorer")) as sources:
         found = ask(sources, ["red", "RED"], prompts=[turns, turns])
     template = AutoTokenizer.from_pretrained(path).apply_chat_template
     texts = [template([*turns, {"role": "assistant", "content": a}], tokenize=False) for a in ("red", "RED")]
@@ -72,7 +72,7 @@ def test_many_answers_are_scored_in_batches(storage: Path, monkeypatch: pytest.M
     path = classifier(storage)
     answers = [" ".join(["red"] * (1 + (7 * n) % 11)) for n in range(40)]
     monkeypatch.setattr(module, "_TOKENS", 100)
-    with asking(storage, reward("model", source="scorer")) as sources:
+    with asking(storage, reward("model", source="./scorer")) as sources:
         found = ask(sources, answers, prompts=["Say: "] * 40)
     assert found.scores["mine"] == pytest.approx(scores(path, [f"Say: {a}" for a in answers]), abs=1e-5)
 
@@ -82,7 +82,7 @@ def test_a_model_that_a_job_made_prefers_what_it_learnt(storage: Path) -> None:
     rows = compared_rows(tokenizer_of(storage), pair_texts())
     aligned(storage, alignment_job("reward", adapter=None, training={"maxSteps": 12}), rows)
     prompts, chosen, rejected = zip(*pair_texts(8), strict=True)
-    with asking(storage, reward("model", source="runs/job-rlhf/output")) as sources:
+    with asking(storage, reward("model", source="./runs/job-rlhf/output")) as sources:
         better = ask(sources, chosen, prompts=prompts).rewards
         worse = ask(sources, rejected, prompts=prompts).rewards
     assert sum(b > w for b, w in zip(better, worse, strict=True)) >= 7
@@ -91,12 +91,12 @@ def test_a_model_that_a_job_made_prefers_what_it_learnt(storage: Path) -> None:
 def test_a_text_that_is_too_long_is_a_failure_of_that_answer(storage: Path) -> None:
     """A model with learnt positions would read beside its table: on a GPU that ends the process."""
     classifier(storage, max_position_embeddings=32)
-    with asking(storage, reward("model", source="scorer", onError="skip")) as sources:
+    with asking(storage, reward("model", source="./scorer", onError="skip")) as sources:
         found = ask(sources, ["red", "red " * 60], prompts=["Say: "] * 2)
     assert found.scores["mine"][1] is None
     assert found.scores["mine"][0] is not None
     with (
-        asking(storage, reward("model", source="scorer")) as sources,
+        asking(storage, reward("model", source="./scorer")) as sources,
         pytest.raises(RewardError, match=r"reward mine: the text has \d+ tokens, and the model reads 32 \(1 of 2"),
     ):
         ask(sources, ["red", "red " * 60], prompts=["Say: "] * 2)
@@ -113,7 +113,7 @@ def test_a_score_that_is_no_number_is_told(storage: Path) -> None:
         model.score.weight.fill_(float("nan"))
     model.save_pretrained(path)
     with (
-        asking(storage, reward("model", source="scorer")) as sources,
+        asking(storage, reward("model", source="./scorer")) as sources,
         pytest.raises(RewardError, match="reward mine: returned nan, which is no reward"),
     ):
         ask(sources, ["red"])
@@ -123,20 +123,20 @@ def test_a_model_of_another_kind_is_refused(storage: Path) -> None:
     """With the reward's name, before anything is generated."""
     classifier(storage, labels=3)
     with (
-        pytest.raises(InputError, match=r"reward mine: model.source scorer: it is a .* with 3 outputs"),
-        opened([reward("model", source="scorer")], places(storage)),
+        pytest.raises(InputError, match=r"reward mine: model.source ./scorer: it is a .* with 3 outputs"),
+        opened([reward("model", source="./scorer")], places(storage)),
     ):
         pass
     with (
         pytest.raises(
-            InputError, match=r"reward mine: model.source model: it is a Qwen3ForCausalLM, which scores no texts"
+            InputError, match=r"reward mine: model.source ./model: it is a Qwen3ForCausalLM, which scores no texts"
         ),
-        opened([reward("model", source="model")], places(storage)),
+        opened([reward("model", source="./model")], places(storage)),
     ):
         pass
     with (
-        pytest.raises(InputError, match=r"reward mine: model.source nowhere: there is no such directory"),
-        opened([reward("model", source="nowhere")], places(storage)),
+        pytest.raises(InputError, match=r"reward mine: model.source ./nowhere: there is no such directory"),
+        opened([reward("model", source="./nowhere")], places(storage)),
     ):
         pass
 
@@ -151,9 +151,21 @@ def test_turns_need_a_template(storage: Path) -> None:
     tokenizer.save_pretrained(path)
     (path / "chat_template.jinja").unlink(missing_ok=True)
     with (
-        asking(storage, reward("model", source="scorer")) as sources,
+        asking(storage, reward("model", source="./scorer")) as sources,
         pytest.raises(
-            ConfigError, match=r"reward mine: model.source scorer: its tokenizer has no chat template, and the prompts"
+            ConfigError,
+            match=r"reward mine: model.source ./scorer: its tokenizer has no chat template, and the prompts",
         ),
     ):
         ask(sources, ["red"], prompts=[[{"role": "user", "content": "Say red"}]])
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("model", "which scores no texts"), ("wide", "with 3 outputs"), ("nowhere", "there is no such directory")],
+)
+def test_what_scores_no_texts_is_found_before_a_gpu(storage: Path, name: str, words: str) -> None:
+    """From its config, without loading it."""
+    classifier(storage, "wide", labels=3)
+    with pytest.raises(InputError, match=rf"reward mine: model.source ./{name}: .*{words}"):
+        check([reward("model", source=f"./{name}")], [], places(storage))

@@ -14,7 +14,7 @@ from anneal_trainer.errors import ConfigError, RewardError
 from anneal_trainer.rewards import check, pattern
 from anneal_trainer.rewards.matching import mathematics
 from anneal_trainer.rewards.scoring import Batch, Fault
-from trainer.judges import ask, asking, module, reward
+from trainer.judges import ask, asking, module, places, reward
 
 
 def one(folder: Path, source: RewardSource, text: str, /, **columns: Any) -> float | None:
@@ -104,7 +104,7 @@ def test_mathematics_need_their_package(tmp_path: Path, monkeypatch: pytest.Monk
     source = reward("match", how="math")
     words = r"reward mine: match.how math needs the Python package math-verify, .*: install math-verify\[antlr4_13_2\]"
     with pytest.raises(ConfigError, match=words):
-        check([source], ["answer"])
+        check([source], ["answer"], places(tmp_path))
     with pytest.raises(ConfigError, match=words), asking(tmp_path, source):
         pass
 
@@ -245,45 +245,98 @@ def test_rewards_that_wait_do_so_together(tmp_path: Path) -> None:
     assert min(found.seconds.values()) >= 0.5
 
 
+SAID = [
+    ("en", "Hello there"), ("en", "Yes, I think so."), ("en", "The answer is 42."), ("en", "Thank you!"),
+    ("de", "Guten Tag"), ("de", "Ja, das stimmt."), ("de", "Nein."), ("de", "Die Antwort ist 42."),
+    ("fr", "Merci beaucoup"), ("fr", "Oui, bien sûr."), ("es", "Gracias"), ("it", "Ciao, come stai?"),
+    ("pt", "Obrigado, tudo bem."), ("nl", "Dank je wel."), ("zh", "答案是42。"), ("ja", "こんにちは"), ("ko", "안녕하세요"),
+    ("ru", "Привет, как дела?"), ("uk", "Добрий день"), ("pl", "Dziękuję bardzo."), ("ar", "مرحبا بالعالم"),
+    ("hi", "नमस्ते दुनिया"), ("id", "Selamat pagi"), ("tr", "Teşekkür ederim."), ("vi", "Xin chào các bạn"),
+    ("sw", "Habari za asubuhi, rafiki yangu."),
+]  # fmt: skip
+
+
+def test_languages_are_told_apart_also_in_short_answers(tmp_path: Path) -> None:
+    """By the spec's code or by the row's, with the same score; no other language passes for the one that is wanted."""
+    codes, texts = zip(*SAID, strict=True)
+    with asking(tmp_path, reward("language", column="to")) as sources:
+        wrong = [
+            (said, score)
+            for said, score in zip(SAID, ask(sources, texts, to=codes).scores["mine"], strict=True)
+            if score != 1
+        ]
+    assert wrong == []
+    with asking(tmp_path, reward("language", code="de")) as sources:
+        assert ask(sources, texts).scores["mine"] == [float(code == "de") for code in codes]
+
+
+@pytest.mark.parametrize("text", ["", "42", "3 + 4 = 7", "OK"], ids=["empty", "number", "sum", "word"])
+def test_a_text_that_tells_no_language_is_not_judged(tmp_path: Path, text: str) -> None:
+    """Neither rewarded nor punished; nor is a row without a language."""
+    assert one(tmp_path, reward("language", code="en"), text) is None
+    assert one(tmp_path, reward("language", column="to"), "Thank you!", to=None) is None
+
+
+def test_what_is_told_apart_can_be_chosen(tmp_path: Path) -> None:
+    """A language that is rarely written is thought of where it is named."""
+    said = "Ndi a ni lumelisa vhathu vhothe"
+    fewer = one(tmp_path, reward("language", code="en", among=["fr", "de"]), "Danke!")
+    assert (fewer, one(tmp_path, reward("language", code="de", among=["en"]), "Danke!")) == (0, 1)
+    assert one(tmp_path, reward("language", code="st", among=["en"]), said) == 1
+
+
+def test_a_row_with_an_unknown_language_is_a_failure(tmp_path: Path) -> None:
+    """With the value, and what is known."""
+    words = r"reward mine: cannot judge: 'German' is not one of the languages that are known: ace, af, .* \(1 of 1"
+    with pytest.raises(RewardError, match=words):
+        one(tmp_path, reward("language", column="to"), "Ja", to="German")
+
+
 @pytest.mark.parametrize(
     ("source", "words"),
     [
         (reward("match", column="gold"), r"reward mine: match.column: the data has no column gold; .* it has answer"),
         (reward("schema", column="shape"), "reward mine: schema.column: the data has no column shape"),
+        (reward("language", column="to"), "reward mine: language.column: the data has no column to"),
+        (reward("language", code="xq"), "language.code 'xq' is not one of the languages that are known: ace, af, am,"),
+        (reward("language", code="en", among=["de", "xx"]), "reward mine: language.among 'xx' is not one of the"),
         (reward("pattern", pattern="(a"), r"pattern.pattern '\(a' is not a regular expression of Python: missing \)"),
         (reward("schema", jsonSchema="{"), "reward mine: schema.jsonSchema is not JSON"),
         (reward("schema", jsonSchema='{"type": "int"}'), "schema.jsonSchema is not a JSON schema: 'int' is not valid"),
     ],
-    ids=["column", "schema-column", "pattern", "no-json", "no-schema"],
+    ids=["column", "schema-column", "language-column", "language", "among", "pattern", "no-json", "no-schema"],
 )
-def test_mistakes_are_told_before_anything_starts(source: RewardSource, words: str) -> None:
+def test_mistakes_are_told_before_anything_starts(tmp_path: Path, source: RewardSource, words: str) -> None:
     """By the reward's name and the field."""
     with pytest.raises(ConfigError, match=words):
-        check([source], ["answer"])
+        check([source], ["answer"], places(tmp_path))
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_what_is_right_is_let_through(kind: str) -> None:
-    """Of each kind."""
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "model"])
+def test_what_is_right_is_let_through(tmp_path: Path, kind: str) -> None:
+    """Of each kind; no server is reached. Of models: test_reward_models."""
     if kind == "match":
         pytest.importorskip("math_verify")
+    module(tmp_path, "def reward(completions, answer): pass")
     needed = {
         "match": {"how": "math"},
         "pattern": {"pattern": "a"},
         "schema": {"jsonSchema": SCHEMA},
+        "language": {"code": "de"},
         "http": {"url": "http://judge/$(KEY)"},
-        "model": {"source": "hf://org/name"},
     }
-    check([reward(kind, **needed.get(kind, {}))], ["answer"])
+    check([reward(kind, **needed.get(kind, {}))], ["answer"], places(tmp_path, {"KEY": "1"}))
 
 
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
-        ({}, "write exactly one of match, pattern, schema, length, function, http and model"),
+        ({}, "write exactly one of match, pattern, schema, length, language, function, http and model"),
         ({"match": {}, "length": {}}, "write exactly one of"),
         ({"match": {}, "onError": "ignore"}, "'fail', 'zero' or 'skip'"),
         ({"schema": {}}, "write the schema as jsonSchema, or the column that has it"),
+        ({"language": {}}, "write the language as code, or the column that has it"),
+        ({"language": {"code": "DE"}}, "pattern"),
         ({"length": {"least": 2, "most": 1}}, "least is at most most"),
         ({"function": {"configMap": "mine", "file": "a/b.py"}}, "file is one of its keys"),
         ({"function": {"file": "../b.py"}}, "pattern"),

@@ -1,17 +1,22 @@
 """Drawn answers with their rewards, kept with the run: samples/completions-STEP.parquet, STEP the last one in it.
 
-A few of each draw, so that a long run keeps what a person can look through. Not here: judging them.
+A few of each draw, so that a long run keeps what a person can look through; the last draw's are in latest.json too, for
+status and logs. Not here: judging them.
 """
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from anneal_api.status import MOST_JUDGED, SAMPLE_LENGTH, JudgedAnswer
+from anneal_trainer.files import read_json, write_json
+
 # Of each draw.
 KEPT = 16
-SHOWN = 3
+_LATEST = "latest.json"
 _PREFIX = "completions-"
 
 
@@ -27,10 +32,14 @@ class Completions:
         for file in files(self.directory):
             if step_of(file) > self.resumed_from:
                 file.unlink()
+        if any(answer.step > self.resumed_from for answer in latest(self.directory)):
+            (self.directory / _LATEST).unlink()
 
     def add(self, rows: Sequence[dict[str, Any]]) -> None:
         """The first of one draw's answers."""
         self._rows += rows[:KEPT]
+        self.directory.mkdir(parents=True, exist_ok=True)
+        write_json(self.directory / _LATEST, [_told(row).dump() for row in _varied(rows)])
 
     def write(self, step: int) -> None:
         """A file of all that was added since the last one; whole or not there."""
@@ -39,7 +48,6 @@ class Completions:
 
         if not self._rows:
             return
-        self.directory.mkdir(parents=True, exist_ok=True)
         target = self.directory / f"{_PREFIX}{step}.parquet"
         draft = target.with_name(f".{target.name}.new")
         parquet.write_table(pa.Table.from_pylist(self._rows), draft)
@@ -57,15 +65,25 @@ def step_of(file: Path) -> int:
     return int(file.stem.removeprefix(_PREFIX))
 
 
-def latest(directory: Path) -> list[dict[str, Any]]:
-    """The first answers of the last draw: step, prompt, completion, reward and more."""
-    from pyarrow import parquet
+def latest(directory: Path) -> list[JudgedAnswer]:
+    """Some answers of the last draw."""
+    return [JudgedAnswer.model_validate(entry) for entry in read_json(directory / _LATEST) or []]
 
-    found = files(directory)
-    if not found:
-        return []
-    rows: list[dict[str, Any]] = parquet.read_table(found[-1]).to_pylist()
-    return [row for row in rows if row["step"] == rows[-1]["step"]][:SHOWN]
+
+def _varied(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """One answer a prompt, as far as there are so many prompts."""
+    firsts = {row["prompt"]: row for row in reversed(rows)}
+    others = [row for row in rows if firsts[row["prompt"]] is not row]
+    return [*reversed(firsts.values()), *others][:MOST_JUDGED]
+
+
+def _told(row: dict[str, Any]) -> JudgedAnswer:
+    return JudgedAnswer(
+        prompt=row["prompt"][-SAMPLE_LENGTH:],
+        answer=row["completion"][:SAMPLE_LENGTH],
+        reward=None if math.isnan(row["reward"]) else row["reward"],
+        step=row["step"],
+    )
 
 
 def prompt_text(prompt: Any) -> str:

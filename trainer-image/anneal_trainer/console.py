@@ -10,18 +10,19 @@ from pathlib import Path
 from typing import Any, Self
 
 from anneal_api import Layout, ProgressReport, TerminationMessage
-from anneal_api.words import counted
+from anneal_api.status import JudgedAnswer
+from anneal_api.words import counted, on_one_line
 from anneal_trainer import completions, metrics, samples
 from anneal_trainer.samples import Sample
 
 _LINE_EVERY_SECONDS = 10.0
 _ANSWER_SHOWN = 200
-# What tells most of how a method goes, the first of which all is measured: of kto, of pairs, of answers that are drawn,
-# of reward and prm.
+# What tells most of how a method goes, the first of which all is measured: of answers that are drawn (whose rewards a
+# person names, margins perhaps), of kto, of pairs, of reward and prm.
 _TELLING = (
+    ("reward", "completions/mean_length"),
     ("rewards/margins", "kl"),
     ("rewards/margins", "rewards/accuracies"),
-    ("reward", "completions/mean_length"),
     ("accuracy",),
 )
 _SHORT = {"rewards/margins": "margin", "rewards/accuracies": "accuracy", "completions/mean_length": "length"}
@@ -157,8 +158,7 @@ def summary(words: TerminationMessage, layout: Layout, seconds: float) -> None:
     for before, after in zip(samples.load(layout, samples.BEFORE), samples.load(layout, samples.AFTER), strict=False):
         say(f"Prompt   {before.prompt}\n  before {_shown(before)}\n  after  {_shown(after)}\n")
     for answer in completions.latest(layout.samples):
-        shown = Sample(answer["prompt"], answer["completion"])
-        say(f"Drawn    {answer['prompt']}\n  {answer['reward']:<6.2f} {_shown(shown)}\n")
+        say(f"Drawn    {drawn(answer)}\n")
     say(f"{words.outputs[0].kind.capitalize():9}{layout.output}")
     if words.first_loss is not None and words.loss is not None:
         say(f"Loss     {words.first_loss:.3f} → {words.loss:.3f} in {counted(words.total_steps or 0, 'step')}")
@@ -187,8 +187,11 @@ def _change(last: dict[str, float], name: str, log: Path) -> str:
 
 
 def _shown(sample: Sample) -> str:
-    # What a model says may hold control characters, and a terminal obeys them.
-    flat = "".join(char if char.isprintable() else "�" for char in " ".join(sample.answer.split()))
-    if not flat:
-        return "(nothing)"
-    return flat if len(flat) <= _ANSWER_SHOWN else f"{flat[:_ANSWER_SHOWN]}…"
+    return on_one_line(sample.answer, _ANSWER_SHOWN)
+
+
+def drawn(answer: JudgedAnswer) -> str:
+    """An answer with its reward: `reward 0.750: Say red: → red`."""
+    worth = "no reward" if answer.reward is None else f"reward {answer.reward:.3f}"
+    prompt = on_one_line(answer.prompt, _ANSWER_SHOWN)
+    return f"{worth}: {prompt} → {on_one_line(answer.answer, _ANSWER_SHOWN)}"

@@ -6,7 +6,7 @@ Not here: anything that is found out later (the device, the data, the world).
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,8 @@ class Context:
     gradient_checkpointing: bool | None = None
     grace_seconds: int = GRACE_SECONDS
     records: Path | None = None
+    # A directory for each ConfigMap with reward functions.
+    reward_modules: dict[str, Path] = field(default_factory=dict)
     nodes: int = 1
     processes: int = 1
     node_rank: int = 0
@@ -64,14 +66,9 @@ class Context:
         return self.file.layout(self.volumes)
 
     @property
-    def reward_modules(self) -> Path:
-        """What has a directory for each ConfigMap with reward functions."""
-        return Path(REWARDS_DIR)
-
-    @property
     def reward_files(self) -> Path:
-        """What the file of a reward function without a ConfigMap is below; `anneal run` has no mounts."""
-        return Path.cwd() if self.records is None else self.layout.storage
+        """What the file of a reward function without a ConfigMap is below; without a cluster, where the user is."""
+        return self.layout.storage if self.file.uid else Path.cwd()
 
     @property
     def world_size(self) -> int:
@@ -88,7 +85,8 @@ class Context:
         return json.dumps(
             {
                 "file": json.loads(self.file.encode()),
-                "volumes": {claim: str(path) for claim, path in self.volumes.items()},
+                "volumes": _texts(self.volumes),
+                "reward_modules": _texts(self.reward_modules),
                 "records": str(self.records) if self.records else None,
                 **{name: getattr(self, name) for name in _PLAIN},
             }
@@ -100,10 +98,19 @@ class Context:
         document: dict[str, Any] = json.loads(text)
         return cls(
             file=JobFile.decode(json.dumps(document["file"])),
-            volumes={claim: Path(path) for claim, path in document["volumes"].items()},
+            volumes=_paths(document["volumes"]),
+            reward_modules=_paths(document["reward_modules"]),
             records=Path(document["records"]) if document["records"] else None,
             **{name: document[name] for name in _PLAIN},
         )
+
+
+def _texts(directories: Mapping[str, Path]) -> dict[str, str]:
+    return {name: str(path) for name, path in directories.items()}
+
+
+def _paths(directories: Mapping[str, str]) -> dict[str, Path]:
+    return {name: Path(path) for name, path in directories.items()}
 
 
 _PLAIN = (
@@ -117,12 +124,15 @@ _PLAIN = (
 )
 
 
-def context_of_pod(env: Mapping[str, str], *, config_dir: Path, volumes_dir: Path) -> Context:
+def context_of_pod(
+    env: Mapping[str, str], *, config_dir: Path, volumes_dir: Path, rewards_dir: Path = Path(REWARDS_DIR)
+) -> Context:
     """The context that the operator's mounts and environment give a pod."""
     micro_batch, checkpointing = env.get(ENV_MICRO_BATCH_SIZE), env.get(ENV_GRADIENT_CHECKPOINTING)
     return Context(
         file=JobFile.decode((config_dir / JOB_FILE).read_text(encoding="utf-8")),
         volumes={path.name: path for path in sorted(volumes_dir.iterdir())},
+        reward_modules={path.name: path for path in sorted(rewards_dir.glob("*"))},
         attempt=int(env.get(ENV_ATTEMPT, "1")),
         micro_batch_size=int(micro_batch) if micro_batch else None,
         gradient_checkpointing=checkpointing == "true" if checkpointing else None,

@@ -32,12 +32,14 @@ def run(
     job: Job,
     volumes: dict[str, Path],
     *,
+    reward_modules: dict[str, Path] | None = None,
     default_storage: Path = earlier.DEFAULT_STORAGE,
     quiet: bool = False,
 ) -> int:
     """Prepare and train `job` here, tell how it goes on stderr, and return an exit code of `anneal_api.exitcodes`.
 
     `job` need not be resolved. `volumes` maps claim names to existing directories (`--volume CLAIM=DIR`). The job's
+    `reward_modules` maps ConfigMaps with reward functions likewise (`--config-map NAME=DIR`). The job's
     storage is its `spec.storage` claim, which must be mapped; without one, `default_storage` (made if absent).
     The run directory is `runs/NAME` on the storage, of an RLHFJob `runs/NAME-rlhf`. The same manifest run again resumes
     at its last checkpoint if it was interrupted, and starts anew if it had ended or has changed. `quiet` leaves out
@@ -46,7 +48,7 @@ def run(
     """
     begun = time.monotonic()
     try:
-        context = _context(job, volumes, default_storage)
+        context = replace(_context(job, volumes, default_storage), reward_modules=reward_modules or {})
     except UserError as error:
         console.say(f"error: {error}")
         return error.exit_code

@@ -7,6 +7,7 @@ themselves (`data`).
 """
 
 import json
+import os
 import re
 from collections.abc import Iterator
 from contextlib import suppress
@@ -16,7 +17,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from anneal_api.job import JobSpec
 from anneal_api.model import ModelSource, ModelSpec
 from anneal_api.resolve import DATA_FORMAT_VERSION, digest, prepare_inputs
 from anneal_api.rlhfjob import RLHFSpec
@@ -93,7 +93,7 @@ def _prepare(context: Context, reporter: Reporter) -> Ready:
         store.point(layout, context.file.prepare_key, fingerprint, sources)
     prepared = found or store.load(target)
     assert prepared is not None, f"{target} was just written"
-    _check_rewards(spec, prepared)
+    _check_rewards(context, prepared)
     ready = Ready(prepared, spec.model, path, reused=found is not None)
     if found is None:
         vars(ready)["tokenizer"] = tokenizer
@@ -114,12 +114,19 @@ def _provide(named: ModelSource, context: Context, reporter: Reporter, method: s
     model.check_head(path, named, method)
 
 
-def _check_rewards(spec: JobSpec, prepared: store.Prepared) -> None:
-    """ConfigError if a reward cannot judge these rows, as far as that shows without asking it."""
+def _check_rewards(context: Context, prepared: store.Prepared) -> None:
+    """UserError if a reward cannot judge these rows, as far as that shows without asking it."""
+    spec = context.spec
     if not isinstance(spec, RLHFSpec) or not spec.rewards:
         return
     rows = prepared.dataset(store.TRAIN)[store.ROW]
-    rewards.check(spec.rewards, {name for row in rows for name in json.loads(row)["columns"]})
+    places = rewards.Places(
+        modules=context.reward_modules,
+        files=context.reward_files,
+        model=lambda reward: model.directory(ModelSource("", reward.source, reward.revision), context),
+        environment=os.environ,
+    )
+    rewards.check(spec.rewards, {name for row in rows for name in json.loads(row)["columns"]}, places)
 
 
 def prepare_into(context: Context, out: Path, reporter: Reporter) -> Ready:

@@ -15,6 +15,7 @@ from anneal_api.meta import (
     GRACE_SECONDS,
     OWNER_NAME_ANNOTATION,
     PROGRESS_PORT,
+    REWARDS_DIR,
     ROLE_LABEL,
     SCRATCH_DIR,
     TERMINATION_MESSAGE_PATH,
@@ -183,6 +184,8 @@ def _own_volumes(plan: Plan, role: Role) -> Iterable[Obj]:
     yield {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": role.shared_memory}}
     for index, claim in enumerate((plan.claim, *plan.source_claims)):
         yield {"name": f"claim-{index}", "persistentVolumeClaim": {"claimName": claim}}
+    for index, name in enumerate(plan.spec.reward_config_maps):
+        yield {"name": f"reward-{index}", "configMap": {"name": name}}
 
 
 def _own_mounts(plan: Plan) -> Iterable[Obj]:
@@ -192,6 +195,8 @@ def _own_mounts(plan: Plan) -> Iterable[Obj]:
     for index, claim in enumerate((plan.claim, *plan.source_claims)):
         mount = {"name": f"claim-{index}", "mountPath": f"{VOLUMES_DIR}/{claim}"}
         yield mount if index == 0 else {**mount, "readOnly": True}
+    for index, name in enumerate(plan.spec.reward_config_maps):
+        yield {"name": f"reward-{index}", "mountPath": f"{REWARDS_DIR}/{name}", "readOnly": True}
 
 
 def _extra_volume(index: int, volume: ExtraVolume) -> Obj:

@@ -6,6 +6,7 @@ another job, makes no pod of its own.
 
 from anneal_api import exitcodes
 from anneal_api.conditions import ConditionType, Outcome, Reason
+from anneal_api.rlhfjob import RLHFSpec
 from anneal_api.status import DatasetReport
 from anneal_api.words import counted
 from anneal_operator import waiting
@@ -60,12 +61,14 @@ def prepare(draft: Draft) -> bool:
 
 
 def _needs_own_pod(draft: Draft) -> bool:
-    """Whether the pods name objects that only the kubelet can look up: a missing one must not be found on a GPU.
+    """Whether the pods name objects that only the kubelet can look up, or rewards that only they can open.
 
-    The data is found prepared all the same, so such a pod takes seconds.
+    What is missing or wrong there must not be found on a GPU. The data is found prepared all the same, so such a pod
+    takes seconds.
     """
     spec = draft.plan.spec
-    return bool(spec.secrets or (spec.compute.pod and spec.compute.pod.volumes))
+    rewards = isinstance(spec, RLHFSpec) and spec.rewards
+    return bool(spec.secrets or (spec.compute.pod and spec.compute.pod.volumes) or rewards)
 
 
 def _is_stale(draft: Draft) -> bool:

@@ -46,7 +46,7 @@ class Told:
 
 def named_columns(rewards: Sequence[RewardSource]) -> list[str]:
     """The columns that rewards name: a row without one has null there."""
-    blocks = [block for reward in rewards for block in (reward.match, reward.schema_) if block is not None]
+    blocks = [block for each in rewards for block in (each.match, each.schema_, each.language) if block is not None]
     return [block.column for block in blocks if block.column is not None]
 
 

@@ -21,6 +21,7 @@ from anneal_trainer.errors import ConfigError, StoppedError
 from anneal_trainer.methods.answering import Answering, answers_samples
 from anneal_trainer.methods.follow import Follow, peak_memory
 from anneal_trainer.methods.sequences import SequenceCollator
+from anneal_trainer.methods.showing import Showing
 from anneal_trainer.metrics import MetricsLog
 from anneal_trainer.plan import Plan, make_plan
 from anneal_trainer.prepare import Ready
@@ -121,6 +122,8 @@ def run(context: Context, ready: Ready, *, make: Callable[[Setup], Any], reporte
         MetricsLog(layout.logs / "metrics.jsonl", resumed_from=start.step if start else 0) if _first(trainer) else None
     )
     trainer.add_callback(Follow(trainer, reporter, metrics, plan))
+    if _first(trainer) and spec.is_online:
+        trainer.add_callback(Showing(layout.samples, reporter, logs=context.records is not None))
     asked = (
         Answering(trainer, context=context, ready=ready, plan=plan, reporter=reporter)
         if answers_samples(context)

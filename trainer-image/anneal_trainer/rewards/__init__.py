@@ -13,6 +13,7 @@ from anneal_api.model import ModelSource
 from anneal_api.online import (
     FunctionReward,
     HttpReward,
+    LanguageReward,
     LengthReward,
     MatchReward,
     ModelReward,
@@ -20,8 +21,8 @@ from anneal_api.online import (
     RewardSource,
     SchemaReward,
 )
-from anneal_trainer.errors import ConfigError
-from anneal_trainer.rewards import function, http, length, matching, pattern, schema
+from anneal_trainer.errors import ConfigError, InputError
+from anneal_trainer.rewards import architecture, function, http, language, length, matching, pattern, schema
 from anneal_trainer.rewards.judging import Judged, judge
 from anneal_trainer.rewards.keeper import Child
 from anneal_trainer.rewards.scoring import CallError, Prompt, Scorer, Source, absent
@@ -33,37 +34,59 @@ __all__ = ["Judged", "Places", "Prompt", "Source", "check", "judge", "opened"]
 class Places:
     """Where this machine has what rewards name.
 
-    `modules`: a directory for each ConfigMap. `files`: what a function's `file` is below without one. `model`: the
+    `modules`: the directory of each ConfigMap. `files`: what a function's `file` is below without one. `model`: the
     directory of a reward model, fetched and merged. `device`, `bf16`: what it computes on, and how.
     """
 
-    modules: Path
+    modules: Mapping[str, Path]
     files: Path
     model: Callable[[ModelReward], Path]
     environment: Mapping[str, str]
     device: str = "cpu"
     bf16: bool = False
 
-    def module(self, reward: FunctionReward) -> Path:
+    def module(self, reward: FunctionReward, name: str) -> Path:
         """The file of a function."""
-        return (self.modules / reward.config_map if reward.config_map else self.files) / reward.file
+        if reward.config_map is None:
+            return self.files / reward.file
+        if reward.config_map not in self.modules:
+            raise InputError(
+                f"reward {name}: no directory is given for the ConfigMap {reward.config_map}: add --config-map "
+                f"{reward.config_map}=DIR"
+            )
+        return self.modules[reward.config_map] / reward.file
 
 
-def check(rewards: Sequence[RewardSource], columns: Collection[str]) -> None:
-    """ConfigError for what can be told without starting anything: for `prepare`, before a GPU is waited for.
+def check(rewards: Sequence[RewardSource], columns: Collection[str], places: Places) -> None:
+    """UserError, by the reward's name, for what shows without asking: for `prepare`, before a GPU is waited for.
 
-    `columns` are those that the data has beside its prompts.
+    `columns` are those that the data has beside its prompts. Functions are loaded and not called, models not loaded,
+    servers not reached.
     """
     for reward in rewards:
-        match reward:
-            case RewardSource(match=MatchReward() as found):
-                _check_column(reward, found.column, columns)
-                matching.check(found, reward.name)
-            case RewardSource(pattern=PatternReward() as found):
-                pattern.check(found, reward.name)
-            case RewardSource(schema_=SchemaReward() as found):
-                _check_column(reward, found.column, columns)
-                schema.check(found, reward.name)
+        with _named(reward):
+            _check(reward, columns, places)
+
+
+def _check(reward: RewardSource, columns: Collection[str], places: Places) -> None:
+    match reward:
+        case RewardSource(match=MatchReward() as found):
+            _check_column(reward, found.column, columns)
+            matching.check(found, reward.name)
+        case RewardSource(pattern=PatternReward() as found):
+            pattern.check(found, reward.name)
+        case RewardSource(schema_=SchemaReward() as found):
+            _check_column(reward, found.column, columns)
+            schema.check(found, reward.name)
+        case RewardSource(language=LanguageReward() as found):
+            _check_column(reward, found.column, columns)
+            language.check(found, reward.name)
+        case RewardSource(function=FunctionReward() as found):
+            function.check(found, reward.name, places.module(found, reward.name), columns)
+        case RewardSource(http=HttpReward() as found):
+            http.server(found, reward.name, places.environment)
+        case RewardSource(model=ModelReward() as found):
+            architecture.check_scores(places.model(found), _source(found, reward.name))
 
 
 def _check_column(reward: RewardSource, column: str | None, columns: Collection[str]) -> None:
@@ -77,16 +100,19 @@ def opened(rewards: Sequence[RewardSource], places: Places) -> Iterator[list[Sou
     with ExitStack() as stack:
         sources = []
         for reward in rewards:
-            score, child = _started(reward, places)
+            with _named(reward):
+                score, child = _asked(reward, places)
             if child is not None:
                 stack.callback(child.close)
             sources.append(Source(reward.name, reward.weight, reward.on_error, score))
         yield sources
 
 
-def _started(reward: RewardSource, places: Places) -> tuple[Scorer, Child | None]:
+@contextmanager
+def _named(reward: RewardSource) -> Iterator[None]:
+    """What does not start is told by its name."""
     try:
-        return _asked(reward, places)
+        yield
     except CallError as error:
         words = f"reward {reward.name}: {reward.kind} does not start: {error.what}"
         raise ConfigError(f"{words}\n{error.trace}" if error.trace else words) from error
@@ -105,8 +131,10 @@ def _asked(reward: RewardSource, places: Places) -> tuple[Scorer, Child | None]:
             return schema.scorer(found, reward.name)
         case RewardSource(length=LengthReward() as found):
             return length.scorer(found), None
+        case RewardSource(language=LanguageReward() as found):
+            return language.scorer(found, reward.name), None
         case RewardSource(function=FunctionReward() as found):
-            return function.scorer(found, reward.name, places.module(found))
+            return function.scorer(found, reward.name, places.module(found, reward.name))
         case RewardSource(http=HttpReward() as found):
             return http.server(found, reward.name, places.environment).score, None
         case RewardSource(model=ModelReward() as found):
@@ -117,5 +145,9 @@ def _asked(reward: RewardSource, places: Places) -> tuple[Scorer, Child | None]:
 def _classifier(reward: ModelReward, name: str, places: Places) -> Scorer:
     from anneal_trainer.rewards import classifier
 
-    named = ModelSource(f"reward {name}: model.source", reward.source, reward.revision)
+    named = _source(reward, name)
     return classifier.Classifier(places.model(reward), named, device=places.device, bf16=places.bf16).score
+
+
+def _source(reward: ModelReward, name: str) -> ModelSource:
+    return ModelSource(f"reward {name}: model.source", reward.source, reward.revision)

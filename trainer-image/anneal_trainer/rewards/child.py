@@ -34,8 +34,8 @@ def main(descriptor: str, where: str, name: str, memory: str) -> None:
     asked: SimpleQueue[bytes] = SimpleQueue()
     Thread(target=_read, args=(connection, asked), daemon=True).start()
     loaded = _attempt(lambda: _load(where, name))
-    call = loaded.pop("value", None)
-    _reply(connection, loaded)
+    call, needed = loaded.get("value", (None, None))
+    _reply(connection, loaded | {"value": needed})
     if call is None:
         return
     loop = asyncio.new_event_loop()
@@ -57,9 +57,9 @@ def _attempt(work: Callable[[], Any]) -> dict[str, Any]:
     try:
         return {"value": work()}
     except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a person's function raises
-        # The frames above are this program's.
+        # The frames above are this program's, and of the import of a module.
         trace = error.__traceback__
-        while trace is not None and trace.tb_frame.f_code.co_filename == __file__:
+        while trace is not None and trace.tb_frame.f_code.co_filename.startswith((__file__, "<frozen importlib")):
             trace = trace.tb_next
         lines = traceback.format_exception(type(error), error, trace)
         return {"error": f"{type(error).__name__}: {error}"[:_SHOWN], "trace": "".join(lines)}
@@ -69,13 +69,17 @@ def _reply(connection: Connection, reply: dict[str, Any]) -> None:
     connection.send_bytes(json.dumps(reply).encode())
 
 
-def _load(where: str, name: str) -> Callable[..., Any]:
+def _load(where: str, name: str) -> tuple[Callable[..., Any], list[str]]:
+    """The function, and the parameters that it cannot be called without."""
     module = _module_of(Path(where)) if where.endswith(".py") else importlib.import_module(where)
     found = getattr(module, name, None)
     if found is None:
         held = ", ".join(key for key, value in vars(module).items() if inspect.isfunction(value)) or "none"
         raise LookupError(f"there is no function {name} in {Path(where).name}; its functions are: {held}")
-    return _named_only(found)
+    kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    parameters = inspect.signature(found).parameters.values()
+    needed = [each.name for each in parameters if each.kind in kinds and each.default is each.empty]
+    return _named_only(found), needed
 
 
 def _module_of(path: Path) -> Any:

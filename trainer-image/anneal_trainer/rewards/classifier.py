@@ -14,12 +14,11 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from anneal_api.model import ModelSource
 from anneal_trainer import quiet_libraries
 from anneal_trainer.errors import ConfigError, InputError
-from anneal_trainer.model import check_files, check_head, config_of
+from anneal_trainer.rewards.architecture import check_scores
 from anneal_trainer.rewards.scoring import Batch, Fault, Prompt, Score, checked
 
 # Of a batch, padding included.
 _TOKENS = 16384
-_KIND = "ForSequenceClassification"
 
 
 class Classifier:
@@ -27,8 +26,7 @@ class Classifier:
 
     def __init__(self, path: Path, named: ModelSource, *, device: str, bf16: bool) -> None:
         self._named = named
-        check_files(path, named)
-        _check_kind(path, named)
+        check_scores(path, named)
         quiet_libraries.hide_bars()
         try:
             self._tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)
@@ -94,14 +92,3 @@ class Classifier:
             logits = self._model(input_ids=ids, attention_mask=mask).logits
         found: list[float] = logits.float().squeeze(-1).tolist()
         return checked(found, len(rows))
-
-
-def _check_kind(path: Path, named: ModelSource) -> None:
-    """InputError if the model does not give a text one score."""
-    check_head(path, named, "reward")
-    classes = config_of(path).get("architectures") or ["model of no named class"]
-    if not str(classes[0]).endswith(_KIND):
-        raise InputError(
-            f"{named}: it is a {classes[0]}, which scores no texts; write a model that method reward made, or "
-            f"another *{_KIND} with one label"
-        )

@@ -4,22 +4,39 @@ It runs in a process of its own (`keeper`), so that it can be stopped and cannot
 sandbox. Its module is loaded when the job begins, so that a mistake there is told before anything is trained.
 """
 
+from collections.abc import Collection
+from contextlib import closing
 from pathlib import Path
 
 from anneal_api.online import FunctionReward
-from anneal_trainer.errors import InputError
+from anneal_trainer.errors import ConfigError, InputError
 from anneal_trainer.rewards.keeper import Child
-from anneal_trainer.rewards.scoring import Batch, Score, Scorer, checked
+from anneal_trainer.rewards.scoring import Batch, Score, Scorer, absent, checked
 
 _OWN = ("prompts", "completions")
 
 
+def check(reward: FunctionReward, name: str, path: Path, columns: Collection[str]) -> None:
+    """Load it, and see that the data has what it asks for: it is not called, as that may cost or change something."""
+    with closing(_loaded(reward, name, path)) as child:
+        lacking = [each for each in child.needs if each not in (*_OWN, *columns)]
+    if lacking:
+        raise ConfigError(
+            f"reward {name}: function {reward.name} asks for {', '.join(lacking)}: {absent(lacking[0], columns)}"
+        )
+
+
+def _loaded(reward: FunctionReward, name: str, path: Path) -> Child:
+    if path.is_file():
+        return Child(str(path), reward.name)
+    place = f"ConfigMap {reward.config_map}" if reward.config_map else str(path.parent)
+    there = ", ".join(sorted(each.name for each in path.parent.glob("*.py"))) or "none"
+    raise InputError(f"reward {name}: function.file {reward.file} is not in {place}; its modules are: {there}")
+
+
 def scorer(reward: FunctionReward, name: str, path: Path) -> tuple[Scorer, Child]:
     """Of the function in the module at `path`, and its process."""
-    if not path.is_file():
-        place = f"ConfigMap {reward.config_map}" if reward.config_map else str(path.parent)
-        raise InputError(f"reward {name}: function.file {reward.file} is not in {place}")
-    child = Child(str(path), reward.name)
+    child = _loaded(reward, name, path)
 
     def score(batch: Batch) -> list[Score]:
         columns = {key: list(values) for key, values in batch.columns.items() if key not in _OWN}

@@ -31,6 +31,8 @@ class Child:
 
     def __init__(self, where: str, name: str, *, memory: int = 0) -> None:
         self._command = (where, name, str(memory))
+        # The parameters that the function cannot be called without.
+        self.needs: list[str] = []
         self._process: subprocess.Popen[bytes] | None = None
         self._connection: Connection | None = None
         self._start()
@@ -74,7 +76,7 @@ class Child:
         theirs.close()
         self._connection = ours
         try:
-            self._answer(ours, STARTUP_SECONDS)
+            self.needs = self._answer(ours, STARTUP_SECONDS)
         except CallError:
             self.close()
             raise

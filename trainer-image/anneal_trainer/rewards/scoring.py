@@ -3,6 +3,7 @@
 Not here: what follows from a failure (`judging`), and any kind of reward.
 """
 
+import json
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,8 +14,11 @@ from anneal_trainer.errors import ConfigError
 
 # Text, or turns of role and content.
 Prompt = str | list[dict[str, Any]]
+# A termination message holds 4096 bytes of JSON: what is wrong, an answer, its prompt and the end of a traceback have
+# to fit, whatever they are written in.
 _SHOWN = 300
-_TRACE = 4000
+_SHOWN_BYTES = 500
+_TRACE_BYTES = 1600
 
 
 @dataclass(frozen=True)
@@ -62,8 +66,8 @@ class CallError(Exception):
 
     def __init__(self, what: str, *, trace: str = "", cut_off: bool = False, temporary: bool = False) -> None:
         super().__init__(what)
-        self.what = what
-        self.trace = trace[-_TRACE:]
+        self.what = shown(what, 2 * _SHOWN)
+        self.trace = last_lines(trace)
         self.cut_off = cut_off
         self.temporary = temporary
 
@@ -113,6 +117,26 @@ def described(value: Any) -> str:
     return "None" if value is None else f"{type(value).__name__} {shown(repr(value))}"
 
 
-def shown(text: str) -> str:
+def shown(text: str, most: int = _SHOWN) -> str:
     """Not more of a text than a message can hold."""
-    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
+    if len(text) <= most and _size(text) <= _SHOWN_BYTES:
+        return text
+    kept = text[:most]
+    while _size(kept) > _SHOWN_BYTES:
+        kept = kept[: len(kept) * _SHOWN_BYTES // _size(kept)]
+    return f"{kept}…"
+
+
+def last_lines(trace: str) -> str:
+    """The end of a traceback, where the error is."""
+    lines, size = [shown(line) for line in trace.rstrip("\n").split("\n")], 0
+    for count, line in enumerate(reversed(lines)):
+        size += _size(line) + len(r"\n")
+        if size > _TRACE_BYTES:
+            return "\n".join(("…", *lines[len(lines) - count :]))
+    return "\n".join(lines)
+
+
+def _size(text: str) -> int:
+    """Bytes in JSON, where a character can take twelve."""
+    return len(json.dumps(text)) - len('""')
