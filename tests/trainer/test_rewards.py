@@ -91,7 +91,6 @@ MATHS = [
 
 def test_answers_are_compared_as_mathematics(tmp_path: Path) -> None:
     """Numbers, expressions, intervals, sets and units, wherever the answer is given."""
-    pytest.importorskip("math_verify")
     with asking(tmp_path, reward("match", how="math")) as sources:
         found = ask(sources, [answer for _, answer, _ in MATHS], answer=[wanted for wanted, _, _ in MATHS])
     wrong = [(case, score) for case, score in zip(MATHS, found.scores["mine"], strict=True) if score != case[2]]
@@ -118,7 +117,6 @@ ENDLESS = [
 
 def test_what_cannot_be_computed_is_not_equal() -> None:
     """Within seconds, whatever the model writes; the next answer is judged as ever."""
-    pytest.importorskip("math_verify")
     score, child = mathematics(MatchReward(how="math"), "mine", seconds=2.0)
     try:
         begun = time.monotonic()
@@ -265,8 +263,6 @@ def test_mistakes_are_told_before_anything_starts(source: RewardSource, words: s
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_is_right_is_let_through(kind: str) -> None:
     """Of each kind."""
-    if kind == "match":
-        pytest.importorskip("math_verify")
     needed = {
         "match": {"how": "math"},
         "pattern": {"pattern": "a"},
