@@ -65,23 +65,23 @@ def place(tmp_path: Path, taught: Path, server: str, monkeypatch: pytest.MonkeyP
     return tmp_path
 
 
-@pytest.mark.parametrize("method", ["grpo", "rloo"])
-def test_what_is_rewarded_is_learnt(place: Path, method: str) -> None:
+@pytest.mark.parametrize(("method", "rate", "steps"), [("grpo", 1e-2, 24), ("rloo", 2e-2, 32)], ids=["grpo", "rloo"])
+def test_what_is_rewarded_is_learnt(place: Path, method: str, rate: float, steps: int) -> None:
     """The mean reward rises from under 0.3 to over 0.9, of drawn answers and on the holdout.
 
     What draws agrees with what learns to rounding, at every step: each draw had the weights of its step.
     """
-    training = {"maxSteps": 24, "learningRate": 1e-2, "lrScheduler": "linear"}
+    training = {"maxSteps": steps, "learningRate": rate, "lrScheduler": "linear"}
     result = answered(place, small_letters_job(method, training=training, adapter={"r": 8}, **SERVED))
     found = records(place)
-    steps = [record for record in found if "reward" in record]
+    told = [record for record in found if "reward" in record]
     assert found[0]["eval_reward"] < 0.3
-    assert steps[0]["reward"] < 0.3
+    assert told[0]["reward"] < 0.3
     assert result.metrics["eval_reward"] > 0.9
-    assert sum(record["reward"] for record in steps[-5:]) / 5 > 0.9
-    assert max(record["rollout/logp_difference"] for record in steps) < 1e-4
-    assert all(abs(record["rollout/importance"] - 1) < 1e-3 for record in steps)
-    assert [record["rollout/version"] for record in steps] == list(range(24))
+    assert sum(record["reward"] for record in told[-5:]) / 5 > 0.9
+    assert max(record["rollout/logp_difference"] for record in told) < 1e-4
+    assert all(abs(record["rollout/importance"] - 1) < 1e-3 for record in told)
+    assert [record["rollout/version"] for record in told] == list(range(steps))
     assert {(row["step"] - row["version"], row["staleness"]) for row in drawn(place, "job")} == {(1, 0)}
 
 
@@ -129,7 +129,7 @@ def test_greedy_answers_after_a_hand_over_are_the_trainers_own(place: Path, serv
             with torch.no_grad():
                 for name, parameter in model.named_parameters():
                     if "lora_" in name:
-                        parameter.normal_(std=0.05)
+                        parameter.normal_(std=0.3)
             servers.follow(version, behind=0)
             found = servers.best(prompts)
             assert [each.ids for each in found] == [each.ids for each in own.best(prompts)]
@@ -150,7 +150,7 @@ def test_two_processes_draw_from_one_server(place: Path) -> None:
     """Rank 0 hands over, both draw: the answers and what is learnt are those of one process."""
     changes = {"training": {"maxSteps": 3, "globalBatchSize": 32, "microBatchSize": 8, "learningRate": 1e-2}}
     answered(place, small_letters_job("grpo", "one", adapter={"r": 8}, **SERVED, **changes))
-    (place / "prepared/prompt").symlink_to(next((place / "prepared").glob("[0-9a-f]*")))
+    (place / "prepared/prompt").symlink_to(next((place / "prepared").glob("?" * 16)))
     two = small_letters_job("grpo", "two", adapter={"r": 8}, compute={"gpusPerNode": 2}, **SERVED, **changes)
     in_two_processes(place, [two])
     assert [row["completion"] for row in drawn(place, "one")] == [row["completion"] for row in drawn(place, "two")]

@@ -16,6 +16,7 @@ from anneal_api.online import OF_SEQUENCES, GrpoLoss, GrpoSpec, RlooSpec
 torch = pytest.importorskip("torch")
 
 from anneal_trainer.methods import online_losses as online  # noqa: E402 - torch is an extra
+from anneal_trainer.methods.objectives import Objective  # noqa: E402
 from anneal_trainer.methods.online_losses import Answers  # noqa: E402
 
 # Four answers with their tokens' log-probabilities (nats), now and before; some ratios leave the bounds on either side.
@@ -164,6 +165,36 @@ def test_truncated_importance_sampling() -> None:
     old, sampler = padded([[-1.0, -2.0, -3.0, -9.0]]), padded([[-3.0, -1.5, math.nan, math.nan]])
     mask = torch.tensor([[True, True, True, False]])
     assert online.correction(old, sampler, mask, cap=2.0).tolist() == [[2.0, math.exp(-0.5), 1.0, 1.0]]
+
+
+def test_a_whole_answer_is_weighed_by_the_product_of_its_tokens() -> None:
+    """Cut at the cap as one factor; rloo's term, which is an answer's, is what it weighs."""
+    old, sampler = (
+        padded([[-1.0, -2.0, -9.0], [-3.0, -1.0, -1.0]]),
+        padded([[-1.5, -1.7, -1.0], [-1.0, -0.5, math.nan]]),
+    )
+    mask = torch.tensor([[True, True, False], [True, True, True]])
+    factor = online.answer_correction(old, sampler, mask, cap=1.1)
+    assert factor.tolist() == pytest.approx([1.1, math.exp(-2.5)])
+    answers = Answers(policy=old, old=old, mask=mask, advantages=torch.tensor([0.5, -2.0]), sampler=sampler)
+    plain, weighed = online.rloo(answers, rloo_spec()), online.rloo(answers, rloo_spec(), factor=factor)
+    assert weighed.rows.tolist() == pytest.approx((plain.rows * factor).tolist())
+    assert weighed.rows.tolist() == pytest.approx([-0.5 * 1.1, 2.0 * math.exp(-2.5)])
+
+
+@pytest.mark.parametrize(("block", "importance"), [(grpo_spec, [2.0, math.exp(-0.5)]), (rloo_spec, [2.0])])
+def test_how_far_the_sampler_is_from_the_policy_is_measured(block: Any, importance: list[float]) -> None:
+    """Over the tokens that it told of; and the factors that are used, of tokens or of answers; without a cap, none."""
+    old, sampler = padded([[-1.0, -2.0, -3.0]]), padded([[-3.0, -1.5, -1.0]])
+    mask = torch.tensor([[True, True, False]])
+    answers = Answers(policy=old, old=old, mask=mask, advantages=torch.ones(1), sampler=sampler)
+    spec = block("grpo") if block is grpo_spec else block()
+    found = Objective(spec, 3, cap=2.0).measures(answers, None)
+    values, weights = found["rollout/logp_difference"]
+    assert ((values * weights).sum() / weights.sum()).item() == pytest.approx((2.0 + 0.5) / 2)
+    values, weights = found["rollout/importance"]
+    assert values[weights.bool()].tolist() == pytest.approx(importance)
+    assert "rollout/importance" not in Objective(spec, 3).measures(answers, None)
 
 
 # Advantages -------------------------------------------------------------------------------------------------------

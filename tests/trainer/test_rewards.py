@@ -91,7 +91,6 @@ MATHS = [
 
 def test_answers_are_compared_as_mathematics(tmp_path: Path) -> None:
     """Numbers, expressions, intervals, sets and units, wherever the answer is given."""
-    pytest.importorskip("math_verify")
     with asking(tmp_path, reward("match", how="math")) as sources:
         found = ask(sources, [answer for _, answer, _ in MATHS], answer=[wanted for wanted, _, _ in MATHS])
     wrong = [(case, score) for case, score in zip(MATHS, found.scores["mine"], strict=True) if score != case[2]]
@@ -118,7 +117,6 @@ ENDLESS = [
 
 def test_what_cannot_be_computed_is_not_equal() -> None:
     """Within seconds, whatever the model writes; the next answer is judged as ever."""
-    pytest.importorskip("math_verify")
     score, child = mathematics(MatchReward(how="math"), "mine", seconds=2.0)
     try:
         begun = time.monotonic()
@@ -315,8 +313,6 @@ def test_mistakes_are_told_before_anything_starts(tmp_path: Path, source: Reward
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "model"])
 def test_what_is_right_is_let_through(tmp_path: Path, kind: str) -> None:
     """Of each kind; no server is reached. Of models: test_reward_models."""
-    if kind == "match":
-        pytest.importorskip("math_verify")
     module(tmp_path, "def reward(completions, answer): pass")
     needed = {
         "match": {"how": "math"},
