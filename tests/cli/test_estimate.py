@@ -140,3 +140,32 @@ def test_what_would_be_chosen_is_shown(storage: Path) -> None:
     found = json.loads(small.stdout)
     assert (found["fits"], found["tuned"]) == (True, True)
     assert found["microBatchSize"] < 32
+
+
+ONLINE: dict[str, Any] = {
+    "method": "grpo",
+    "adapter": {"r": 4},
+    "rewards": [{"name": "short", "length": {"most": 9}}],
+    "datasets": [{"source": "volume://data/prompts.jsonl"}],
+}
+
+
+def test_a_job_that_draws_answers_tells_of_its_servers(storage: Path) -> None:
+    """What one needs, and whether it fits a GPU like the trainer's; sizes that do not divide are told in any case."""
+    done = estimate(storage, "--gpu-memory", "8", kind="RLHFJob", **ONLINE)
+    assert done.exit_code == 0, done.output
+    assert "a vLLM server for LlamaForCausalLM:" in done.stdout
+    assert "fits the 7.200 GiB that memoryUtilization 0.9 gives it: room for" in done.stdout
+    found = json.loads(estimate(storage, "--json", kind="RLHFJob", **ONLINE).stdout)["server"]
+    assert found["bytes"] == sum(part["bytes"] for part in found["parts"])
+    odd = estimate(storage, kind="RLHFJob", rollout={"tensorParallel": 3}, **ONLINE)
+    assert "a vLLM server cannot start: spec.rollout.tensorParallel: 3 does not divide" in odd.stdout
+
+
+def test_a_server_that_does_not_fit_exits_as_a_trainer_that_does_not(storage: Path) -> None:
+    """With 79, and what would help."""
+    tight = {"rollout": {"memoryUtilization": 0.1}, "training": {"microBatchSize": 1, "sequenceLength": 600}}
+    done = estimate(storage, "--gpu-memory", "4", kind="RLHFJob", **ONLINE, **tight)
+    assert done.exit_code == 79
+    assert "does not fit the 0.400 GiB that memoryUtilization 0.1 gives it" in done.stdout
+    assert "rollout.memoryUtilization: 0.95 would need" in done.stdout
