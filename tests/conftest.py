@@ -19,6 +19,9 @@ class ClusterTogether(LoadScopeScheduling):  # type: ignore[misc]
     """Every test alone, but those of the cluster as one; the largest first."""
 
     def _split_scope(self, nodeid: str) -> str:
+        if nodeid.startswith("tests/trainer/test_vllm"):
+            # One server for all: it takes a minute to start.
+            return nodeid.partition("::")[0]
         return "e2e" if nodeid.startswith("tests/e2e/") else nodeid
 
 

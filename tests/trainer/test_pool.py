@@ -2,6 +2,7 @@
 
 import json
 import time
+import urllib.error
 import urllib.request
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 from anneal_api.online import SamplingSpec
 from anneal_trainer.errors import ConfigError, RolloutError, StoppedError
 from anneal_trainer.rollout.pool import Completion, Pool, Request
+from anneal_trainer.rollout.served import publish
 from trainer.vllms import adapter_at, pool_of, rank0_serving, stand_ins
 
 SAMPLING = SamplingSpec(maxTokens=4, temperature=0.5, topP=0.9, topK=7, minP=0.1, stop=["\n"])
@@ -257,6 +259,16 @@ def test_a_stop_ends_the_waiting(tmp_path: Path) -> None:
         stop.append(True)
         with pytest.raises(StoppedError, match="asked to stop while waiting for a server"):
             drawn(pool, asked(), 1)
+
+
+def test_rank_0_serves_adapters_and_nothing_else(tmp_path: Path) -> None:
+    """By exact names; what else is among its records is not to be had that way."""
+    with rank0_serving(tmp_path / "records") as served:
+        name = publish(served.directory, 3, adapter_at(tmp_path / "a")).name
+        (tmp_path / "records" / "secret").write_text("{}")
+        assert _status(served.port, f"/adapters/{name}/adapter_config.json") == 200
+        for path in ("secret", f"{name}/../../secret", f"{name}/%2e%2e/secret", f"../{name}", f"{name}/other", name):
+            assert _status(served.port, f"/adapters/{path}") == 404
 
 
 def _status(port: int | None, path: str) -> int:

@@ -127,7 +127,11 @@ class StandIn(Quiet):
     def _load(self, body: dict[str, Any]) -> None:
         self.loads.append(body["lora_name"])
         if self.mood == "refuses":
-            self._json(400, {"error": {"message": "LoRA rank 64 is greater than max_lora_rank 8."}})
+            # As vLLM 0.31 has it.
+            self._json(
+                500,
+                {"error": {"message": "Call to add_lora method failed: LoRA rank 64 is greater than max_lora_rank 8."}},
+            )
         elif not (Path(body["lora_path"]) / "adapter_config.json").exists():
             self._json(404, {"error": {"message": "No adapter found"}})
         else:

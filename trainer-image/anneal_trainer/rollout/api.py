@@ -142,7 +142,10 @@ class Server:
         url = f"http://{self.endpoint.host}:{self.endpoint.loader}/load"
         status, said = await self._ask("POST", url, body, seconds=_HAND_OVER)
         if status == _OK:
-            return int(_parsed(said)["bytes"])
+            try:
+                return int(_parsed(said)["bytes"])
+            except (TypeError, KeyError, ValueError):
+                raise ServerError(f"has a loader that answered {_shown(said.decode(errors='replace'))}") from None
         raise self._not_loaded(status, _complaint(said))
 
     async def complain(self, why: str) -> None:
@@ -155,7 +158,9 @@ class Server:
         asked = {"lora_name": adapter.name, "lora_path": str(adapter.directory)}
         status, said = await self._ask("POST", f"{self._url}/v1/load_lora_adapter", asked, seconds=_HAND_OVER)
         if status != _OK:
-            raise self._not_loaded(_REFUSED if status in (_BAD, _MISSING) else status, _complaint(said))
+            # It says 500 of an adapter that does not fit it, too: one that is well has refused it, now and later.
+            well = (await self._ask("GET", f"{self._url}/health", None, seconds=QUICK))[0] == _OK
+            raise self._not_loaded(_REFUSED if well else status, _complaint(said))
         for name in await self.models():
             if name not in (BASE_MODEL, adapter.name):
                 await self._ask("POST", f"{self._url}/v1/unload_lora_adapter", {"lora_name": name}, seconds=QUICK)

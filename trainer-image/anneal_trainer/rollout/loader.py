@@ -107,6 +107,8 @@ class _Handler(BaseHTTPRequestHandler):
             status, said = 200, work()
         except AskError as error:
             status, said = error.status, {"error": str(error)}
+        except OSError as error:
+            status, said = 500, {"error": f"the adapters' directory cannot be used: {error}"}
         text = json.dumps(said).encode()
         # Whoever asked may be gone.
         with suppress(OSError):

@@ -129,7 +129,11 @@ class Keeper:
     async def keep(self) -> None:
         """Look, again and again."""
         while True:
-            await self._round()
+            try:
+                await self._round()
+            except Exception as error:  # noqa: BLE001 - nobody waits for this task; whoever waits for servers is told
+                self.refused = RolloutError(f"servers cannot be looked for: {error!r}")
+                self.changed.set()
             busy = self.waiting and len(self.ready()) < max(1, len(self.replicas))
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._wanted.wait(), _SOON if busy else _IDLE)

@@ -13,10 +13,11 @@ from typing import Any, Final
 
 from anneal_trainer.rollout.fetch import AskError
 
-_QUICK: Final = 5.0
+# Of probes, which the kubelet waits for; of what a busy server is asked beside its answers; of loading.
+_QUICK: Final = 4.0
+_BUSY: Final = 30.0
 _LOADING: Final = 300.0
 _OK: Final = 200
-_SERVER_ERRORS: Final = 500
 _SHOWN: Final = 500
 
 
@@ -45,7 +46,7 @@ class Control:
 
     def models(self) -> list[str]:
         """The adapters that it holds, and the base."""
-        status, body = self._asked("GET", "/v1/models", None, _QUICK)
+        status, body = self._asked("GET", "/v1/models", None, _BUSY)
         try:
             return [str(model["id"]) for model in json.loads(body)["data"]]
         except (ValueError, KeyError, TypeError):
@@ -56,13 +57,13 @@ class Control:
         body = {"lora_name": name, "lora_path": str(path)}
         status, said = self._asked("POST", "/v1/load_lora_adapter", body, _LOADING)
         if status != _OK:
-            # 4xx: the adapter is not one for this server, which trying again does not change.
-            refused = status < _SERVER_ERRORS
+            # It says 500 of an adapter that does not fit it, too: one that is well has refused it, now and later.
+            refused = self.healthy()
             raise AskError(422 if refused else 503, f"vLLM does not load {name} ({status}): {_words(said)}")
 
     def unload(self, name: str) -> None:
         """If it is not known, that is as well."""
-        self._asked("POST", "/v1/unload_lora_adapter", {"lora_name": name}, _QUICK)
+        self._asked("POST", "/v1/unload_lora_adapter", {"lora_name": name}, _BUSY)
 
     def _asked(self, method: str, path: str, body: Any, seconds: float) -> tuple[int, bytes]:
         try:
