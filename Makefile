@@ -44,9 +44,7 @@ images: install ## Build the operator and trainer images
 	@$(CLUSTER) images
 
 generate: install ## Write the generated files: CRDs, chart copies, reference
-	@$(PY) -m anneal_api.crdgen crds
-	@$(PY) helm/sync_crds.py
-	@$(PY) -m anneal_api.refgen docs
+	@scripts/generate
 
 check: install ## Lint, types, import contracts, generated files, fast tests
 	@scripts/check

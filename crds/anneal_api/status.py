@@ -80,7 +80,7 @@ class Progress(Record):
     metrics: dict[str, float] = Field(
         default_factory=dict,
         max_length=_MOST_METRICS,
-        description="What the method measures: of the last reported step, and with eval_ before it on the holdout. Preferences: rewards/chosen, rewards/rejected, rewards/margins, rewards/accuracies, logps/chosen, logps/rejected, nll, kl. Reward models: accuracy, margin, mean. grpo, rloo: reward, reward_std, rewards/NAME, completions/mean_length, completions/clipped_ratio, frac_reward_zero_std, kl, entropy.",
+        description="What the method measures: of the last reported step, and with eval_ before it on the holdout. Preferences: rewards/chosen, rewards/rejected, rewards/margins, rewards/accuracies, logps/chosen, logps/rejected, nll, kl. Reward models: accuracy, margin, mean. grpo, rloo: reward, reward_std, rewards/NAME, completions/mean_length, completions/clipped_ratio, frac_reward_zero_std, kl, entropy; of servers rollout/version, staleness, sync_seconds, sync_bytes, logp_difference, importance, retries; time/generate, sync, reward, train and wait (seconds of the step).",
     )
     samples: list[SampleAnswer] = Field(
         default_factory=list, max_length=8, description="The latest answers to evaluation.samples."
