@@ -101,10 +101,12 @@ def test_two_servers_draw_what_the_trainer_learns_from(
 
 def two_ready(kube: Kube) -> dict[str, Any] | None:
     """The job, once RolloutReady says so; no trainer was started before."""
+    # Looked for first: one is made as soon as they are ready.
+    trainers = kube.children("pytorchjobs", kube.job("pair"))
     job = kube.job("pair")
     if condition(job, "RolloutReady").get("status") == "True":
         return job
-    assert not kube.children("pytorchjobs", job), kube.describe("pair")
+    assert not trainers, kube.describe("pair")
     return None
 
 
