@@ -27,21 +27,27 @@ INFO:     Finished server process [1]
 CASES = {
     "the worker's error comes before those of who waited": (
         DIED,
-        "torch.exc.InductorError: No working C++ compiler found\n"
-        "RuntimeError: Worker failed, please check the stack trace above\n"
-        "vllm.v1.engine.exceptions.EngineDeadError: see above",
+        (
+            "torch.exc.InductorError: No working C++ compiler found\n"
+            "RuntimeError: Worker failed, please check the stack trace above\n"
+            "vllm.v1.engine.exceptions.EngineDeadError: see above"
+        ),
     ),
     "an option that it does not know": (
         "usage: api_server.py [-h]\n  [--model MODEL]\napi_server.py: error: unrecognized arguments: --no-such-flag\n",
         "api_server.py: error: unrecognized arguments: --no-such-flag",
     ),
     "an error goes on below its name": (
-        "pydantic_core.ValidationError: 1 validation error for ModelConfig\n"
-        "  Value error, max_model_len (9000) is greater than 128 [type=value_error]\n"
-        "    For further information visit errors\n",
-        "pydantic_core.ValidationError: 1 validation error for ModelConfig\n"
-        "Value error, max_model_len (9000) is greater than 128 [type=value_error]\n"
-        "For further information visit errors",
+        (
+            "pydantic_core.ValidationError: 1 validation error for ModelConfig\n"
+            "  Value error, max_model_len (9000) is greater than 128 [type=value_error]\n"
+            "    For further information visit errors\n"
+        ),
+        (
+            "pydantic_core.ValidationError: 1 validation error for ModelConfig\n"
+            "Value error, max_model_len (9000) is greater than 128 [type=value_error]\n"
+            "For further information visit errors"
+        ),
     ),
     "what is no error": ("one\n\ntwo\n", "one\ntwo"),
     "nothing": ("", ""),

@@ -1,4 +1,4 @@
-"""Runs a vLLM server, and when it ends leaves the kubelet the lines that say why: its text is what `python3 -c` is given.
+"""Runs a vLLM server, and when it ends leaves the kubelet the lines that say why: `python3 -c` is given this text.
 
 A worker tells its error first, and then each process that waited for it tells a long trace of its own: of the last
 lines of the log, which the kubelet keeps, none has the cause. A server whose engine has died even exits with 0.
