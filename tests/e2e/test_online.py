@@ -15,7 +15,7 @@ import pytest
 
 from anneal_api.meta import OWNER_UID_LABEL
 from e2e.harness import RLHF, Kube, Storage, condition
-from e2e.online import GENERATE, HIGH, LOW, SERVERS, STEPS, is_ready, online_job, servers
+from e2e.online import GENERATE, HIGH, LOW, SERVERS, STEPS, at_the_end, is_ready, online_job, servers
 
 pytestmark = pytest.mark.e2e
 
@@ -72,7 +72,7 @@ def assert_learnt(job: dict[str, Any], runs: Storage) -> None:
     rewards = runs.measured(job, "reward")
     assert len(rewards) == STEPS
     assert rewards[0] < LOW
-    assert min(rewards[-3:]) > HIGH
+    assert at_the_end(rewards) > HIGH
     assert job["status"]["progress"]["metrics"]["reward"] == pytest.approx(rewards[-1], abs=1e-3)
 
 
