@@ -79,10 +79,11 @@ class Cluster:
         path, missing = f"/api/v1/namespaces/{self.namespace}/pods", f"no namespace {self.namespace!r}"
         return list(self._json(path, missing, query=[("labelSelector", selector)])["items"])
 
-    def log(self, pod: str, *, follow: bool) -> Iterator[str]:
+    def log(self, pod: str, *, follow: bool, container: str | None = None) -> Iterator[str]:
         """A container's output line by line; when followed, until it ends."""
         path, missing = f"/api/v1/namespaces/{self.namespace}/pods/{pod}/log", f"the pod {pod} is gone"
-        query = [("follow", "true")] if follow else []
+        query = [("container", container)] if container else []
+        query += [("follow", "true")] if follow else []
         # A followed log is silent for as long as the trainer is.
         with self._answer(path, missing, query=query, timeout=None if follow else _TIMEOUT) as response:
             for line in response:

@@ -1,15 +1,17 @@
 """Which pods' output is wanted, and what to say where there is none. Pure."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from anneal_api import ConditionType
-from anneal_api.meta import ATTEMPT_LABEL, ROLE_LABEL, ROLE_PREPARE, ROLE_TRAINER
+from anneal_api.meta import ATTEMPT_LABEL, ROLE_LABEL, ROLE_PREPARE, ROLE_ROLLOUT, ROLE_TRAINER
 from anneal_api.status import JobStatus
 
 _UNSEEN = "the operator has not seen the job yet"
 RANK_LABEL = "training.kubeflow.org/replica-index"
+# Beside it there is one that hands adapters over.
+_SERVER_CONTAINER = "vllm"
 
 
 @dataclass(frozen=True)
@@ -18,6 +20,7 @@ class Wanted:
 
     prepare: bool = False
     attempt: int | None = None
+    servers: bool = False
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,8 @@ class PodLog:
     uid: str
     rank: int
     started: bool
+    # None: its only one.
+    container: str | None = None
 
     def prefix(self, pods: int) -> str:
         """Which rank a line is from, where there are several."""
@@ -39,6 +44,9 @@ def chosen(pods: Iterable[dict[str, Any]], wanted: Wanted) -> list[PodLog]:
     by_role: dict[str, list[dict[str, Any]]] = {}
     for pod in pods:
         by_role.setdefault(_labels(pod).get(ROLE_LABEL, ""), []).append(pod)
+    if wanted.servers:
+        named = sorted(by_role.get(ROLE_ROLLOUT, []), key=_name)
+        return [replace(_pod_log(pod), rank=index, container=_SERVER_CONTAINER) for index, pod in enumerate(named)]
     trainers, prepares = by_role.get(ROLE_TRAINER, []), by_role.get(ROLE_PREPARE, [])
     if wanted.prepare or not (trainers or wanted.attempt):
         # A prepare Job that was retried has several pods; the last one counts.
@@ -69,6 +77,9 @@ def nothing_to_show(job: dict[str, Any], wanted: Wanted, pods: Sequence[PodLog])
         return (
             f"the data was prepared by the job {by}: `anneal logs {by} --prepare`" if by else "no prepare pod is left"
         )
+    if wanted.servers:
+        said = [each.message for each in status.conditions if each.type == ConditionType.ROLLOUT_READY]
+        return f"no server is there: {said[0]}" if said else "the job has no servers of its own"
     number = wanted.attempt or (status.attempts[-1].number if status.attempts else None)
     attempt = next((a for a in status.attempts if a.number == number), None)
     if attempt is None:
@@ -92,6 +103,10 @@ def _labels(pod: dict[str, Any]) -> dict[str, str]:
 
 def _attempt(pod: dict[str, Any]) -> int:
     return int(_labels(pod).get(ATTEMPT_LABEL, 0))
+
+
+def _name(pod: dict[str, Any]) -> str:
+    return str(pod["metadata"]["name"])
 
 
 def _created(pod: dict[str, Any]) -> str:

@@ -25,6 +25,7 @@ def logs(
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the job ends.")] = False,
     attempt: Annotated[int | None, typer.Option("--attempt", min=1, help="An attempt. Default: the last.")] = None,
     prepare: Annotated[bool, typer.Option("--prepare", help="The pod that prepared the data.")] = False,
+    servers: Annotated[bool, typer.Option("--servers", help="The vLLM servers that draw answers.")] = False,
     namespace: Namespace = None,
     context: Context = None,
     kubeconfig: Kubeconfig = None,
@@ -33,10 +34,10 @@ def logs(
     from anneal_cli.cluster import Cluster, Target
     from anneal_cli.log_choice import Wanted
 
-    if prepare and attempt:
-        raise typer.BadParameter("--prepare and --attempt name different pods: write one of them")
+    if sum(map(bool, (prepare, attempt, servers))) > 1:
+        raise typer.BadParameter("--prepare, --attempt and --servers name different pods: write one of them")
     cluster = Cluster(Target(namespace, context, kubeconfig))
-    wanted = Wanted(prepare=prepare, attempt=attempt)
+    wanted = Wanted(prepare=prepare, attempt=attempt, servers=servers)
     if follow:
         _follow(cluster, name, wanted)
     else:
@@ -56,7 +57,7 @@ def _print_all(cluster: "Cluster", name: str, wanted: "Wanted") -> None:
     if len(started) < len(pods):
         note(f"{len(pods) - len(started)} of {len(pods)} pods have not started")
     for pod in started:
-        for line in cluster.log(pod.name, follow=False):
+        for line in cluster.log(pod.name, follow=False, container=pod.container):
             typer.echo(pod.prefix(len(pods)) + line)
 
 
@@ -110,7 +111,7 @@ def _merged(cluster: "Cluster", pods: "Sequence[PodLog]") -> "Iterator[str]":
 
     def read(pod: "PodLog") -> None:
         try:
-            for line in cluster.log(pod.name, follow=True):
+            for line in cluster.log(pod.name, follow=True, container=pod.container):
                 lines.put(pod.prefix(len(pods)) + line)
         except typer.Exit:  # it has said why
             pass

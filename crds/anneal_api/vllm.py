@@ -32,6 +32,8 @@ def arguments(spec: RLHFSpec, *, model: str, port: int, host: str = "0.0.0.0") -
         f"--seed={spec.training.seed}",
         # A model's own generation_config.json would change what is drawn.
         "--generation-config=vllm",
+        # Probes and draws are many: what it says itself would be lost among them.
+        "--disable-uvicorn-access-log",
     ]
     if on_cpu(spec):
         # A prompt with a seed that is read in pieces ends vLLM's engine on CPUs ("CPU Generator does not use offset").

@@ -68,6 +68,8 @@ def pods(api_server: "ApiServer") -> "ApiServer":
     api_server.put_pod(pod("one"), "step 1\n")
     api_server.put_pod(pod("two-b", attempt=2, rank=1, state="terminated"), "step 2b\n")
     api_server.put_pod(pod("two-a", attempt=2, state="terminated"), "step 2a\nstep 3a")
+    for name in ("serve-b", "serve-a"):
+        api_server.put_pod(pod(name, role="rollout"), f"{name} draws\n")
     foreign = pod("foreign", attempt=9)
     foreign["metadata"]["labels"]["anneal.dev/owner-uid"] = "u-9"
     api_server.put_pod(foreign, "not ours\n")
@@ -80,6 +82,7 @@ def pods(api_server: "ApiServer") -> "ApiServer":
         pytest.param([], "[0] step 2a\n[0] step 3a\n[1] step 2b\n", id="last-attempt"),
         pytest.param(["--attempt", "1"], "step 1\n", id="attempt"),
         pytest.param(["--prepare"], "read 10 rows\n", id="prepare"),
+        pytest.param(["--servers"], "[0] serve-a draws\n[1] serve-b draws\n", id="servers"),
     ],
 )
 def test_the_wanted_pods_are_printed(pods: "ApiServer", arguments: list[str], expected: str) -> None:
@@ -108,6 +111,7 @@ def test_following_prints_all_pods_and_ends_with_the_job(pods: "ApiServer") -> N
         pytest.param(job(), ["--attempt", "3"], "no attempt 3; the last one is 1", id="no-such-attempt"),
         pytest.param(job(attempts=[]), ["--attempt", "3"], "no attempt 3; none has begun", id="no-attempt"),
         pytest.param(job(attempts=[]), [], "no pod yet: Waiting for a node.", id="no-pod"),
+        pytest.param(job(), ["--servers"], "the job has no servers of its own", id="no-servers"),
         pytest.param(
             job(dataset={"preparedBy": "first"}), ["--prepare"], "`anneal logs first --prepare`", id="prepared-by-another"
         ),

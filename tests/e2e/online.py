@@ -5,6 +5,7 @@ learn, is told from one that did. Not here: starting anything (`conftest`).
 """
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ _TRAINING = {
     "globalBatchSize": 64,
     "microBatchSize": 64,
     "learningRate": 5e-3,
-    "lrScheduler": "constant",
+    "lrScheduler": "linear",
 }
 # A server for each: a tiny model, and the cache of keys and values beside it.
 SERVERS = {"mode": "server", "cpu": "100m", "memory": "4Gi"}
@@ -52,6 +53,11 @@ def online_job(name: str, rollout: dict[str, Any], **spec: Any) -> dict[str, Any
         **spec,
     }
     return {**small_job(name, training=training, **given), "kind": "RLHFJob"}
+
+
+def at_the_end(rewards: Sequence[float]) -> float:
+    """The mean of the last steps: one step has the answers to eight prompts."""
+    return sum(rewards[-5:]) / 5
 
 
 def servers(kube: Kube, job: dict[str, Any]) -> list[dict[str, Any]]:

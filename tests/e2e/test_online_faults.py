@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from e2e.harness import RLHF, Kube, Storage, condition
-from e2e.online import SERVERS, SMALL, is_ready, online_job, servers, starts
+from e2e.online import HIGH, SERVERS, SMALL, at_the_end, is_ready, online_job, servers, starts
 from e2e.test_faults import trainer_pods
 
 pytestmark = pytest.mark.e2e
@@ -65,7 +65,7 @@ def test_whatever_is_killed_the_job_goes_on(
     first, second = job["status"]["attempts"]
     assert (first["outcome"], first["exitCode"], first["counted"]) == ("Infrastructure", 137, True)
     assert second["resumedFromStep"] >= 10
-    assert min(runs.measured(job, "reward")[-5:]) > 0.85
+    assert at_the_end(runs.measured(job, "reward")) > HIGH
     online.until("servers are taken down", lambda: not servers(online, job), seconds=120, name="struck")
 
 

@@ -7,6 +7,7 @@ run in the trainer's pool; not its volumes, which are for the trainer's code.
 """
 
 from collections.abc import Iterable
+from pathlib import Path
 
 from anneal_api import vllm
 from anneal_api.base import quantity_value
@@ -27,7 +28,7 @@ from anneal_api.resolve import digest
 from anneal_api.rlhfjob import RLHFSpec
 from anneal_api.rollout import RolloutSpec
 from anneal_operator.kinds import DEPLOYMENT, SERVICE, Obj, meta
-from anneal_operator.manifests import pods
+from anneal_operator.manifests import last_words, pods
 from anneal_operator.manifests.common import child, labels
 from anneal_operator.placement import ANYWHERE, Placement
 from anneal_operator.plan import Plan
@@ -39,6 +40,7 @@ LOADER_CONTAINER = "loader"
 # An answer that is being drawn when they are stopped is drawn again by others.
 _GRACE_SECONDS = 30
 _STARTUP_PERIOD = 5
+_LAST_WORDS = Path(last_words.__file__).read_text(encoding="utf-8")
 _CACHES = {
     # Without a name for the user, PyTorch's compiler finds no directory.
     "USER": "anneal",
@@ -142,13 +144,12 @@ def _server(plan: Plan) -> Obj:
         "image": image(plan),
         "imagePullPolicy": plan.settings.image_pull_policy,
         # Spelt out, as images differ in their entry points.
-        "command": ["python3", "-m", vllm.MODULE],
+        "command": ["python3", "-c", _LAST_WORDS, "python3", "-m", vllm.MODULE],
         "args": vllm.arguments(spec, model=plan.model_directory, port=VLLM_PORT),
         "env": _environment(plan),
         "ports": [{"name": "vllm", "containerPort": VLLM_PORT, "protocol": "TCP"}],
         "resources": _resources(plan),
         "securityContext": pods.CONTAINER_SECURITY,
-        # A server that cannot start says why in its log alone.
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "volumeMounts": list(_mounts(plan)),
         **_probes(rollout),

@@ -84,8 +84,9 @@ class Keeper:
     refused: TrainerError | None = None
     # Whether servers hold adapters by name; else whole weights, which one that began anew has lost.
     adapters: bool = True
-    # Why no servers are known: a name that does not resolve yet.
+    # Why no servers are known: a Service without a ready pod has no address. And what was last said of one.
     unfound: str = "none was found"
+    last_words: str = ""
     # Set when something about a replica has changed, and when a look is wanted at once.
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     _wanted: asyncio.Event = field(default_factory=asyncio.Event)
@@ -124,7 +125,8 @@ class Keeper:
     def told(self) -> str:
         """Each replica that is not ready, and what it last said."""
         lines = [f"{r.endpoint} {r.said}" for r in self.replicas.values() if not self.is_ready(r)]
-        return "; ".join(lines) or f"no server is known: {self.unfound}"
+        last = f"; the last one, {self.last_words}" if self.last_words else ""
+        return "; ".join(lines) or f"no server is ready ({self.unfound}){last}"
 
     async def keep(self) -> None:
         """Look, again and again."""
@@ -230,6 +232,7 @@ class Keeper:
             self.log(f"the server at {replica.endpoint} {why}")
         if replica.hangs_since is None:
             replica.checked = False
+        self.last_words = f"{replica.endpoint} {why}"
         replica.fails(why)
         self.changed.set()
 
