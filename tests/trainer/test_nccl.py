@@ -108,6 +108,7 @@ def test_servers_with_whole_weights_are_drawn_from_by_the_bases_name() -> None:
     with stand_ins(2) as (endpoints, kinds), pool_of(endpoints, adapters=False) as pool:
         for kind in kinds:
             kind.base_version = 7
+        pool.sent(pool.processes(endpoints))
         found = pool.draw([Request([9], 1, None)], SamplingSpec(maxTokens=2), version=7, ends=[])
         assert found[0][0].ids[0] == 7
         for kind in kinds:
@@ -116,5 +117,27 @@ def test_servers_with_whole_weights_are_drawn_from_by_the_bases_name() -> None:
             pool.draw([Request([9], 1, None)], SamplingSpec(maxTokens=2), version=7, ends=[])
         for kind in kinds:
             kind.begin_anew()
-        with pytest.raises(RolloutError, match="began anew and has lost the weights that it was sent"):
+        with pytest.raises(RolloutError, match="began anew and has not the weights that servers were sent"):
             pool.draw([Request([9], 1, None)], SamplingSpec(maxTokens=2), version=8, ends=[])
+
+
+def test_nothing_is_drawn_from_a_server_that_was_never_sent_weights() -> None:
+    """A pod that was made again has another address; it would answer with the base as it was before training."""
+    with stand_ins(2) as (endpoints, kinds):
+        known = [endpoints[0]]
+        with pool_of(known, adapters=False) as pool:
+            pool.sent(pool.processes(known))
+            known[:] = [endpoints[1]]
+            with pytest.raises(RolloutError, match=rf":{endpoints[1].port} began anew and has not the weights"):
+                pool.draw([Request([9], 1, None)], SamplingSpec(maxTokens=2), version=7, ends=[])
+        assert not kinds[1].seen
+
+
+def test_a_server_that_began_anew_before_the_first_draw_is_found() -> None:
+    """Between the weights and the first look at it."""
+    with stand_ins(1) as (endpoints, kinds), pool_of(endpoints, adapters=False) as pool:
+        pool.sent(pool.processes(endpoints))
+        kinds[0].begin_anew()
+        with pytest.raises(RolloutError, match="began anew"):
+            pool.draw([Request([9], 1, None)], SamplingSpec(maxTokens=2), version=7, ends=[])
+        assert not kinds[0].seen
