@@ -7,8 +7,10 @@ import pytest
 
 from anneal_api.online import SamplingSpec
 from anneal_trainer.errors import ConfigError, RolloutError
+from anneal_trainer.methods.drawing import Servers
 from anneal_trainer.rollout.nccl import Weights, named_weights
 from anneal_trainer.rollout.pool import Endpoint, Request
+from anneal_trainer.rollout.where import Rollout
 from trainer.vllms import pool_of, stand_ins
 
 ENDPOINTS = [Endpoint("10.0.0.1", 8000, None), Endpoint("10.0.0.2", 8000, None)]
@@ -141,3 +143,19 @@ def test_a_server_that_began_anew_before_the_first_draw_is_found() -> None:
         with pytest.raises(RolloutError, match="began anew"):
             pool.draw([Request([9], 1, None)], SamplingSpec(maxTokens=2), version=7, ends=[])
         assert not kinds[0].seen
+
+
+def test_servers_that_have_no_address_yet_are_waited_for() -> None:
+    """A Service without a ready pod has none for a moment, which does not end the attempt."""
+    answers: list[Any] = [OSError("Name or service not known"), [ENDPOINTS[0]], ENDPOINTS]
+
+    def find() -> list[Endpoint]:
+        found = answers.pop(0)
+        if isinstance(found, OSError):
+            raise found
+        return list(found)
+
+    with pool_of([]) as pool:
+        rollout = Rollout(pool, find, 2, 60, adapters=False)
+        servers = Servers(rollout, None, None, SamplingSpec(), world=1, rank=0)
+        assert servers._all_servers() == ENDPOINTS

@@ -192,11 +192,18 @@ class Servers:
     def _all_servers(self) -> Sequence[Endpoint]:
         """Once all are there: a group is made with each."""
         end = monotonic() + self._rollout.patience
-        while len(found := self._rollout.find()) < self._rollout.replicas:
+        while len(found := self._present()) < self._rollout.replicas:
             if monotonic() > end:
                 raise RolloutError(f"{len(found)} of {self._rollout.replicas} servers are ready (rollout.replicas)")
             sleep(1)
         return found
+
+    def _present(self) -> Sequence[Endpoint]:
+        try:
+            return self._rollout.find()
+        except OSError:
+            # A Service without a ready pod has no address at all.
+            return []
 
     def _asked(self, requests: Sequence[Request], *, greedy: bool) -> list[Drawn]:
         assert self._version is not None, "follow() comes first"
