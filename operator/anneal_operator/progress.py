@@ -13,6 +13,8 @@ from anneal_operator.kinds import format_time
 GIB = 1024.0**3
 # A measured peak that is so many times what was estimated is told.
 _MORE = 1.1
+# As many characters as the schema of status lets texts for people have.
+_TEXT = 16
 _BEFORE_TRAINING = frozenset({"starting", "fetching", "loading"})
 
 
@@ -110,4 +112,8 @@ def _tenths(value: float | None) -> float | None:
 
 
 def _text(value: float | None) -> str | None:
-    return None if value is None else f"{value:.3f}"
+    """Three decimals, or as many digits as the schema has room for: a reward can be any number."""
+    if value is None:
+        return None
+    text = f"{value:.3f}"
+    return text if len(text) <= _TEXT else f"{value:.3e}"

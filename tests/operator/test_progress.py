@@ -1,5 +1,7 @@
 """From a report to `status.progress`: what a method measures and says goes through, and nothing known is forgotten."""
 
+import pytest
+
 from anneal_api import ProgressReport, TerminationMessage
 from anneal_api.conditions import Outcome
 from anneal_api.status import JudgedAnswer, SampleAnswer
@@ -49,3 +51,14 @@ def test_rewards_are_told_in_a_column_and_answers_as_they_are_drawn() -> None:
     ended = at_end(TerminationMessage(outcome=Outcome.SUCCEEDED, metrics={"reward": 1.0}), fallback=later)
     assert (ended.reward_text, ended.completions) == ("1.000", DRAWN)
     assert from_report(ProgressReport(phase="training", step=1), fallback=None).reward_text is None
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(-99999999999.0, "-99999999999.000"), (1e12, "1.000e+12"), (-1e300, "-1.000e+300")]
+)
+def test_a_number_of_any_size_fits_its_column(value: float, text: str) -> None:
+    """The schema bounds the text; a job whose status cannot be written would never end, and its servers stay."""
+    found = from_report(ProgressReport(phase="training", loss=value, metrics={"reward": value}), fallback=None)
+    assert (found.loss_text, found.reward_text) == (text, text)
+    ended = at_end(TerminationMessage(outcome=Outcome.SUCCEEDED, metrics={"reward": value}), fallback=None)
+    assert ended.reward_text == text

@@ -7,8 +7,10 @@ import pytest
 
 from anneal_api.online import SamplingSpec
 from anneal_trainer.errors import ConfigError, RolloutError
+from anneal_trainer.methods.drawing import Servers
 from anneal_trainer.rollout.nccl import Weights, named_weights
 from anneal_trainer.rollout.pool import Endpoint, Request
+from anneal_trainer.rollout.where import Rollout
 from trainer.vllms import pool_of, stand_ins
 
 ENDPOINTS = [Endpoint("10.0.0.1", 8000, None), Endpoint("10.0.0.2", 8000, None)]
@@ -108,6 +110,7 @@ def test_servers_with_whole_weights_are_drawn_from_by_the_bases_name() -> None:
     with stand_ins(2) as (endpoints, kinds), pool_of(endpoints, adapters=False) as pool:
         for kind in kinds:
             kind.base_version = 7
+        pool.sent(pool.processes(endpoints))
         found = pool.draw([Request([9], 1, None)], SamplingSpec(maxTokens=2), version=7, ends=[])
         assert found[0][0].ids[0] == 7
         for kind in kinds:
@@ -116,5 +119,43 @@ def test_servers_with_whole_weights_are_drawn_from_by_the_bases_name() -> None:
             pool.draw([Request([9], 1, None)], SamplingSpec(maxTokens=2), version=7, ends=[])
         for kind in kinds:
             kind.begin_anew()
-        with pytest.raises(RolloutError, match="began anew and has lost the weights that it was sent"):
+        with pytest.raises(RolloutError, match="began anew and has not the weights that servers were sent"):
             pool.draw([Request([9], 1, None)], SamplingSpec(maxTokens=2), version=8, ends=[])
+
+
+def test_nothing_is_drawn_from_a_server_that_was_never_sent_weights() -> None:
+    """A pod that was made again has another address; it would answer with the base as it was before training."""
+    with stand_ins(2) as (endpoints, kinds):
+        known = [endpoints[0]]
+        with pool_of(known, adapters=False) as pool:
+            pool.sent(pool.processes(known))
+            known[:] = [endpoints[1]]
+            with pytest.raises(RolloutError, match=rf":{endpoints[1].port} began anew and has not the weights"):
+                pool.draw([Request([9], 1, None)], SamplingSpec(maxTokens=2), version=7, ends=[])
+        assert not kinds[1].seen
+
+
+def test_a_server_that_began_anew_before_the_first_draw_is_found() -> None:
+    """Between the weights and the first look at it."""
+    with stand_ins(1) as (endpoints, kinds), pool_of(endpoints, adapters=False) as pool:
+        pool.sent(pool.processes(endpoints))
+        kinds[0].begin_anew()
+        with pytest.raises(RolloutError, match="began anew"):
+            pool.draw([Request([9], 1, None)], SamplingSpec(maxTokens=2), version=7, ends=[])
+        assert not kinds[0].seen
+
+
+def test_servers_that_have_no_address_yet_are_waited_for() -> None:
+    """A Service without a ready pod has none for a moment, which does not end the attempt."""
+    answers: list[Any] = [OSError("Name or service not known"), [ENDPOINTS[0]], ENDPOINTS]
+
+    def find() -> list[Endpoint]:
+        found = answers.pop(0)
+        if isinstance(found, OSError):
+            raise found
+        return list(found)
+
+    with pool_of([]) as pool:
+        rollout = Rollout(pool, find, 2, 60, adapters=False)
+        servers = Servers(rollout, None, None, SamplingSpec(), world=1, rank=0)
+        assert servers._all_servers() == ENDPOINTS

@@ -91,6 +91,16 @@ def test_what_is_loaded_already_does_not_travel_again(tmp_path: Path) -> None:
         assert len(kinds[0].loads) == 2
 
 
+def test_an_adapter_is_not_loaded_twice_where_an_older_one_could_not_be_taken_away(tmp_path: Path) -> None:
+    """VLLM refuses what it has already, which would look as if the adapter were wrong and end the job."""
+    with stand_ins(1) as (endpoints, kinds), pool_of(endpoints) as pool:
+        pool.load(1, adapter_at(tmp_path / "a"))
+        kinds[0].mood = "keeps"
+        pool.load(2, adapter_at(tmp_path / "b", "others"))
+        assert [name.partition("-")[0] for name in kinds[0].loads] == ["v1", "v2"]
+        assert [name.partition("-")[0] for name in kinds[0].adapters] == ["v2"]
+
+
 @pytest.mark.parametrize("mood", ["dies", "mumbles", "fails"])
 def test_prompts_of_a_server_that_fails_go_to_another(tmp_path: Path, mood: str) -> None:
     """Whether it dies in the middle, answers what is no completion, or says that its engine is dead."""

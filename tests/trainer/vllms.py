@@ -118,11 +118,18 @@ class StandIn(Quiet):
             case "/v1/load_lora_adapter":
                 self._load(body)
             case "/v1/unload_lora_adapter":
-                type(self).adapters = [name for name in self.adapters if name != body["lora_name"]]
-                self.answer(200)
+                self._unload(body["lora_name"])
             case "/v1/completions":
                 self.seen.append(body)
                 self._complete(body)
+
+    def _unload(self, name: str) -> None:
+        if self.mood == "keeps":
+            type(self).mood = "answers"
+            self.close_connection = True
+            return
+        type(self).adapters = [each for each in self.adapters if each != name]
+        self.answer(200)
 
     def _load(self, body: dict[str, Any]) -> None:
         self.loads.append(body["lora_name"])
@@ -132,6 +139,8 @@ class StandIn(Quiet):
                 500,
                 {"error": {"message": "Call to add_lora method failed: LoRA rank 64 is greater than max_lora_rank 8."}},
             )
+        elif body["lora_name"] in self.adapters:
+            self._json(400, {"error": {"message": f"The lora adapter '{body['lora_name']}' has already been loaded."}})
         elif not (Path(body["lora_path"]) / "adapter_config.json").exists():
             self._json(404, {"error": {"message": "No adapter found"}})
         else:

@@ -118,12 +118,15 @@ class Servers:
         self._version: int | None = None
         self._handed: dict[str, float] = {}
         self._groups: Weights | None = None
+        # With whole weights: the servers that have them, and when the process of each began.
+        self._sent: dict[Endpoint, float | None] = {}
 
     def follow(self, step: int, *, behind: int) -> None:
         """Hand the adapter over where what the servers have is older than that."""
         if self._version is not None and step - self._version <= behind:
             return
-        self._handed = rounds.on_first(self._world, self._rank, lambda: self._hand_over(step))
+        self._handed, self._sent = rounds.on_first(self._world, self._rank, lambda: self._hand_over(step))
+        self._rollout.pool.sent(self._sent)
         self._version = step
 
     def draw(self, prompts: Sequence[list[int]], *, answers: int, chance: Chance) -> list[Drawn]:
@@ -159,13 +162,15 @@ class Servers:
         assert self._version is not None, "follow() comes first"
         return self._version
 
-    def _hand_over(self, step: int) -> dict[str, float]:
+    def _hand_over(self, step: int) -> tuple[dict[str, float], dict[Endpoint, float | None]]:
+        """What is measured of it, and which servers have whole weights."""
         seconds, size, replicas = self._adapter(step) if self._rollout.adapters else self._weights()
-        return {
+        measured = {
             "rollout/sync_seconds": seconds,
             "rollout/sync_bytes": float(size),
             "rollout/replicas": float(replicas),
         }
+        return measured, self._sent
 
     def _adapter(self, step: int) -> tuple[float, int, int]:
         directory = Path(mkdtemp(prefix="anneal-adapter-"))
@@ -179,17 +184,26 @@ class Servers:
 
     def _weights(self) -> tuple[float, int, int]:
         if self._groups is None:
-            self._groups = Weights(self._all_servers(), self._model.device)
+            found = self._all_servers()
+            self._sent = self._rollout.pool.processes(found)
+            self._groups = Weights(found, self._model.device)
         return (*self._groups.send(self._model), self._rollout.replicas)
 
     def _all_servers(self) -> Sequence[Endpoint]:
         """Once all are there: a group is made with each."""
         end = monotonic() + self._rollout.patience
-        while len(found := self._rollout.find()) < self._rollout.replicas:
+        while len(found := self._present()) < self._rollout.replicas:
             if monotonic() > end:
                 raise RolloutError(f"{len(found)} of {self._rollout.replicas} servers are ready (rollout.replicas)")
             sleep(1)
         return found
+
+    def _present(self) -> Sequence[Endpoint]:
+        try:
+            return self._rollout.find()
+        except OSError:
+            # A Service without a ready pod has no address at all.
+            return []
 
     def _asked(self, requests: Sequence[Request], *, greedy: bool) -> list[Drawn]:
         assert self._version is not None, "follow() comes first"

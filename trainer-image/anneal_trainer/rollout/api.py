@@ -155,16 +155,24 @@ class Server:
             await self._ask("POST", url, {"why": why}, seconds=QUICK)
 
     async def _load_by_path(self, adapter: Published) -> int:
+        held = await self.models()
+        moved = 0
+        # vLLM refuses one that it has; there is one if taking the others away failed.
+        if adapter.name not in held:
+            await self._load_from(adapter)
+            moved = adapter.bytes
+        for name in held:
+            if name not in (BASE_MODEL, adapter.name):
+                await self._ask("POST", f"{self._url}/v1/unload_lora_adapter", {"lora_name": name}, seconds=QUICK)
+        return moved
+
+    async def _load_from(self, adapter: Published) -> None:
         asked = {"lora_name": adapter.name, "lora_path": str(adapter.directory)}
         status, said = await self._ask("POST", f"{self._url}/v1/load_lora_adapter", asked, seconds=_HAND_OVER)
         if status != _OK:
             # It says 500 of an adapter that does not fit it, too: one that is well has refused it, now and later.
             well = (await self._ask("GET", f"{self._url}/health", None, seconds=QUICK))[0] == _OK
             raise self._not_loaded(_REFUSED if well else status, _complaint(said))
-        for name in await self.models():
-            if name not in (BASE_MODEL, adapter.name):
-                await self._ask("POST", f"{self._url}/v1/unload_lora_adapter", {"lora_name": name}, seconds=QUICK)
-        return adapter.bytes
 
     def _not_loaded(self, status: int, said: str) -> Exception:
         if status == _REFUSED:

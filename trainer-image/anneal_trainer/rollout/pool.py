@@ -8,7 +8,7 @@ operator), and what is drawn when (`methods`).
 import asyncio
 import tempfile
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Thread
@@ -17,7 +17,8 @@ from typing import Any, Final, TypeVar
 import aiohttp
 
 from anneal_api.online import SamplingSpec
-from anneal_trainer.rollout.api import Completion, Endpoint, Request, options
+from anneal_trainer.errors import RolloutError
+from anneal_trainer.rollout.api import Completion, Endpoint, Request, Server, ServerError, options
 from anneal_trainer.rollout.replicas import Counts, Keeper
 from anneal_trainer.rollout.served import Published, Served, publish, sweep
 from anneal_trainer.rollout.sharing import Limits, Sharing, Wait
@@ -78,6 +79,14 @@ class Pool:
         sweep(self._directory, keep=published.name)
         return Handed(time.monotonic() - begun, self._keeper.counts.bytes - before, replicas)
 
+    def processes(self, endpoints: Sequence[Endpoint]) -> dict[Endpoint, float | None]:
+        """When the process of each began: before it is sent whole weights, on rank 0."""
+        return self._run(self._begun(endpoints))
+
+    def sent(self, processes: Mapping[Endpoint, float | None]) -> None:
+        """These alone have whole weights; every rank is told, before it draws."""
+        self._keeper.sent = processes
+
     def draw(
         self,
         requests: Sequence[Request],
@@ -131,6 +140,15 @@ class Pool:
         keeper = Keeper(session, find, port, log)
         self._keeping = asyncio.create_task(keeper.keep())
         return keeper
+
+    async def _begun(self, endpoints: Sequence[Endpoint]) -> dict[Endpoint, float | None]:
+        found = {}
+        for endpoint in endpoints:
+            try:
+                found[endpoint] = (await Server(self._keeper.session, endpoint).pulse()).started
+            except ServerError as error:
+                raise RolloutError(f"the server at {endpoint} {error}") from error
+        return found
 
     async def _handed(self, published: Published) -> int:
         keeper, begun = self._keeper, time.monotonic()

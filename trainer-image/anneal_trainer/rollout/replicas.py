@@ -7,7 +7,7 @@ hangs still answers such looks: it is left alone until its process began anew. N
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Final
@@ -38,8 +38,6 @@ class Replica:
     rests_until: float = 0.0
     # When its process began, of one that hangs: it is given up until that differs.
     hangs_since: tuple[float | None] | None = None
-    # When its process began, where that matters.
-    started: float | None = None
     # Answers asked for, and when it was last seen to compute.
     busy: int = 0
     heard: float = 0.0
@@ -84,6 +82,8 @@ class Keeper:
     refused: TrainerError | None = None
     # Whether servers hold adapters by name; else whole weights, which one that began anew has lost.
     adapters: bool = True
+    # Those that were sent whole weights, and when the process of each had begun before.
+    sent: Mapping[Endpoint, float | None] = field(default_factory=dict)
     # Why no servers are known: a Service without a ready pod has no address. And what was last said of one.
     unfound: str = "none was found"
     last_words: str = ""
@@ -198,16 +198,18 @@ class Keeper:
             replica.heard = time.monotonic()
 
     async def _same_process(self, replica: Replica) -> None:
-        """Weights that were sent are gone with the process that had them; only a new attempt sends them to all."""
+        """Weights that were sent are gone with the process that had them; only a new attempt sends them to all.
+
+        A pod that was made again has another address, and never had any.
+        """
         if self.adapters:
             return
-        started = (await replica.server.pulse()).started
-        if replica.started not in (None, started):
+        started, nothing = (await replica.server.pulse()).started, object()
+        if self.sent.get(replica.endpoint, nothing) != started:
             raise RolloutError(
-                f"the server at {replica.endpoint} began anew and has lost the weights that it was sent: the next "
+                f"the server at {replica.endpoint} began anew and has not the weights that servers were sent: the next "
                 "attempt begins with new servers"
             )
-        replica.started = started
 
     async def _holding(self, replica: Replica) -> str:
         names, published = await replica.server.models(), self.published
