@@ -49,10 +49,10 @@ def watched(kube: Kube, name: str, file: Path) -> Iterator[None]:
 
 
 def rewards_printed(file: Path) -> list[float]:
-    """The column beside the steps, of every line that has both."""
+    """The second column after the steps, of every line that has it."""
     header, *lines = file.read_text().splitlines()
     assert "REWARD" in header
-    found = [re.search(r"\d+/\d+ +(-?\d+\.\d+)", line) for line in lines]
+    found = [re.search(r"\d+/\d+ +-?\d+\.\d+ +(-?\d+\.\d+)", line) for line in lines]
     return [float(match[1]) for match in found if match]
 
 

@@ -134,3 +134,19 @@ def test_a_reward_with_a_bug_ends_the_job_by_name(online: Kube) -> None:
         assert word in failed["message"]
     assert len(job["status"]["attempts"]) == 1
     online.until("servers are taken down", lambda: not servers(online, job), seconds=120, name="bug")
+
+
+def test_a_server_that_cannot_start_ends_the_job_with_what_vllm_said(online: Kube) -> None:
+    """The condition has the error that came first, whichever process told it, and which fields to look at."""
+    arguments = {"unknown": "--no-such-flag", "small": "--kv-cache-memory-bytes=4096"}
+    words = {"unknown": "unrecognized arguments: --no-such-flag", "small": "KV cache"}
+    for name, argument in arguments.items():
+        online.apply(online_job(name, {**SERVERS, "extraArgs": [argument]}))
+    for name in arguments:
+        job = online.until_phase(name, "Failed", seconds=500)
+        failed = condition(job, "Failed")
+        assert failed["reason"] == condition(job, "RolloutReady")["reason"] == "RolloutFailed"
+        assert words[name] in failed["message"]
+        assert "correct rollout.image, rollout.extraArgs" in failed["message"]
+        assert not job["status"]["attempts"]
+        online.until("servers are taken down", lambda job=job: not servers(online, job), seconds=120, name=name)

@@ -150,7 +150,8 @@ def _server(plan: Plan) -> Obj:
         "ports": [{"name": "vllm", "containerPort": VLLM_PORT, "protocol": "TCP"}],
         "resources": _resources(plan),
         "securityContext": pods.CONTAINER_SECURITY,
-        "terminationMessagePolicy": "FallbackToLogsOnError",
+        # Of one that is killed there is nothing to tell: its last lines are of what went well.
+        "terminationMessagePolicy": "File",
         "volumeMounts": list(_mounts(plan)),
         **_probes(rollout),
     }
