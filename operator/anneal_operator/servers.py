@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from anneal_api.conditions import Reason
 from anneal_api.meta import ROLE_ROLLOUT
 from anneal_operator import waiting
+from anneal_operator.gang import bound
 from anneal_operator.kinds import Obj, true_condition
 from anneal_operator.manifests.rollout import made_of
 from anneal_operator.pods import PodView, view
@@ -113,10 +114,11 @@ def hopeless(servers: Sequence[Server]) -> str:
 def late(servers: Sequence[Server], timeout: timedelta, *, since: datetime | None) -> tuple[datetime | None, str]:
     """When the first of those that run and do not serve will have had its time, and what is to be said then.
 
-    `since`: from when it counts; by default from when its container started.
+    `since`: from when it counts, of servers that have served; by default from when its container started. One that was
+    made since has its own time.
     """
-    started = [(since or each.pod.started, each) for each in servers if not each.ready and each.pod.started]
-    first, server = min(((at, each) for at, each in started if at), key=lambda pair: pair[0], default=(None, None))
+    begun = [(_begun(each, since), each) for each in servers if not each.ready and not each.pod.deleting]
+    first, server = min(((at, each) for at, each in begun if at), key=lambda pair: pair[0], default=(None, None))
     if first is None or server is None:
         return None, ""
     words = (
@@ -124,3 +126,12 @@ def late(servers: Sequence[Server], timeout: timedelta, *, since: datetime | Non
         f"({timeout.total_seconds():.0f} s): raise that for a large model, or correct what keeps it from starting"
     )
     return first + timeout, words
+
+
+def _begun(server: Server, since: datetime | None) -> datetime | None:
+    """From when a server that runs counts as one that does not serve; None: it does not run."""
+    if since is None or server.pod.started is None:
+        return server.pod.started
+    # Each restart begins anew, so that of one that was restarted the time of its place counts.
+    own = bound(server.pod) if server.restarts else server.pod.started
+    return max(since, own or since)

@@ -1,18 +1,19 @@
 """The servers that draw answers: what is made, when the job is told to wait, degraded or failed, and what it counts."""
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
 from anneal_api.meta import LOADER_PORT, OWNER_UID_LABEL, PROGRESS_PORT, ROLE_LABEL, VLLM_PORT, VOLUMES_DIR
 from anneal_api.status import Attempt
-from anneal_operator.kinds import DEPLOYMENT, PYTORCH_JOB, RLHF_JOB, SERVICE, Obj
+from anneal_operator.kinds import DEPLOYMENT, PYTORCH_JOB, RLHF_JOB, SERVICE, Obj, parse_time
 from anneal_operator.manifests import networkpolicy, pytorchjob, rollout
 from anneal_operator.placement import ANYWHERE, Placement
 from anneal_operator.plan import Plan, plan_of
 from anneal_operator.pods import view
 from anneal_operator.polling import Poller
-from anneal_operator.servers import Server, hopeless, why_not
+from anneal_operator.servers import Server, hopeless, late, why_not
 from simulated.builders import make_grpo_job, make_job, make_settings, stamp
 from simulated.machinery import TRAINED, Run
 from simulated.process import Simulation, conditions
@@ -167,11 +168,11 @@ def test_an_image_of_the_job_comes_before_the_charts() -> None:
     assert rollout.image(make_plan(rollout={"image": "own/vllm:v0.30.1"})) == "own/vllm:v0.30.1"
 
 
-def server_pod(*, state: Obj, last: Obj | None = None, restarts: int = 0) -> Server:
+def server_pod(*, state: Obj, last: Obj | None = None, restarts: int = 0, **metadata: Any) -> Server:
     """A server in a state."""
     container = {"name": "vllm", "restartCount": restarts, "state": state, "lastState": last or {}}
     pod = {
-        "metadata": {"name": "s-0", "labels": {ROLE_LABEL: "rollout"}},
+        "metadata": {"name": "s-0", "labels": {ROLE_LABEL: "rollout"}, "creationTimestamp": stamp(0), **metadata},
         "spec": {"nodeName": "node-1"},
         "status": {"phase": "Running", "containerStatuses": [container]},
     }
@@ -208,6 +209,28 @@ def test_a_server_that_ended_three_times_will_not_start(last: Obj, remedy: str) 
     words = hopeless([server_pod(state=BACKS_OFF, last=last, restarts=2)])
     assert "ended 3 times" in words
     assert remedy in words
+
+
+LOADS: Obj = {"running": {"startedAt": stamp(900)}}
+
+
+@pytest.mark.parametrize(
+    ("server", "since", "due"),
+    [
+        (server_pod(state=LOADS), None, 960),
+        (server_pod(state=LOADS), 1000, 1060),
+        (server_pod(state=LOADS), 100, 960),
+        (server_pod(state=LOADS, last=ENDED, restarts=1), 100, 160),
+        (server_pod(state=LOADS, last=ENDED, restarts=1, creationTimestamp=stamp(800)), 100, 860),
+        (server_pod(state=LOADS, deletionTimestamp=stamp(950)), None, None),
+        (server_pod(state=BACKS_OFF), 100, None),
+    ],
+    ids=["first", "served", "made-since", "restarts", "made-since-and-restarts", "is-deleted", "does-not-run"],
+)
+def test_a_server_has_its_own_time_to_load(server: Server, since: int | None, due: int | None) -> None:
+    """Another one may have been gone for long while the job trained on; that does not fail one that begins to load."""
+    found, _ = late([server], timedelta(seconds=60), since=parse_time(stamp(since)) if since is not None else None)
+    assert found == (parse_time(stamp(due)) if due is not None else None)
 
 
 async def test_a_job_says_how_many_servers_are_ready() -> None:
