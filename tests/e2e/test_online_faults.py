@@ -138,8 +138,8 @@ def test_a_reward_with_a_bug_ends_the_job_by_name(online: Kube) -> None:
 
 def test_a_server_that_cannot_start_ends_the_job_with_what_vllm_said(online: Kube) -> None:
     """The condition has the error that came first, whichever process told it, and which fields to look at."""
-    arguments = {"unknown": "--no-such-flag", "small": "--kv-cache-memory-bytes=4096"}
-    words = {"unknown": "unrecognized arguments: --no-such-flag", "small": "KV cache"}
+    arguments = {"unknown": "--no-such-flag", "small": "--num-gpu-blocks-override=1"}
+    words = {"unknown": "unrecognized arguments: --no-such-flag", "small": "No available memory for the cache blocks"}
     for name, argument in arguments.items():
         online.apply(online_job(name, {**SERVERS, "extraArgs": [argument]}))
     for name in arguments:
