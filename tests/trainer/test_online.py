@@ -1,7 +1,9 @@
 """Training on drawn answers: layouts agree, a run goes on exactly, what is drawn is kept, and what fails is told."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 from typing import Any
 
 import numpy as np
@@ -255,6 +257,25 @@ def test_files_of_steps_that_come_again_go(tmp_path: Path) -> None:
     completions.Completions(tmp_path, 4)
     assert [completions.step_of(file) for file in completions.files(tmp_path)] == [2, 4]
     assert completions.latest(tmp_path) == []
+
+
+def test_ranks_that_resume_together_do_not_mind_what_another_has_removed(tmp_path: Path) -> None:
+    """Each of them looks through the same directory."""
+    for place in range(10):
+        directory = tmp_path / str(place)
+        directory.mkdir()
+        for step in range(1, 65):
+            (directory / f"completions-{step}.parquet").touch()
+        begin = Barrier(8)
+
+        def resumes(directory: Path = directory, begin: Barrier = begin) -> None:
+            begin.wait()
+            completions.Completions(directory, 0)
+
+        with ThreadPoolExecutor(8) as ranks:
+            for done in [ranks.submit(resumes) for _ in range(8)]:
+                done.result()
+        assert completions.files(directory) == []
 
 
 def test_a_few_answers_of_the_last_draw_are_told_while_it_trains(storage: Path, capsys: Any) -> None:

@@ -31,9 +31,10 @@ class Completions:
     def __post_init__(self) -> None:
         for file in files(self.directory):
             if step_of(file) > self.resumed_from:
-                file.unlink()
+                # Every rank does this.
+                file.unlink(missing_ok=True)
         if any(answer.step > self.resumed_from for answer in latest(self.directory)):
-            (self.directory / _LATEST).unlink()
+            (self.directory / _LATEST).unlink(missing_ok=True)
 
     def add(self, rows: Sequence[dict[str, Any]]) -> None:
         """The first of one draw's answers."""
