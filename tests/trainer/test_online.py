@@ -11,12 +11,13 @@ import pytest
 import torch
 
 from anneal_api import ProgressReport
-from anneal_api.rlhfjob import RLHFJob
+from anneal_api.rlhfjob import RLHFJob, RLHFSpec
 from anneal_trainer import completions
 from anneal_trainer.context import Context, context_of_pod
 from anneal_trainer.data import store
 from anneal_trainer.errors import ConfigError, RewardError, StoppedError
 from anneal_trainer.methods.generating import Generator, numbers
+from anneal_trainer.methods.online import patience
 from anneal_trainer.model import load_tokenizer
 from anneal_trainer.order import AnswerOrder, RunOrder, answer_steps
 from anneal_trainer.reporter import Reporter
@@ -299,6 +300,20 @@ def test_what_is_told_of_an_answer_is_bounded(tmp_path: Path, reward: float, tol
     kept.add([{"step": 1, "prompt": "a" * 600 + "b", "completion": "c" * 600, "reward": reward}])
     (found,) = completions.latest(tmp_path)
     assert (found.prompt, found.answer, found.reward) == ("a" * 511 + "b", "c" * 512, told)
+
+
+def test_other_ranks_wait_as_long_as_a_reward_and_the_servers_may_take(storage: Path) -> None:
+    """As they stand in a collective meanwhile, which would end the attempt: of the slowest reward, as all are asked at once."""
+    rewards = [
+        {"name": "exact", "match": {}},
+        {"name": "slow", "function": {"configMap": "c", "timeoutSeconds": 3600}},
+        {"name": "far", "http": {"url": "http://judge", "timeoutSeconds": 3000, "retries": 2}},
+    ]
+    rollout = {"mode": "generate", "startTimeoutSeconds": 700}
+    spec = alignment_context(storage, online_job(rewards=rewards, rollout=rollout)).spec
+    assert isinstance(spec, RLHFSpec)
+    assert patience(spec, servers=False) == 1800 + 3 * 3000 + 1 + 2
+    assert patience(spec, servers=True) == 1800 + 3 * 3000 + 1 + 2 + 700
 
 
 def test_rows_of_other_files_may_lack_a_column(storage: Path) -> None:
