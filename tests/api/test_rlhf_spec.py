@@ -116,6 +116,10 @@ BAD = [
     ("grpo", {"rollout": {"extraArgs": ["-tp=2"]}}, "spec.rollout.extraArgs: these arguments follow from the rest"),
     ("grpo", {"rollout": {"extraArgs": ["--no-enable-lora"]}}, "spec.rollout.extraArgs: these arguments follow from the rest"),
     ("grpo", {"rollout": {"extraArgs": ["--weight-transfer-config.backend=ipc"]}}, "spec.rollout.extraArgs: these arguments follow from the rest"),
+    (
+        "grpo", {"adapter": {}, "model": {"source": "hf://a/b", "quantization": "nf4"}, "rollout": {"weightSync": "nccl"}},
+        "spec.rollout.weightSync: an adapter cannot be merged into quantized weights",
+    ),
     ("grpo", {"rollout": {"mode": "sever"}}, "did you mean server"),
 ]  # fmt: skip
 # What a rule that is too strict would refuse.
@@ -127,6 +131,7 @@ GOOD = {
     "servers with GPUs beside a trainer without": {
         "adapter": {}, "compute": {"gpusPerNode": 0}, "rollout": {"gpus": 2, "tensorParallel": 2, "pool": "h100"},
     },
+    "an adapter of quantized weights": {"adapter": {}, "model": {"source": "hf://a/b", "quantization": "nf4"}},
     "colocate": {"adapter": {}, "rollout": {"mode": "colocate", "memoryUtilization": 0.5}},
     "generate": {"rollout": {"mode": "generate"}, "compute": {"gpusPerNode": 0}},
     "the newest image": {"rollout": {"image": "vllm/vllm-openai:v0.31.0"}},
