@@ -153,6 +153,12 @@ ONLINE_RULES: Final[tuple[Rule, ...]] = (
         field="rollout.weightSync",
     ),
     Rule(
+        cel=f"!({_BY_VLLM}) || {_SYNC} != 'nccl' || self.model.quantization == 'none'",
+        message="an adapter cannot be merged into quantized weights and taken out again, as weightSync: nccl does: take weightSync: adapter, or model.quantization: none",
+        holds=lambda s: not _draws_by_vllm(s) or _rollout(s).weight_sync != "nccl" or s.model.quantization == "none",
+        field="rollout.weightSync",
+    ),
+    Rule(
         cel=f"!({_BY_VLLM}) || {_SYNC} == 'nccl' || !has(self.adapter) || !has(self.adapter.r) || self.adapter.r <= {RANKS[-1]}",
         message=f"vLLM serves adapters of rank {RANKS[-1]} at most: lower adapter.r, or take rollout.weightSync: nccl",
         holds=lambda s: not _sends_adapter(s) or s.adapter.r <= RANKS[-1],

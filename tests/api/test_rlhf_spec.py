@@ -112,6 +112,14 @@ BAD = [
     ("grpo", {"rollout": {"tensorParallel": 2, "gpus": 0}}, "spec.rollout.gpus: gpus is as many as tensorParallel, or 0"),
     ("grpo", {"rollout": {"pool": "a", "gpuType": "h100"}}, "spec.rollout.gpuType: pool and gpuType both say where the servers run"),
     ("grpo", {"rollout": {"extraArgs": ["--max-model-len=9"]}}, "spec.rollout.extraArgs: these arguments follow from the rest"),
+    ("grpo", {"rollout": {"extraArgs": ["--max_model_len=9"]}}, "spec.rollout.extraArgs: these arguments follow from the rest"),
+    ("grpo", {"rollout": {"extraArgs": ["-tp=2"]}}, "spec.rollout.extraArgs: these arguments follow from the rest"),
+    ("grpo", {"rollout": {"extraArgs": ["--no-enable-lora"]}}, "spec.rollout.extraArgs: these arguments follow from the rest"),
+    ("grpo", {"rollout": {"extraArgs": ["--weight-transfer-config.backend=ipc"]}}, "spec.rollout.extraArgs: these arguments follow from the rest"),
+    (
+        "grpo", {"adapter": {}, "model": {"source": "hf://a/b", "quantization": "nf4"}, "rollout": {"weightSync": "nccl"}},
+        "spec.rollout.weightSync: an adapter cannot be merged into quantized weights",
+    ),
     ("grpo", {"rollout": {"mode": "sever"}}, "did you mean server"),
 ]  # fmt: skip
 # What a rule that is too strict would refuse.
@@ -123,13 +131,14 @@ GOOD = {
     "servers with GPUs beside a trainer without": {
         "adapter": {}, "compute": {"gpusPerNode": 0}, "rollout": {"gpus": 2, "tensorParallel": 2, "pool": "h100"},
     },
+    "an adapter of quantized weights": {"adapter": {}, "model": {"source": "hf://a/b", "quantization": "nf4"}},
     "colocate": {"adapter": {}, "rollout": {"mode": "colocate", "memoryUtilization": 0.5}},
     "generate": {"rollout": {"mode": "generate"}, "compute": {"gpusPerNode": 0}},
     "the newest image": {"rollout": {"image": "vllm/vllm-openai:v0.31.0"}},
     "the oldest image": {"rollout": {"image": "r.example:5000/vllm:0.22.0.post1"}},
     "a digest": {"rollout": {"image": f"vllm/vllm-openai:v0.40.0@sha256:{'a' * 64}"}},
     "a tag of one's own": {"rollout": {"image": "r.example:5000/vllm:ours"}},
-    "other arguments": {"rollout": {"extraArgs": ["--enforce-eager", "--dtype=float16", "--max-model-lenient"]}},
+    "other arguments": {"rollout": {"extraArgs": ["--enforce-eager", "--dtype=float16", "--max-model-lenient", "--no-enable-chunked-prefill"]}},
     "rewards by their defaults": {
         "rewards": [
             {"name": "short", "length": {"most": 4}},

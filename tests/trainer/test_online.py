@@ -1,7 +1,9 @@
 """Training on drawn answers: layouts agree, a run goes on exactly, what is drawn is kept, and what fails is told."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 from typing import Any
 
 import numpy as np
@@ -9,12 +11,13 @@ import pytest
 import torch
 
 from anneal_api import ProgressReport
-from anneal_api.rlhfjob import RLHFJob
+from anneal_api.rlhfjob import RLHFJob, RLHFSpec
 from anneal_trainer import completions
 from anneal_trainer.context import Context, context_of_pod
 from anneal_trainer.data import store
 from anneal_trainer.errors import ConfigError, RewardError, StoppedError
 from anneal_trainer.methods.generating import Generator, numbers
+from anneal_trainer.methods.online import patience
 from anneal_trainer.model import load_tokenizer
 from anneal_trainer.order import AnswerOrder, RunOrder, answer_steps
 from anneal_trainer.reporter import Reporter
@@ -257,6 +260,25 @@ def test_files_of_steps_that_come_again_go(tmp_path: Path) -> None:
     assert completions.latest(tmp_path) == []
 
 
+def test_ranks_that_resume_together_do_not_mind_what_another_has_removed(tmp_path: Path) -> None:
+    """Each of them looks through the same directory."""
+    for place in range(10):
+        directory = tmp_path / str(place)
+        directory.mkdir()
+        for step in range(1, 65):
+            (directory / f"completions-{step}.parquet").touch()
+        begin = Barrier(8)
+
+        def resumes(directory: Path = directory, begin: Barrier = begin) -> None:
+            begin.wait()
+            completions.Completions(directory, 0)
+
+        with ThreadPoolExecutor(8) as ranks:
+            for done in [ranks.submit(resumes) for _ in range(8)]:
+                done.result()
+        assert completions.files(directory) == []
+
+
 def test_a_few_answers_of_the_last_draw_are_told_while_it_trains(storage: Path, capsys: Any) -> None:
     """Of different prompts first, in the report and, of a pod, in the log; the texts are bounded, the rewards those of the file."""
     told: list[ProgressReport] = []
@@ -278,6 +300,20 @@ def test_what_is_told_of_an_answer_is_bounded(tmp_path: Path, reward: float, tol
     kept.add([{"step": 1, "prompt": "a" * 600 + "b", "completion": "c" * 600, "reward": reward}])
     (found,) = completions.latest(tmp_path)
     assert (found.prompt, found.answer, found.reward) == ("a" * 511 + "b", "c" * 512, told)
+
+
+def test_other_ranks_wait_as_long_as_a_reward_and_the_servers_may_take(storage: Path) -> None:
+    """As they stand in a collective meanwhile, which would end the attempt: of the slowest reward, as all are asked at once."""
+    rewards = [
+        {"name": "exact", "match": {}},
+        {"name": "slow", "function": {"configMap": "c", "timeoutSeconds": 3600}},
+        {"name": "far", "http": {"url": "http://judge", "timeoutSeconds": 3000, "retries": 2}},
+    ]
+    rollout = {"mode": "generate", "startTimeoutSeconds": 700}
+    spec = alignment_context(storage, online_job(rewards=rewards, rollout=rollout)).spec
+    assert isinstance(spec, RLHFSpec)
+    assert patience(spec, servers=False) == 1800 + 3 * 3000 + 1 + 2
+    assert patience(spec, servers=True) == 1800 + 3 * 3000 + 1 + 2 + 700
 
 
 def test_rows_of_other_files_may_lack_a_column(storage: Path) -> None:

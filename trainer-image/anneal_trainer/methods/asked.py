@@ -13,6 +13,8 @@ from anneal_api.online import RewardSource
 from anneal_trainer.data import store
 from anneal_trainer.methods.generating import Drawn
 from anneal_trainer.rewards import Judged, Prompt, Source, judge
+from anneal_trainer.rewards.http import longest_answer
+from anneal_trainer.rewards.keeper import STARTUP_SECONDS
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,13 @@ def judged(sources: Sequence[Source], answers: Sequence[Told], named: Sequence[s
     columns = {name: [row["columns"].get(name) for row in rows] for name in names}
     texts, lengths = [answer.text for answer in answers], [answer.length for answer in answers]
     return judge(sources, [row["prompt"] for row in rows], texts, columns, lengths)
+
+
+def longest_call(rewards: Sequence[RewardSource]) -> float:
+    """Seconds that a call may take, all its tries and a process that is started again among them."""
+    functions = (each.function.timeout_seconds + STARTUP_SECONDS for each in rewards if each.function)
+    servers = (longest_answer(each.http) for each in rewards if each.http)
+    return max((*functions, *servers), default=0.0)
 
 
 def joined(parts: Sequence[Judged]) -> Judged:

@@ -7,10 +7,12 @@ Log-probabilities are at the sampling temperature; what top-p, top-k and min-p l
 Imported late: it needs torch and TRL. Not here: the formulas (`online_losses`), and what draws (`drawing`).
 """
 
+import math
 import os
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -116,10 +118,16 @@ def _trainer(setup: loop.Setup, judges: Judges, rollout: where.Rollout | None) -
         **setup.language_options(
             base,
             remove_unused_columns=False,
-            # Of collectives: others wait in one while a rank waits for servers.
-            ddp_timeout=_COLLECTIVES + (spec.rollout.start_timeout_seconds if rollout else 0),
+            ddp_timeout=patience(spec, servers=rollout is not None),
         ),
     )
+
+
+def patience(spec: RLHFSpec, *, servers: bool) -> int:
+    """Seconds that a collective may take: in one, others wait for a rank's servers, or for the first one's rewards."""
+    assert spec.rollout is not None, "resolve() fills rollout"
+    waits = spec.rollout.start_timeout_seconds if servers else 0
+    return _COLLECTIVES + waits + math.ceil(asked.longest_call(spec.rewards))
 
 
 def _rows(rows: list[dict[str, Any]]) -> dict[str, Any]:
@@ -223,14 +231,14 @@ class OnlineTrainer(Measured, LanguageTrainer):
         return [Answer(row, each) for row, each in zip(rows, drawn, strict=True)]
 
     def _judged(self, told: Sequence[Told]) -> Judged:
-        """What they are worth, in calls of a step's answers."""
+        """What they are worth, in calls of a step's answers; other ranks wait for one call at a time."""
+        size, world, rank = self._order.batch, self.args.world_size, self.args.process_index
 
-        def ask() -> Judged:
-            size = self._order.batch
-            parts = [told[start : start + size] for start in range(0, len(told), size)]
-            return asked.joined([asked.judged(self._judges.sources, part, self._judges.named) for part in parts])
+        def ask(part: Sequence[Told]) -> Judged:
+            return asked.judged(self._judges.sources, part, self._judges.named)
 
-        return rounds.on_first(self.args.world_size, self.args.process_index, ask)
+        parts = [told[start : start + size] for start in range(0, len(told), size)]
+        return asked.joined([rounds.on_first(world, rank, partial(ask, part)) for part in parts])
 
     def _part(self, answers: Sequence[Answer]) -> dict[str, Any]:
         """A micro batch, with what later steps compare with: those of the policy as it is and of the reference."""

@@ -66,7 +66,7 @@ class Server:
             except _AgainError as error:
                 if attempt == self.reward.retries:
                     raise CallError(f"{error}, {attempt + 1} times", temporary=True) from None
-            self.sleep(min(2.0**attempt, _LONGEST_PAUSE))
+            self.sleep(_pause(attempt))
         raise AssertionError("the last attempt raises")
 
     def _hidden(self, text: str) -> str:
@@ -74,6 +74,19 @@ class Server:
             if value:
                 text = text.replace(value, f"$({name})")
         return text
+
+
+def _pause(attempt: int) -> float:
+    return min(2.0**attempt, _LONGEST_PAUSE)
+
+
+def longest_answer(reward: HttpReward) -> float:
+    """Seconds that it can take with all tries.
+
+    >>> longest_answer(HttpReward(url="http://judge", timeoutSeconds=10, retries=2))
+    33.0
+    """
+    return reward.timeout_seconds * (reward.retries + 1) + sum(map(_pause, range(reward.retries)))
 
 
 def server(reward: HttpReward, name: str, environment: Mapping[str, str]) -> Server:
