@@ -40,7 +40,8 @@ OWN_ARGUMENTS: Final = (
     "ssl-certfile",
 )
 _SUPPORTED = " to ".join(".".join(map(str, version)) for version in (OLDEST, NEWEST))
-_OWN = rf"^--({'|'.join(OWN_ARGUMENTS)})(=.*)?$"
+# vLLM takes - and _ for one another, and -tp beside its long name.
+_OWN = rf"^(-tp|--({'|'.join(OWN_ARGUMENTS).replace('-', '[-_]')}))([= ].*)?$"
 _TAG = "^.*:v?[0-9]+[.][0-9]+([.+-].*)?$"
 _MINORS = "|".join(str(minor) for minor in range(OLDEST[1], NEWEST[1] + 1))
 _KNOWN_TAG = f"^.*:v?0[.]({_MINORS})([.+-].*)?$"

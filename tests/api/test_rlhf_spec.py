@@ -112,6 +112,9 @@ BAD = [
     ("grpo", {"rollout": {"tensorParallel": 2, "gpus": 0}}, "spec.rollout.gpus: gpus is as many as tensorParallel, or 0"),
     ("grpo", {"rollout": {"pool": "a", "gpuType": "h100"}}, "spec.rollout.gpuType: pool and gpuType both say where the servers run"),
     ("grpo", {"rollout": {"extraArgs": ["--max-model-len=9"]}}, "spec.rollout.extraArgs: these arguments follow from the rest"),
+    ("grpo", {"rollout": {"extraArgs": ["--max_model_len=9"]}}, "spec.rollout.extraArgs: these arguments follow from the rest"),
+    ("grpo", {"rollout": {"extraArgs": ["--max-model-len 9"]}}, "spec.rollout.extraArgs: these arguments follow from the rest"),
+    ("grpo", {"rollout": {"extraArgs": ["-tp=2"]}}, "spec.rollout.extraArgs: these arguments follow from the rest"),
     ("grpo", {"rollout": {"mode": "sever"}}, "did you mean server"),
 ]  # fmt: skip
 # What a rule that is too strict would refuse.
