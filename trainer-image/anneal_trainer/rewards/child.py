@@ -74,7 +74,7 @@ def _load(where: str, name: str) -> tuple[Callable[..., Any], list[str]]:
     """The function, and the parameters that it cannot be called without."""
     module = _module_of(Path(where)) if where.endswith(".py") else importlib.import_module(where)
     found = getattr(module, name, None)
-    if not callable(found):
+    if found is None or not callable(found):
         held = ", ".join(key for key, value in vars(module).items() if inspect.isfunction(value)) or "none"
         raise LookupError(f"there is no function {name} in {Path(where).name}; its functions are: {held}")
     kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
