@@ -41,7 +41,7 @@ OWN_ARGUMENTS: Final = (
 )
 _SUPPORTED = " to ".join(".".join(map(str, version)) for version in (OLDEST, NEWEST))
 # As vLLM reads them: with underscores too, one dash before short names, and parts of JSON after a dot.
-_OWN = rf"^--?(no[-_])?({'|'.join(name.replace('-', '[-_]') for name in OWN_ARGUMENTS)})([=.].*)?$"
+_OWN = rf"^--?(no[-_])?({'|'.join(name.replace('-', '[-_]') for name in OWN_ARGUMENTS)})([=. ].*)?$"
 _TAG = "^.*:v?[0-9]+[.][0-9]+([.+-].*)?$"
 _MINORS = "|".join(str(minor) for minor in range(OLDEST[1], NEWEST[1] + 1))
 _KNOWN_TAG = f"^.*:v?0[.]({_MINORS})([.+-].*)?$"

@@ -120,6 +120,7 @@ BAD = [
         "grpo", {"adapter": {}, "model": {"source": "hf://a/b", "quantization": "nf4"}, "rollout": {"weightSync": "nccl"}},
         "spec.rollout.weightSync: an adapter cannot be merged into quantized weights",
     ),
+    ("grpo", {"rollout": {"extraArgs": ["--max-model-len 9"]}}, "spec.rollout.extraArgs: these arguments follow from the rest"),
     ("grpo", {"rollout": {"mode": "sever"}}, "did you mean server"),
 ]  # fmt: skip
 # What a rule that is too strict would refuse.

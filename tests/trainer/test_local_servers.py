@@ -93,6 +93,8 @@ def test_a_server_that_ends_is_started_again(tmp_path: Path, program: Path) -> N
         (program.parent / "ends").touch()
         until(lambda: ports(tmp_path / "ports") not in ([], [first]))
         server.check()
+        log = tmp_path / "logs/vllm-0.log"
+        assert server.told() == f"vLLM ended with exit code 3, and is being started (its log: {log})"
     assert ports(tmp_path / "ports") == []
     assert (program.parent / "starts").read_text() == "xx"
 

@@ -243,9 +243,9 @@ def test_a_module_may_import_its_neighbours(tmp_path: Path) -> None:
         ("import nothing_of_that_name", "raised ModuleNotFoundError: No module named 'nothing_of_that_name'"),
         (
             "def score(): pass\ndef other(): pass",
-            "there is no function reward in rewards.py; its functions are: score, other",
+            "there is no function reward in rewards.py; its functions are: score, other$",
         ),
-        ("reward = 3", "raised TypeError: 3 is not a callable object"),
+        ("reward = 3", "there is no function reward in rewards.py; its functions are: none$"),
         ("import os; os._exit(4)", "its process ended with exit code 4"),
     ],
     ids=["syntax", "import", "name", "value", "exit"],
@@ -304,6 +304,12 @@ def test_a_module_that_is_not_there_is_told(tmp_path: Path) -> None:
     words = "reward mine: function.file rewards.py is not in ConfigMap mine; its modules are: reward.py"
     with pytest.raises(InputError, match=words):
         check([source], [], places(tmp_path, modules={"mine": tmp_path}))
+    apart = reward("function", file="below/rewards.py")
+    words = (
+        f"reward mine: function.file below/rewards.py is not in {tmp_path}; the modules in {tmp_path}/below are: none"
+    )
+    with pytest.raises(InputError, match=words):
+        check([apart], [], places(tmp_path))
     with pytest.raises(InputError, match=r"no directory is given for the ConfigMap mine: add --config-map mine=DIR"):
         check([source], [], places(tmp_path))
 

@@ -61,7 +61,8 @@ def _attempt(work: Callable[[], Any]) -> dict[str, Any]:
         trace = error.__traceback__
         while trace is not None and trace.tb_frame.f_code.co_filename.startswith((__file__, "<frozen importlib")):
             trace = trace.tb_next
-        lines = traceback.format_exception(type(error), error, trace)
+        # A syntax error shows its line even without frames; of others only the message would be left.
+        lines = traceback.format_exception(type(error), error, trace) if trace or isinstance(error, SyntaxError) else []
         return {"error": f"{type(error).__name__}: {error}"[:_SHOWN], "trace": "".join(lines)}
 
 
@@ -73,7 +74,7 @@ def _load(where: str, name: str) -> tuple[Callable[..., Any], list[str]]:
     """The function, and the parameters that it cannot be called without."""
     module = _module_of(Path(where)) if where.endswith(".py") else importlib.import_module(where)
     found = getattr(module, name, None)
-    if found is None:
+    if found is None or not callable(found):
         held = ", ".join(key for key, value in vars(module).items() if inspect.isfunction(value)) or "none"
         raise LookupError(f"there is no function {name} in {Path(where).name}; its functions are: {held}")
     kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)

@@ -29,9 +29,12 @@ def check(reward: FunctionReward, name: str, path: Path, columns: Collection[str
 def _loaded(reward: FunctionReward, name: str, path: Path) -> Child:
     if path.is_file():
         return Child(str(path), reward.name)
-    place = f"ConfigMap {reward.config_map}" if reward.config_map else str(path.parent)
     there = ", ".join(sorted(each.name for each in path.parent.glob("*.py"))) or "none"
-    raise InputError(f"reward {name}: function.file {reward.file} is not in {place}; its modules are: {there}")
+    if reward.config_map:
+        place = f"ConfigMap {reward.config_map}; its modules are"
+    else:
+        place = f"{str(path).removesuffix('/' + reward.file)}; the modules in {path.parent} are"
+    raise InputError(f"reward {name}: function.file {reward.file} is not in {place}: {there}")
 
 
 def scorer(reward: FunctionReward, name: str, path: Path) -> tuple[Scorer, Child]:

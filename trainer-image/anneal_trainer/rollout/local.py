@@ -62,6 +62,7 @@ class LocalServer:
         self._process: subprocess.Popen[bytes] | None = None
         self._ready, self._ending = Event(), Event()
         self._failed: Exception | None = None
+        self._ended = ""
         self._thread = Thread(target=self._keep, name="vllm", daemon=True)
 
     def __enter__(self) -> Self:
@@ -98,6 +99,10 @@ class LocalServer:
         if self._failed is not None:
             raise self._failed
 
+    def told(self) -> str:
+        """Why there is none now."""
+        return f"vLLM {self._ended}is being started (its log: {self._place.log})"
+
     # Its thread ------------------------------------------------------------------------------------------------------
 
     def _keep(self) -> None:
@@ -106,6 +111,7 @@ class LocalServer:
         while not self._ending.is_set():
             starts += 1
             code = self._run()
+            self._ended = f"ended with exit code {code}, and "
             if self._ending.is_set():
                 return
             if self._ready.is_set():

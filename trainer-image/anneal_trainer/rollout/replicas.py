@@ -138,7 +138,9 @@ class Keeper:
                 self.changed.set()
             busy = self.waiting and len(self.ready()) < max(1, len(self.replicas))
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._wanted.wait(), _SOON if busy else _IDLE)
+                # Not wait_for: where the event comes with a cancellation, Python 3.11's forgets the cancellation.
+                async with asyncio.timeout(_SOON if busy else _IDLE):
+                    await self._wanted.wait()
             self._wanted.clear()
 
     async def _round(self) -> None:

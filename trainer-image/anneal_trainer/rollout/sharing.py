@@ -50,7 +50,8 @@ class Wait:
         self.check()
         self.keeper.changed.clear()
         with suppress(TimeoutError):
-            await asyncio.wait_for(self.keeper.changed.wait(), _LOOK)
+            async with asyncio.timeout(_LOOK):
+                await self.keeper.changed.wait()
         self.keeper.counts.seconds_waited += time.monotonic() - begun
 
     def check(self, *, computes: bool = False) -> None:

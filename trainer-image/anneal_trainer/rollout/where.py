@@ -151,7 +151,7 @@ def _own(
         shared = context.records or Path(stack.enter_context(TemporaryDirectory(prefix="anneal-")))
         place = Place(python, model, context.layout.logs / f"vllm-{number}.log", shared, number)
         server = stack.enter_context(LocalServer(spec, place))
-        say(f"starting vLLM (its log: {place.log.relative_to(context.layout.storage)})")
+        say(f"starting vLLM (its log: {place.log})")
         server.wait(say=say)
 
         def stops() -> bool:
@@ -159,7 +159,9 @@ def _own(
             return stop()
 
         def find() -> Sequence[Endpoint]:
-            return [Endpoint(LOOPBACK, port, None) for port in ports(shared)]
+            if found := ports(shared):
+                return [Endpoint(LOOPBACK, port, None) for port in found]
+            raise OSError(server.told())
 
         patience = rollout.start_timeout_seconds
         pool = Pool(find, replicas=context.processes, patience=patience, served=None, log=say, stop=stops)
