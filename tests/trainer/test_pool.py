@@ -1,5 +1,6 @@
 """Prompts shared among servers that die, hang, mumble and come back: stand-ins on loopback that speak as vLLM does."""
 
+import asyncio
 import json
 import time
 import urllib.error
@@ -12,6 +13,7 @@ import pytest
 from anneal_api.online import SamplingSpec
 from anneal_trainer.errors import ConfigError, RolloutError, StoppedError
 from anneal_trainer.rollout.pool import Completion, Pool, Request
+from anneal_trainer.rollout.replicas import Keeper
 from anneal_trainer.rollout.served import publish
 from trainer.vllms import adapter_at, pool_of, rank0_serving, stand_ins
 
@@ -289,3 +291,34 @@ def _status(port: int | None, path: str) -> int:
     except urllib.error.HTTPError as error:
         error.close()
         return error.code
+
+
+def test_another_rank_does_not_draw_from_an_earlier_attempts_adapter_of_the_same_step(tmp_path: Path) -> None:
+    """Once it was told the name, a server that still holds the other one is waited for."""
+    with stand_ins() as (endpoints, _):
+        with pool_of(endpoints) as earlier:
+            earlier.load(1, adapter_at(tmp_path / "a"))
+        with pool_of(endpoints) as first, pool_of(endpoints, patience=1.5) as second:
+            second.expects(publish(tmp_path, 1, adapter_at(tmp_path / "b", "new")).name)
+            with pytest.raises(RolloutError, match="not yet the adapter of step 1"):
+                drawn(second, asked(), 1)
+            first.load(1, adapter_at(tmp_path / "c", "new"))
+            second.expects(first.name)
+            assert is_whole(drawn(second, asked(), 1), asked(), 1)
+
+
+def test_looking_after_servers_ends_whatever_happens_then() -> None:
+    """Also where news comes in the same moment: closing a pool would wait for ever."""
+
+    async def ended() -> bool:
+        keeper = Keeper(session=None, find=list, port=None, log=print)  # type: ignore[arg-type]  # nothing is asked
+        keeping = asyncio.create_task(keeper.keep())
+        await asyncio.sleep(0.05)
+        keeper.look_now()
+        # The inner wait is over when the cancellation comes.
+        await asyncio.sleep(0)
+        keeping.cancel()
+        await asyncio.wait([keeping], timeout=1)
+        return keeping.done()
+
+    assert asyncio.run(ended())

@@ -203,6 +203,10 @@ def _say(draft: Draft, made: Obj, *, training: bool) -> bool:
     found, wanted = _present(draft, made), report.replicas or 1
     ready = [each for each in found if each.ready]
     if len(ready) >= wanted:
+        if not training:
+            # The trainer finds them by it, and nothing else tells that somebody removed it.
+            draft.apply.append(manifest.service(draft.plan))
+            draft.verify.add(draft.plan.rollout_name)
         _serving(draft, wanted)
         return True
     if not training and (why := _never(draft, report, found)):

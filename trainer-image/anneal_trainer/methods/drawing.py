@@ -125,8 +125,10 @@ class Servers:
         """Hand the adapter over where what the servers have is older than that."""
         if self._version is not None and step - self._version <= behind:
             return
-        self._handed, self._sent = rounds.on_first(self._world, self._rank, lambda: self._hand_over(step))
-        self._rollout.pool.sent(self._sent)
+        pool = self._rollout.pool
+        self._handed, self._sent, name = rounds.on_first(self._world, self._rank, lambda: self._hand_over(step))
+        pool.sent(self._sent)
+        pool.expects(name)
         self._version = step
 
     def draw(self, prompts: Sequence[list[int]], *, answers: int, chance: Chance) -> list[Drawn]:
@@ -154,6 +156,7 @@ class Servers:
             "rollout/sync_bytes": 0.0,
             **measured,
             **{f"rollout/{name}": pool[name] for name in ("retries", "lost")},
+            "rollout/wait_seconds": pool["seconds_waited"],
         }
 
     def version(self, step: int) -> int:
@@ -162,15 +165,15 @@ class Servers:
         assert self._version is not None, "follow() comes first"
         return self._version
 
-    def _hand_over(self, step: int) -> tuple[dict[str, float], dict[Endpoint, float | None]]:
-        """What is measured of it, and which servers have whole weights."""
+    def _hand_over(self, step: int) -> tuple[dict[str, float], dict[Endpoint, float | None], str | None]:
+        """What is measured of it, which servers have whole weights, and what the adapter is called."""
         seconds, size, replicas = self._adapter(step) if self._rollout.adapters else self._weights()
         measured = {
             "rollout/sync_seconds": seconds,
             "rollout/sync_bytes": float(size),
             "rollout/replicas": float(replicas),
         }
-        return measured, self._sent
+        return measured, self._sent, self._rollout.pool.name
 
     def _adapter(self, step: int) -> tuple[float, int, int]:
         directory = Path(mkdtemp(prefix="anneal-adapter-"))

@@ -286,6 +286,7 @@ class OnlineTrainer(Measured, LanguageTrainer):
             return
         done = draw * self._answer_order.iterations
         self._told |= self._sampler.told(done, len(told))
+        self._times.move(self._told.get("rollout/wait_seconds", 0.0), source="generate", target="wait")
         version = self._sampler.version(done)
         self._completions.add(
             [

@@ -79,6 +79,15 @@ class Pool:
         sweep(self._directory, keep=published.name)
         return Handed(time.monotonic() - begun, self._keeper.counts.bytes - before, replicas)
 
+    @property
+    def name(self) -> str | None:
+        """Of the adapter that was handed over last, on rank 0."""
+        return self._keeper.published.name if self._keeper.published else None
+
+    def expects(self, name: str | None) -> None:
+        """On other ranks, the adapter to draw from: a server may still hold an earlier attempt's of the same step."""
+        self._keeper.expected = name
+
     def processes(self, endpoints: Sequence[Endpoint]) -> dict[Endpoint, float | None]:
         """When the process of each began: before it is sent whole weights, on rank 0."""
         return self._run(self._begun(endpoints))
@@ -103,7 +112,7 @@ class Pool:
         return self._run(self._drawn(version, requests, options(sampling, ends=ends, greedy=greedy)))
 
     def measures(self) -> dict[str, float]:
-        """What there was since the last call: tries again, replicas lost, loads, seconds without a replica."""
+        """What there was since the last call: tries again, replicas lost, loads, seconds of draws without a replica."""
         now, last = self._keeper.counts, self._told
         self._told = Counts(**vars(now))
         return {

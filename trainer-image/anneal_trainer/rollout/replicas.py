@@ -78,6 +78,8 @@ class Keeper:
     replicas: dict[Endpoint, Replica] = field(default_factory=dict)
     published: Published | None = None
     version: int | None = None
+    # What rank 0 has handed over, as far as another rank was told.
+    expected: str | None = None
     counts: Counts = field(default_factory=Counts)
     refused: TrainerError | None = None
     # Whether servers hold adapters by name; else whole weights, which one that began anew has lost.
@@ -116,7 +118,9 @@ class Keeper:
             return replica.holds == BASE_MODEL
         if self.published is not None and self.published.version == self.version:
             return replica.holds == self.published.name
-        return replica.holds is not None and replica.holds.startswith(prefix(self.version or 0))
+        if replica.holds is None or not replica.holds.startswith(prefix(self.version or 0)):
+            return False
+        return self.expected in (None, replica.holds)
 
     def ready(self) -> list[Replica]:
         """Those that can be drawn from."""
@@ -219,7 +223,7 @@ class Keeper:
             return BASE_MODEL
         if published is None:
             begun = prefix(self.version or 0)
-            named = [name for name in names if name.startswith(begun)]
+            named = [name for name in names if name == (self.expected or name) and name.startswith(begun)]
             if len(named) != 1:
                 raise ServerError(f"holds {', '.join(names) or 'nothing'}, not yet the adapter of step {self.version}")
             return named[0]

@@ -46,13 +46,11 @@ class Wait:
 
     async def on(self) -> None:
         """Until something has changed or a second is over; RolloutError if it took too long."""
-        begun = time.monotonic()
         self.check()
         self.keeper.changed.clear()
         with suppress(TimeoutError):
             async with asyncio.timeout(_LOOK):
                 await self.keeper.changed.wait()
-        self.keeper.counts.seconds_waited += time.monotonic() - begun
 
     def check(self, *, computes: bool = False) -> None:
         """Raise what ends the waiting. While servers compute, a stop waits for the step, whose checkpoint is whole."""
@@ -98,7 +96,9 @@ class Sharing:
                     await self._some(wait)
                     wait.check(computes=True)
                 else:
+                    begun = time.monotonic()
                     await wait.on()
+                    self._keeper.counts.seconds_waited += time.monotonic() - begun
         finally:
             for task, (_, replica) in self._running.items():
                 task.cancel()
