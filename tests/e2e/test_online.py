@@ -96,7 +96,6 @@ def test_two_servers_draw_what_the_trainer_learns_from(
     assert_versions(job, runs)
     online.until("servers are taken down", lambda: not servers(online, job), seconds=120, name="pair")
     assert not online.children("deployments", job)
-    assert not online.children("services", job)
 
 
 def two_ready(kube: Kube) -> dict[str, Any] | None:
