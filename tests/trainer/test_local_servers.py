@@ -192,6 +192,22 @@ def test_a_python_that_is_not_there_is_told(storage: Path, monkeypatch: pytest.M
         opened(storage, online_job(rollout={"mode": "server"}), local=True)
 
 
+@pytest.mark.usefixtures("nowhere")
+def test_a_directory_is_no_python(storage: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Though it may be entered, as a program may be run."""
+    monkeypatch.setenv(ENV_VLLM_PYTHON, str(storage))
+    with pytest.raises(ConfigError, match="which is no program"):
+        opened(storage, online_job(rollout={"mode": "server"}), local=True)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1:nope", "http://127.0.0.1:8000", ":8000", "127.0.0.1:0", "a:99999"])
+def test_a_host_of_another_form_is_told_at_once(storage: Path, monkeypatch: pytest.MonkeyPatch, host: str) -> None:
+    """By the variable and what it takes, before a model is loaded."""
+    monkeypatch.setenv(ENV_ROLLOUT_HOST, host)
+    with pytest.raises(ConfigError, match=f"{ENV_ROLLOUT_HOST} is .*write HOST:PORT"):
+        opened(storage, online_job(rollout={"mode": "server"}), local=True)
+
+
 def test_generate_needs_no_server(storage: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever is there."""
     monkeypatch.setenv(ENV_ROLLOUT_HOST, "127.0.0.1:1")

@@ -23,6 +23,7 @@ from types import TracebackType
 from typing import Self
 
 from anneal_api import vllm
+from anneal_api.meta import ENV_VLLM_PYTHON
 from anneal_api.rlhfjob import RLHFSpec
 from anneal_trainer.errors import ConfigError, RolloutError
 from anneal_trainer.files import replace_text
@@ -173,6 +174,7 @@ class LocalServer:
         return kind(
             f"vLLM ended with exit code {code} before it was ready; its last lines (all are in "
             f"{self._place.log.name} of the run's logs):\n{self._last_lines()}\n"
+            f"it was started with {self._place.python}: if that has no vLLM, name in {ENV_VLLM_PYTHON} one that has; "
             "take rollout.mode: generate if this model or machine cannot serve it"
         )
 

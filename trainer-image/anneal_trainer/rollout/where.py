@@ -31,6 +31,7 @@ from anneal_trainer.rollout.pool import Endpoint, Pool, Served
 
 # Of a GPU's memory, where trainer and server share it: as mode colocate has it.
 _SHARED = 0.3
+_PORTS = 65536
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ def as_here(spec: RLHFSpec, *, gpu: bool) -> RLHFSpec:
 def python_with_vllm(environment: Mapping[str, str]) -> str | None:
     """A Python that has vLLM: the named one, or this one; ConfigError if there is none at the name."""
     named = environment.get(ENV_VLLM_PYTHON)
-    if named and not os.access(named, os.X_OK):
+    if named and not (Path(named).is_file() and os.access(named, os.X_OK)):
         raise ConfigError(
             f"{ENV_VLLM_PYTHON} is {named}, which is no program: name the Python of an environment with vLLM, "
             "or unset it"
@@ -122,18 +123,29 @@ def _nothing(_text: str) -> None:
 def _of_host(
     context: Context, rollout: RolloutSpec, host: str, *, stop: Callable[[], bool], say: Callable[[str], None]
 ) -> Rollout:
-    name, _, port = host.partition(":")
+    name, port = _named(host)
     adapters, patience = rollout.weight_sync == "adapter", rollout.start_timeout_seconds
     replicas = 1 if port else rollout.servers
 
     def find() -> Sequence[Endpoint]:
-        return [Endpoint(name, int(port), None)] if port else _resolved(name, LOADER_PORT if adapters else None)
+        return [Endpoint(name, port, None)] if port else _resolved(name, LOADER_PORT if adapters else None)
 
     served = None
     if not port and adapters and context.records is not None and os.environ.get("RANK", "0") == "0":
         served = Served(context.records / "adapters", PROGRESS_PORT)
     pool = Pool(find, replicas=replicas, patience=patience, served=served, log=say, stop=stop, adapters=adapters)
     return Rollout(pool, find, replicas, patience, adapters)
+
+
+def _named(host: str) -> tuple[str, int | None]:
+    """The name of a Service, or host and port of one server."""
+    name, colon, port = host.partition(":")
+    if colon and not (name and port.isdigit() and 0 < int(port) < _PORTS):
+        raise ConfigError(
+            f"{ENV_ROLLOUT_HOST} is {host!r}: write HOST:PORT of a server, like 127.0.0.1:8000, or the name alone of a "
+            "Service of servers"
+        )
+    return name, int(port) if colon else None
 
 
 def _resolved(name: str, loader: int | None) -> Sequence[Endpoint]:
