@@ -169,7 +169,7 @@ def test_anneal_run_starts_a_server_of_its_own(
     job = small_letters_job("grpo", adapter={"r": 8}, training={"maxSteps": 3}, **SERVED)
     assert local.run(job, {CLAIM: place}) == 0
     told = capsys.readouterr().err
-    assert "starting vLLM (its log: runs/job-rlhf/logs/vllm-0.log)" in told
+    assert f"starting vLLM (its log: {place / 'runs/job-rlhf/logs/vllm-0.log'})" in told
     assert re.search(r"^Spent +.*generate \d+%", told, re.MULTILINE)
     log = (place / "runs/job-rlhf/logs/vllm-0.log").read_text()
     assert "Application startup complete" in log

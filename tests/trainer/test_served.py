@@ -36,8 +36,8 @@ def test_the_most_tokens_that_a_model_reads(config: dict[str, Any], expected: tu
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        ({"rollout": {"maxModelLen": 2049}}, r"spec\.rollout\.maxModelLen: 2049 tokens, but model\.source .* reads 1000 at most"),
-        ({"training": {"sequenceLength": 1001}}, r"spec\.training\.sequenceLength, which bounds prompt and answer together: 1001"),
+        ({"rollout": {"mode": "server", "maxModelLen": 2049}}, r"spec\.rollout\.maxModelLen: 2049 tokens, but model\.source .* reads 1000 at most"),
+        ({"rollout": {"mode": "server"}, "training": {"sequenceLength": 1001}}, r"spec\.training\.sequenceLength, which bounds prompt and answer together: 1001"),
     ],
     ids=["room", "sequences"],
 )  # fmt: skip
