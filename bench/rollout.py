@@ -28,7 +28,7 @@ from anneal_api.online import SamplingSpec
 from anneal_api.rlhfjob import RLHFSpec
 from anneal_trainer.rollout.pool import Endpoint, Pool, Request
 from trainer import shapes
-from trainer.vllms import loader_beside, pool_of, rank0_serving, vllm_server
+from trainer.vllms import loader_process, pool_of, rank0_serving, vllm_server
 
 WIDTH, RANK = 512, 32
 HAND_OVERS, DRAWS = 15, 5
@@ -101,7 +101,7 @@ def scene(directory: Path) -> Iterator[Scene]:
     adapter = adapter_of(base, directory / "adapter")
     with (
         vllm_server(python_of_vllm(), spec, base, directory / "log") as port,
-        loader_beside(port, directory / "fetched") as loader,
+        loader_process(port, directory / "fetched") as loader,
         rank0_serving(directory / "records") as served,
         pool_of([Endpoint("127.0.0.1", port, loader)], served=served, patience=120, hung_after=60) as pool,
     ):

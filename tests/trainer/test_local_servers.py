@@ -8,8 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -23,6 +21,7 @@ from anneal_trainer.rollout.local import LocalServer, Place, ports
 from trainer.aligning import alignment_context
 from trainer.prompting import asking_rows, online_job
 from trainer.training import CLAIM, records, write_jsonl
+from trainer.vllms import until
 
 # Answers /health until a file beside it says that it shall end, or at once with `fails`.
 _STAND_IN = f"""#!{sys.executable}
@@ -75,14 +74,6 @@ def server_of(tmp_path: Path, program: Path) -> LocalServer:
     """A server by that program."""
     spec = spec_of(online_job(rollout={"mode": "server"}), tmp_path)
     return LocalServer(spec, Place(str(program), tmp_path / "model", tmp_path / "logs/vllm-0.log", tmp_path / "ports"))
-
-
-def until(what: Callable[[], bool], *, seconds: float = 20.0) -> None:
-    """Wait for it to be true."""
-    end = time.monotonic() + seconds
-    while not what():
-        assert time.monotonic() < end, "it did not come true"
-        time.sleep(0.05)
 
 
 def test_a_server_that_ends_is_started_again(tmp_path: Path, program: Path) -> None:

@@ -4,10 +4,11 @@ import json
 import os
 import socket
 import subprocess
+import sys
 import threading
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
@@ -65,6 +66,14 @@ def _until_ready(process: subprocess.Popen[bytes], port: int, log: Path) -> None
         except OSError:
             time.sleep(0.5)
     raise AssertionError(f"vLLM did not start: {log.read_text(errors='replace')[-3000:]}")
+
+
+def until(what: Callable[[], bool], *, seconds: float = 20.0) -> None:
+    """Wait for it to be true."""
+    end = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < end, "it did not come true"
+        time.sleep(0.05)
 
 
 class StandIn(Quiet):
@@ -159,7 +168,7 @@ class StandIn(Quiet):
                     type(self).tokens += 1
                     time.sleep(0.25)
                 self._answers(body)
-            case "dies":
+            case "dies" | "dead":
                 type(self).mood = "dead"
                 self.close_connection = True
             case "mumbles":
@@ -220,6 +229,27 @@ def loader_beside(port: int, directory: Path) -> Iterator[int]:
     finally:
         server.shutdown()
         server.server_close()
+
+
+@contextmanager
+def loader_process(port: int, directory: Path) -> Iterator[int]:
+    """The same as a process of its own, as it is in a pod; its own port."""
+    directory.mkdir(parents=True, exist_ok=True)
+    own = free_port()
+    environment = {
+        **os.environ,
+        "ANNEAL_LOADER_PORT": str(own),
+        "ANNEAL_VLLM_PORT": str(port),
+        "ANNEAL_ADAPTERS_DIR": str(directory),
+        "PYTHONPATH": os.pathsep.join(sys.path),
+    }
+    process = subprocess.Popen([sys.executable, "-m", "anneal_trainer.rollout.loader"], env=environment)
+    try:
+        until(lambda: socket.socket().connect_ex(("127.0.0.1", own)) == 0)
+        yield own
+    finally:
+        process.terminate()
+        process.wait()
 
 
 @contextmanager

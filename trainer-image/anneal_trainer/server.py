@@ -5,7 +5,6 @@ process last wrote. Not here: who may ask (a NetworkPolicy).
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -110,6 +109,8 @@ def serve(records: Records, port: int) -> ThreadingHTTPServer:
     class Handler(BaseHTTPRequestHandler):
         # Of a read or a write: a loader that vanished must not keep a thread.
         timeout = _SILENCE
+        protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True
 
         def do_GET(self) -> None:
             file = file_asked(self.path, records.adapters)
@@ -135,9 +136,11 @@ def serve(records: Records, port: int) -> ThreadingHTTPServer:
                 self.send_header("Content-Length", str(path.stat().st_size))
                 self.end_headers()
                 self.wfile.flush()
-                # A loader that went away asks again.
-                with suppress(OSError):
+                # A loader that went away asks again, on another connection.
+                try:
                     self.connection.sendfile(file)
+                except OSError:
+                    self.close_connection = True
 
         def log_message(self, *_arguments: object) -> None:
             """A line a poll would bury the log."""

@@ -134,7 +134,7 @@ class Server:
         raise ServerError(f"/v1/completions answered {status}: {said}")
 
     async def load(self, adapter: Published, port: int | None) -> int:
-        """Give it an adapter and take away all others; the bytes that travelled. `port` is where rank 0 serves it."""
+        """Give it an adapter; the bytes that travelled. Others are taken away. `port` is where rank 0 serves it."""
         if self.endpoint.loader is None:
             return await self._load_by_path(adapter)
         assert port is not None, "loaders fetch from rank 0's port"

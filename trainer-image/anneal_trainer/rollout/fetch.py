@@ -1,25 +1,27 @@
 """Fetching an adapter from rank 0: each file is bounded, checked by its digest, and there as a whole or not at all.
 
-Only Python's own library: the loader runs where there is no other. Not here: what is done with it (`loader`).
+Little more than Python's own library: the loader runs in the operator's image. Not here: what is done with it
+(`loader`).
 """
 
 import errno
-import hashlib
 import http.client
 import re
 import shutil
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
 from typing import Any, Final
 
+import xxhash
+
 NAME: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 _FILE: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 _PATH: Final = re.compile(r"(/[A-Za-z0-9_-][A-Za-z0-9._-]*)+")
-_DIGEST: Final = re.compile(r"[0-9a-f]{64}")
+_DIGEST: Final = re.compile(r"[0-9a-f]{32}")
 _MOST_FILES: Final = 8
 _MOST_BYTES: Final = 64 * 1024**3
 _SILENCE: Final = 30.0
@@ -41,7 +43,7 @@ class Wanted:
     """What a file must be."""
 
     size: int
-    sha256: str
+    xxh128: str
 
 
 @dataclass(frozen=True)
@@ -74,8 +76,9 @@ def fetch(order: Order, peer: str, target: Path) -> int:
     try:
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir(parents=True)
-        for file, wanted in order.files.items():
-            _file(order, peer, file, wanted, part / file)
+        with closing(http.client.HTTPConnection(peer, order.port, timeout=_SILENCE)) as connection:
+            for file, wanted in order.files.items():
+                _file(connection, f"{order.path}/{file}", wanted, part / file)
         part.rename(target)
     except OSError as error:
         status = 507 if error.errno in (errno.ENOSPC, errno.EDQUOT) else 500
@@ -85,11 +88,10 @@ def fetch(order: Order, peer: str, target: Path) -> int:
     return sum(wanted.size for wanted in order.files.values())
 
 
-def _file(order: Order, peer: str, file: str, wanted: Wanted, target: Path) -> None:
-    connection = http.client.HTTPConnection(peer, order.port, timeout=_SILENCE)
-    url = f"http://{peer}:{order.port}{order.path}/{file}"
+def _file(connection: http.client.HTTPConnection, path: str, wanted: Wanted, target: Path) -> None:
+    url = f"http://{connection.host}:{connection.port}{path}"
     try:
-        connection.request("GET", f"{order.path}/{file}")
+        connection.request("GET", path)
         response = connection.getresponse()
         if response.status != _OK:
             raise AskError(502, f"{url} answered {response.status}")
@@ -98,18 +100,18 @@ def _file(order: Order, peer: str, file: str, wanted: Wanted, target: Path) -> N
         raise error.cause from None
     except (OSError, http.client.HTTPException) as error:
         raise AskError(502, f"{url} cannot be fetched: {error or type(error).__name__}") from None
-    finally:
-        connection.close()
-    if digest != wanted.sha256:
-        raise AskError(502, f"{url} is not what was announced: its sha256 is {digest}, not {wanted.sha256}")
+    if digest != wanted.xxh128:
+        raise AskError(502, f"{url} is not what was announced: its xxh128 is {digest}, not {wanted.xxh128}")
 
 
 def _copied(response: http.client.HTTPResponse, wanted: Wanted, target: Path, url: str) -> str:
     """The digest of what was read, all of it at a pace that ends."""
-    digest, size, deadline = hashlib.sha256(), 0, time.monotonic() + _SILENCE + wanted.size / 1024**2
+    digest, size, deadline = xxhash.xxh128(), 0, time.monotonic() + _SILENCE + wanted.size / 1024**2
+    buffer = memoryview(bytearray(_CHUNK))
     with _opened(target) as file:
-        while chunk := response.read(_CHUNK):
-            size += len(chunk)
+        while read := response.readinto(buffer):
+            chunk = buffer[:read]
+            size += read
             if size > wanted.size:
                 raise AskError(502, f"{url} is larger than the {wanted.size} bytes that were announced")
             if time.monotonic() > deadline:
@@ -122,10 +124,9 @@ def _copied(response: http.client.HTTPResponse, wanted: Wanted, target: Path, ur
     return digest.hexdigest()
 
 
-def _write(file: FileIO, chunk: bytes) -> None:
-    view = memoryview(chunk)
-    while view:
-        view = view[file.write(view) :]
+def _write(file: FileIO, chunk: memoryview) -> None:
+    while chunk:
+        chunk = chunk[file.write(chunk) :]
 
 
 def _opened(target: Path) -> FileIO:
@@ -151,10 +152,10 @@ def _disk() -> Iterator[None]:
 
 def _wanted(file: Any, each: Any) -> Wanted:
     _check(isinstance(file, str) and _FILE.fullmatch(file), "files", file, "names of files")
-    size, sha256 = (each.get("size"), each.get("sha256")) if isinstance(each, dict) else (None, None)
+    size, xxh128 = (each.get("size"), each.get("xxh128")) if isinstance(each, dict) else (None, None)
     _check(isinstance(size, int) and 0 <= size <= _MOST_BYTES, f"files.{file}.size", size, f"up to {_MOST_BYTES}")
-    _check(isinstance(sha256, str) and _DIGEST.fullmatch(sha256), f"files.{file}.sha256", sha256, "64 hex digits")
-    return Wanted(int(size or 0), str(sha256))
+    _check(isinstance(xxh128, str) and _DIGEST.fullmatch(xxh128), f"files.{file}.xxh128", xxh128, "32 hex digits")
+    return Wanted(int(size or 0), str(xxh128))
 
 
 def _check(holds: object, field: str, value: Any, accepted: str) -> None:

@@ -1,13 +1,14 @@
 """Beside each vLLM server: fetches adapters from rank 0 and has the server load them, and says whether it lives.
 
-    POST /load       {"name", "port", "path", "files"}: fetched from whoever asks, loaded; older ones are dropped
+    POST /load       {"name", "port", "path", "files"}: fetched from whoever asks, loaded; older ones are dropped after
     POST /complain   {"why"}: the server computes nothing; /live says so until its process began anew
     GET /live        200 unless it is complained about, or has answered before and does no longer
     GET /ready       200 while the server answers
     GET /state       the adapters it holds, and what is complained about
 
-It runs in the operator's image, which has none of the trainer's libraries: nothing but Python's own is imported here,
-in `fetch` and in `vllm_control`. Not here: who may ask (the job's NetworkPolicy lets its own pods alone).
+It runs in the operator's image, which has none of the trainer's libraries: nothing but Python's own and xxhash is
+imported here, in `fetch` and in `vllm_control`. Not here: who may ask (the job's NetworkPolicy lets its own pods
+alone).
 """
 
 import json
@@ -40,19 +41,30 @@ class Loader:
         self.life = Life(control)
         # Whoever asks for the same again waits, and finds it done.
         self._lock = threading.Lock()
+        self._loaded: str | None = None
 
     def load(self, order: Order, peer: str) -> dict[str, float]:
-        """Have exactly this adapter loaded; AskError if that cannot be."""
+        """Have this adapter loaded; AskError if that cannot be. Whoever asks draws from it at once."""
         with self._lock:
-            begun, held = time.monotonic(), self._control.models()
-            target, fetched = self._directory / order.name, 0
-            if order.name not in held:
-                fetched = fetch(order, peer, target)
+            begun, target = time.monotonic(), self._directory / order.name
+            fetched = fetch(order, peer, target)
             after = time.monotonic()
-            if order.name not in held:
+            if self._loaded != order.name or order.name not in self._control.models():
                 self._load(order.name, target)
-            self._drop(order.name, held)
+            self._loaded = order.name
             return {"fetchSeconds": after - begun, "loadSeconds": time.monotonic() - after, "bytes": fetched}
+
+    def drop_others(self) -> None:
+        """All but the adapter that was loaded last: first out of the server, then their files."""
+        with self._lock:
+            if self._loaded is None:
+                return
+            for other in self._control.models():
+                if other not in (BASE_MODEL, self._loaded):
+                    self._control.unload(other)
+            for entry in self._directory.iterdir():
+                if entry.name != self._loaded:
+                    shutil.rmtree(entry, ignore_errors=True)
 
     def state(self) -> dict[str, Any]:
         """What is there now."""
@@ -65,15 +77,10 @@ class Loader:
         except TimeoutError as error:
             self.life.complain(f"did not load {name}: {error}")
             raise AskError(504, f"vLLM did not load {name}: {error}") from None
-
-    def _drop(self, name: str, held: list[str]) -> None:
-        """Older ones: first out of the server, then their files."""
-        for other in held:
-            if other not in (BASE_MODEL, name):
-                self._control.unload(other)
-        for entry in self._directory.iterdir():
-            if entry.name != name:
-                shutil.rmtree(entry, ignore_errors=True)
+        except AskError:
+            # What it holds already, it refuses: of a loader before this one.
+            if name not in self._control.models():
+                raise
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -81,6 +88,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     loader: Loader
     timeout = _SECONDS
+    disable_nagle_algorithm = True
 
     def do_GET(self) -> None:
         """What is so."""
@@ -89,6 +97,10 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         """What is to be done."""
         self._answered(lambda: _done(self.loader, self.path, self._body(), self.client_address[0]))
+        if self.path == "/load":
+            # Generation does not wait for it. What fails here is done after the next load.
+            with suppress(AskError, OSError):
+                self.loader.drop_others()
 
     def _body(self) -> dict[str, Any]:
         length = self.headers.get("Content-Length", "")

@@ -76,8 +76,9 @@ class Pool:
         begun, before = time.monotonic(), self._keeper.counts.bytes
         published = publish(self._directory, version, adapter)
         replicas = self._run(self._handed(published))
+        handed = Handed(time.monotonic() - begun, self._keeper.counts.bytes - before, replicas)
         sweep(self._directory, keep=published.name)
-        return Handed(time.monotonic() - begun, self._keeper.counts.bytes - before, replicas)
+        return handed
 
     @property
     def name(self) -> str | None:

@@ -150,7 +150,12 @@ class Keeper:
     async def _round(self) -> None:
         if not (self.waiting or self.published):
             return
+        # Those that are known do not wait until names are resolved.
+        self._look_at_due()
         await self._found()
+        self._look_at_due()
+
+    def _look_at_due(self) -> None:
         now = time.monotonic()
         for replica in self.replicas.values():
             # While drawing, a ready one is heard of by its answers.
@@ -218,7 +223,10 @@ class Keeper:
             )
 
     async def _holding(self, replica: Replica) -> str:
-        names, published = await replica.server.models(), self.published
+        published = self.published
+        if published is not None and self.adapters and replica.holds != published.name:
+            return await self._given(replica, published)
+        names = await replica.server.models()
         if not self.adapters:
             return BASE_MODEL
         if published is None:
@@ -227,10 +235,12 @@ class Keeper:
             if len(named) != 1:
                 raise ServerError(f"holds {', '.join(names) or 'nothing'}, not yet the adapter of step {self.version}")
             return named[0]
-        if set(names) != {BASE_MODEL, published.name}:
-            moved = await replica.server.load(published, self.port)
-            self.counts.bytes += moved
-            self.counts.loads += 1
+        return published.name if published.name in names else await self._given(replica, published)
+
+    async def _given(self, replica: Replica, published: Published) -> str:
+        moved = await replica.server.load(published, self.port)
+        self.counts.bytes += moved
+        self.counts.loads += 1
         return published.name
 
     def lose(self, replica: Replica, why: str) -> None:
