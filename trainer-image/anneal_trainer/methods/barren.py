@@ -61,9 +61,9 @@ class Barren(TrainerCallback):  # type: ignore[misc]
         if logs["frac_reward_zero_std"] < 1:
             return None
         return (
-            f"all answers to a prompt are worth the same ({self._worth(logs)}); look at some (anneal logs, or samples/ beside the "
-            "run) and mend a reward that never fires; else raise sampling.temperature or numGenerations, or take "
-            "prompts that are less hard, or less easy"
+            f"all answers to a prompt are worth the same ({self._worth(logs)}); look at some (anneal logs, or samples/ "
+            "beside the run) and mend a reward that never fires; else raise sampling.temperature or numGenerations, or "
+            "take prompts that are less hard, or less easy"
         )
 
     def _worth(self, logs: Mapping[str, float]) -> str:
