@@ -140,10 +140,7 @@ def run(context: Context, ready: Ready, *, make: Callable[[Setup], Any], reporte
     stop.defer()
     _train(trainer, start, world=context.world_size)
     if trainer.state.global_step < plan.steps:
-        raise StoppedError(
-            f"stopped at step {trainer.state.global_step} of {plan.steps}: its checkpoint is saved, "
-            "and the next attempt goes on from there"
-        )
+        raise StoppedError(f"stopped at step {trainer.state.global_step} of {plan.steps}: its checkpoint is saved")
     if asked:
         asked.ask(samples.AFTER, plan.steps)
     trainer.wait_for_everyone()
