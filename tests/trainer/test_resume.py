@@ -140,7 +140,7 @@ def test_run_again_goes_on_or_starts_anew(
     """`anneal run`: an interrupted run goes on, a finished or changed one starts anew and keeps the earlier files."""
     monkeypatch.setattr(local, "Reporter", lambda _report, _listen: StopAt(6))
     assert local.run(made(), {CLAIM: storage}, quiet=True) == 75
-    said = "stopped at step 6 of 14: its checkpoint is saved; the same command goes on"
+    said = "stopped at step 7 of 14: its checkpoint is saved; the same command goes on"
     assert said in capsys.readouterr().err.splitlines()
     monkeypatch.undo()
     assert local.run(made(), {CLAIM: storage}, quiet=True) == 0
