@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from anneal_api.online import SamplingSpec
-from anneal_trainer.errors import ConfigError, RolloutError
+from anneal_trainer.errors import ConfigError, RolloutError, StoppedError
 from anneal_trainer.methods.drawing import Servers
 from anneal_trainer.rollout.nccl import Weights
 from anneal_trainer.rollout.pool import Endpoint, Request
@@ -161,3 +161,11 @@ def test_servers_that_have_no_address_yet_are_waited_for() -> None:
         rollout = Rollout(pool, find, 2, 60, adapters=False)
         servers = Servers(rollout, None, None, SamplingSpec(), world=1, rank=0)
         assert servers._all_servers() == ENDPOINTS
+
+
+def test_a_stop_is_heard_while_servers_are_waited_for() -> None:
+    """Half an hour may be more than a pod is given to end."""
+    with pool_of([]) as pool:
+        rollout = Rollout(pool, list, 2, 1800, adapters=False, stop=lambda: True)
+        with pytest.raises(StoppedError, match="asked to stop while waiting for all servers"):
+            Servers(rollout, None, None, SamplingSpec(), world=1, rank=0)._all_servers()
