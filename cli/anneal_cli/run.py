@@ -10,7 +10,13 @@ import typer
 from anneal_cli import here
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from anneal_api import Job
+
+# What says where and when a cluster runs a job.
+_OF_JOB = ("queue", "priorityClass")
+_OF_COMPUTE = ("pool", "gpuType", "nodes", "minNodes")
 
 
 def run(
@@ -20,6 +26,8 @@ def run(
     from anneal_cli.output import note
 
     job = here.chosen(file, name)
+    if unread := list(_unread(job)):
+        note(f"note: {', '.join(unread)} {'is' if len(unread) == 1 else 'are'} for a cluster, and not used here")
     volumes = here.mapped(job, file, volume or [])
     for claim in sorted(volumes.keys() - _needed(job)):
         note(f"note: --volume {claim}=… is not used by {job.name}")
@@ -28,6 +36,16 @@ def run(
     from anneal_trainer import local
 
     raise typer.Exit(local.run(job, volumes, reward_modules=modules))
+
+
+def _unread(job: "Job") -> "Iterator[str]":
+    """The fields that are set and have no meaning on one machine."""
+    from anneal_api.rollout import OF_SERVERS
+
+    given = job.spec.model_dump(by_alias=True, exclude_defaults=True)
+    blocks = (("", given, _OF_JOB), ("compute.", given.get("compute"), _OF_COMPUTE))
+    for prefix, block, names in (*blocks, ("rollout.", given.get("rollout"), OF_SERVERS)):
+        yield from (f"{prefix}{name}" for name in names if name in (block or {}))
 
 
 def _needed(job: "Job") -> set[str]:

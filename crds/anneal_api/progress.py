@@ -41,6 +41,7 @@ class ProgressReport(Record):
     metrics: dict[str, float] = Field(default_factory=dict, description="As `Progress.metrics`.")
     samples: list[SampleAnswer] = Field(default_factory=list, description="The latest answers to evaluation.samples.")
     completions: list[JudgedAnswer] = Field(default_factory=list, description="As `Progress.completions`.")
+    warning: str | None = Field(default=None, description="As `Progress.warning`.")
     rows: int | None = Field(default=None, description="prepare: rows read so far.")
     world_size: int = 1
     micro_batch_size: int | None = None

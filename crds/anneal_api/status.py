@@ -90,6 +90,11 @@ class Progress(Record):
         max_length=MOST_JUDGED,
         description="grpo, rloo: some of the answers that were drawn last.",
     )
+    warning: str | None = Field(
+        default=None,
+        max_length=1024,
+        description="grpo, rloo: that nothing is learnt from rewards, why, since which step, and what helps.",
+    )
     learning_rate: float | None = Field(default=None, description="Of the last reported step.")
     grad_norm: float | None = Field(default=None, description="Norm of the gradients before clipping.")
     tokens_per_second: float | None = Field(default=None, description="Tokens processed a second over all GPUs.")

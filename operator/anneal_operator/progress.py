@@ -23,7 +23,7 @@ def from_report(report: ProgressReport, *, fallback: Progress | None) -> Progres
     old = fallback or Progress()
     if report.phase in _BEFORE_TRAINING:
         # It does not know its step yet: an attempt that resumes must not look as if it began at none.
-        return old.model_copy(update={"phase": report.phase, "eta_seconds": None, "eta": None})
+        return old.model_copy(update={"phase": report.phase, "warning": None, "eta_seconds": None, "eta": None})
     total = report.total_steps or old.total_steps
     seconds = report.eta_seconds
     return Progress(
@@ -40,6 +40,7 @@ def from_report(report: ProgressReport, *, fallback: Progress | None) -> Progres
         metrics=old.metrics | report.metrics,
         samples=report.samples or old.samples,
         completions=report.completions or old.completions,
+        warning=report.warning,
         learning_rate=_kept(report.learning_rate, old.learning_rate),
         grad_norm=_kept(report.grad_norm, old.grad_norm),
         tokens_per_second=_tenths(_kept(report.tokens_per_second, old.tokens_per_second)),

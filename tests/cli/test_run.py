@@ -161,3 +161,20 @@ def test_help_names_both_kinds(command: str) -> None:
     """A file may hold either."""
     said = " ".join(CliRunner().invoke(app, [command, "--help"], env={"COLUMNS": "160"}).stdout.split())
     assert "The manifest of a FineTuneJob or RLHFJob." in said
+
+
+def test_what_only_a_cluster_reads_is_named(tmp_path: Path) -> None:
+    """In one line; a job that has none of it, or writes a default, is told nothing."""
+    path = tmp_path / "grpo.yaml"
+    compute = (
+        "queue: team\n  compute: {nodes: 2, gpuType: h100, gpusPerNode: 8}\n  rollout: {replicas: 2, maxStaleness: 1}\n"
+    )
+    path.write_text(f"{JUDGED}  {compute}")
+    said = run(path)[1].splitlines()
+    assert (
+        said[0] == "note: queue, compute.gpuType, compute.nodes, rollout.replicas are for a cluster, and not used here"
+    )
+    path.write_text(f"{JUDGED}  compute: {{nodes: 1, pool: small}}\n")
+    assert run(path)[1].splitlines()[0] == "note: compute.pool is for a cluster, and not used here"
+    path.write_text(f"{JUDGED}  compute: {{nodes: 1}}\n")
+    assert "note" not in run(path)[1]

@@ -62,3 +62,12 @@ def test_a_number_of_any_size_fits_its_column(value: float, text: str) -> None:
     assert (found.loss_text, found.reward_text) == (text, text)
     ended = at_end(TerminationMessage(outcome=Outcome.SUCCEEDED, metrics={"reward": value}), fallback=None)
     assert ended.reward_text == text
+
+
+def test_a_warning_stays_until_the_trainer_takes_it_back() -> None:
+    """To the end of an attempt that ends with it; the next attempt begins without."""
+    warned = from_report(ProgressReport(phase="training", step=20, warning="nothing is learnt"), fallback=None)
+    assert warned.warning == "nothing is learnt"
+    assert at_end(TerminationMessage(outcome=Outcome.SUCCEEDED), fallback=warned).warning == "nothing is learnt"
+    assert from_report(ProgressReport(phase="training", step=21), fallback=warned).warning is None
+    assert from_report(ProgressReport(phase="loading"), fallback=warned).warning is None

@@ -5,6 +5,7 @@ What stands in for vLLM here answers /health alone, so that starting and dying t
 """
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -25,13 +26,15 @@ from trainer.vllms import until
 
 # Answers /health until a file beside it says that it shall end, or at once with `fails`.
 _STAND_IN = f"""#!{sys.executable}
-import sys, threading, time
+import os, sys, threading, time
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 here = Path(__file__).parent
 if (here / "fails").exists():
     sys.exit("no GPU in sight\\nRuntimeError: nothing works")
+# As vLLM's, which one that is killed leaves.
+(Path(os.environ["VLLM_RPC_BASE_PATH"]) / str(os.getpid()).zfill(36)).touch()
 with (here / "starts").open("a") as starts:
     starts.write("x")
 
@@ -118,12 +121,52 @@ def test_a_server_that_never_comes_back_ends_the_attempt(tmp_path: Path, program
         assert "RuntimeError: nothing works" in str(failure(server))
 
 
+def test_a_server_that_cannot_be_started_again_here_ends_the_attempt(tmp_path: Path, program: Path) -> None:
+    """Whatever it is, a full disk say: the thread that keeps it has nobody else to tell."""
+    with server_of(tmp_path, program) as server:
+        server.wait(say=print)
+        log = tmp_path / "logs/vllm-0.log"
+        log.rename(log.with_name("moved"))
+        log.mkdir()
+        (program.parent / "ends").touch()
+        until(lambda: not server._thread.is_alive())
+        with pytest.raises(RolloutError, match=r"^vLLM ended with exit code 3, and cannot be started again: .*vllm-0"):
+            server.check()
+
+
+@pytest.mark.parametrize("temporary", ["t", "t" * 100], ids=["short", "long"])
+def test_a_server_that_is_killed_leaves_no_sockets(
+    tmp_path: Path, program: Path, monkeypatch: pytest.MonkeyPatch, temporary: str
+) -> None:
+    """They have a directory of their own, which goes with the block; its path is short wherever TMPDIR is."""
+    (tmp_path / temporary).mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / temporary))
+    monkeypatch.setattr("anneal_trainer.rollout.local._LONGEST_PATH", len(str(tmp_path / "t/vllm-12345678")))
+    with server_of(tmp_path, program) as server:
+        server.wait(say=print)
+        assert server._process is not None
+        assert server._sockets is not None
+        directory = Path(server._sockets.name)
+        assert directory.parent == (tmp_path / "t" if temporary == "t" else Path("/tmp"))
+        server._process.kill()
+        until(lambda: len(list(directory.iterdir())) == 2)
+    assert not directory.exists()
+
+
+def test_starting_is_told_at_its_end(tmp_path: Path, program: Path) -> None:
+    """And each minute before: nobody wants to read of every look."""
+    said: list[str] = []
+    with server_of(tmp_path, program) as server:
+        server.wait(say=said.append)
+    assert [line.rstrip("0123456789 s") for line in said] == ["vLLM is ready after"]
+
+
 def test_a_killed_trainer_leaves_no_server(tmp_path: Path, program: Path) -> None:
     """The kernel ends it."""
     code = (
         "import sys, time\nfrom pathlib import Path\nfrom trainer.test_local_servers import server_of\n"
         "with server_of(Path(sys.argv[1]), Path(sys.argv[2])) as server:\n"
-        "    server.wait(say=print)\n    print('ready', server._process.pid, flush=True)\n    time.sleep(600)\n"
+        "    server.wait(say=print)\n    print('ready', server._process.pid, server._sockets.name, flush=True)\n    time.sleep(600)\n"
     )
     trainer = subprocess.Popen(
         [sys.executable, "-c", code, str(tmp_path), str(program)],
@@ -131,11 +174,12 @@ def test_a_killed_trainer_leaves_no_server(tmp_path: Path, program: Path) -> Non
     )  # fmt: skip
     try:
         assert trainer.stdout is not None
-        pid = next(int(line.split()[1]) for line in trainer.stdout if line.startswith("ready"))
+        _, pid, sockets = next(line.split() for line in trainer.stdout if line.startswith("ready "))
     finally:
         trainer.send_signal(signal.SIGKILL)
         trainer.wait()
     until(lambda: not Path(f"/proc/{pid}").exists())
+    shutil.rmtree(sockets)
 
 
 @pytest.fixture

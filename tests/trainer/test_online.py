@@ -16,8 +16,9 @@ from anneal_trainer import completions
 from anneal_trainer.context import Context, context_of_pod
 from anneal_trainer.data import store
 from anneal_trainer.errors import ConfigError, RewardError, StoppedError
-from anneal_trainer.methods.generating import Generator, numbers
+from anneal_trainer.methods.generating import Generator, _Ends, numbers
 from anneal_trainer.methods.online import patience
+from anneal_trainer.methods.times import Times
 from anneal_trainer.model import load_tokenizer
 from anneal_trainer.order import AnswerOrder, RunOrder, answer_steps
 from anneal_trainer.reporter import Reporter
@@ -208,6 +209,28 @@ def test_an_answer_depends_on_its_own_numbers_alone(storage: Path) -> None:
         ended = "e" in each.text or each.ids[-1] == tokenizer.eos_token_id
         assert each.cut_off == (not ended)
         assert "e" not in tokenizer.decode(each.ids[:-1])
+
+
+def test_a_stop_text_is_one_of_the_answer(storage: Path) -> None:
+    """One that the prompt begins and the answer ends is none, as a server has it too."""
+    from transformers import AutoModelForCausalLM
+
+    spec = alignment_context(storage, online_job(sampling={"stop": ["ee"]})).spec
+    tokenizer = load_tokenizer(spec.model, storage / "model")
+    model = AutoModelForCausalLM.from_pretrained(storage / "model")
+    (letter,) = tokenizer("e")["input_ids"]
+    ends = _Ends(1, Generator(model, tokenizer, spec.sampling, at_once=1)._endings("cpu"))
+    done = [ends(torch.full((1, length), letter), None).tolist() for length in (2, 3, 4)]
+    assert done == [[False], [True], [True]]
+    assert ends.lengths.tolist() == [2]
+
+
+def test_waiting_is_taken_off_what_there_was_of_drawing() -> None:
+    """Servers tell what was waited since the draw before, an evaluation among it, which is no part of this step."""
+    times = Times()
+    times.move(60.0, source="generate", target="wait")
+    assert min(times.told.values()) >= 0
+    assert times.told["time/wait"] == 0
 
 
 def test_numbers_draw_as_often_as_a_token_is_likely(storage: Path) -> None:

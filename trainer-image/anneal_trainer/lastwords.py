@@ -22,7 +22,7 @@ def of_result(result: Result) -> TerminationMessage:
     """A run that reached its end."""
     return TerminationMessage(
         outcome=Outcome.SUCCEEDED,
-        message=f"trained {counted(result.steps, 'step')}",
+        message=f"trained {counted(result.steps, 'step')}" + (f"; {result.warning}" if result.warning else ""),
         exit_code=OK,
         step=result.steps,
         total_steps=result.steps,

@@ -148,7 +148,8 @@ def _reported(context: Context, *, auto: bool, quiet: bool, begun: float) -> int
     finally:
         stop.restore()
     if words.exit_code != OK:
-        console.say(f"{'stopped' if words.outcome == Outcome.PREEMPTED else 'error'}: {words.message}")
+        stopped = words.outcome == Outcome.PREEMPTED
+        console.say(f"{words.message}; the same command goes on" if stopped else f"error: {words.message}")
         return words.exit_code
     _note(context, done=True, made=earlier.made(context, words.outputs))
     if not quiet:

@@ -20,3 +20,4 @@ class Result:
     resumed_from_step: int | None
     outputs: list[Output]
     dataset: DatasetReport
+    warning: str | None = None

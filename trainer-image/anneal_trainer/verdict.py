@@ -83,7 +83,7 @@ def _silent(number: int | None, *, stopped: bool, oom_killed: bool, code: int) -
     if stopped:
         return TerminationMessage(
             outcome=Outcome.PREEMPTED,
-            message=f"ended by {name} before it had saved: the next attempt goes on from the last checkpoint",
+            message=f"ended by {name} before it had saved; the last checkpoint stands",
             exit_code=TEMPORARY,
         )
     return TerminationMessage(

@@ -6,7 +6,7 @@ Not here: what comes after an end (`train`, `attempts`), and giving back what on
 from datetime import timedelta
 
 from anneal_api.conditions import ConditionType, Outcome, Reason
-from anneal_api.progress import TerminationMessage
+from anneal_api.progress import ProgressReport, TerminationMessage
 from anneal_api.status import Attempt, Progress
 from anneal_api.words import counted
 from anneal_operator import attempts as policy
@@ -61,6 +61,7 @@ def _observed(draft: Draft, attempt: Attempt, now: Scene) -> Attempt:
     report = draft.world.report
     if report and report.report and report.report.attempt == attempt.number and report.report.role == "trainer":
         said = report.report
+        _warn(draft, said)
         draft.fields["progress"] = progress.from_report(said, fallback=draft.value("progress"))
         draft.fields["device"] = said.device or draft.value("device")
         draft.fields["memory"] = progress.memory(said.peak_memory_bytes, known=draft.value("memory"))
@@ -69,6 +70,13 @@ def _observed(draft: Draft, attempt: Attempt, now: Scene) -> Attempt:
         update |= {"resumed_from_step": said.resumed_from_step} if said.resumed_from_step is not None else {}
         update |= {"micro_batch_size": said.micro_batch_size} if said.micro_batch_size else {}
     return attempt.model_copy(update=update)
+
+
+def _warn(draft: Draft, said: ProgressReport) -> None:
+    """Once, when a warning comes."""
+    known = draft.value("progress")
+    if said.warning and not (known and known.warning):
+        draft.tell("NothingLearnt", said.warning, warning=True)
 
 
 def _wanted_stop(draft: Draft, attempt: Attempt) -> policy.Evidence | None:
@@ -276,7 +284,9 @@ def _say(draft: Draft, attempt: Attempt, now: Scene) -> None:
     if not draft.is_true(RUNNING):
         # The queue is told by the next pass.
         draft.wake_at(draft.world.now)
-    draft.set(RUNNING, "True", Reason.TRAINING, f"attempt {attempt.number} runs")
+    known = draft.value("progress")
+    warns = f"; {known.warning}" if known and known.warning else ""
+    draft.set(RUNNING, "True", Reason.TRAINING, f"attempt {attempt.number} runs{warns}")
 
 
 def _should_answer(draft: Draft, now: Scene) -> bool:

@@ -84,6 +84,9 @@ def spread(values: Sequence[float | None]) -> float | None:
     known = [value for value in values if value is not None and not math.isnan(value)]
     if len(known) < 2:  # noqa: PLR2004 - one number has no spread
         return None
+    if min(known) == max(known):
+        # Else rounding would leave a little.
+        return 0.0
     mean = math.fsum(known) / len(known)
     return math.sqrt(math.fsum((value - mean) ** 2 for value in known) / (len(known) - 1))
 

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.random import RandomState
 
 from anneal_api.online import SamplingSpec
-from anneal_trainer.errors import RolloutError
+from anneal_trainer.errors import RolloutError, StoppedError
 from anneal_trainer.methods import rounds
 from anneal_trainer.methods.generating import Drawn, Generator, ends_of, numbers
 from anneal_trainer.rollout.nccl import Weights
@@ -196,6 +196,8 @@ class Servers:
         """Once all are there: a group is made with each."""
         end = monotonic() + self._rollout.patience
         while len(found := self._present()) < self._rollout.replicas:
+            if self._rollout.stop():
+                raise StoppedError("asked to stop while waiting for all servers; the last checkpoint stands")
             if monotonic() > end:
                 raise RolloutError(f"{len(found)} of {self._rollout.replicas} servers are ready (rollout.replicas)")
             sleep(1)

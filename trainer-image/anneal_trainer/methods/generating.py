@@ -159,7 +159,9 @@ class _Ends(StoppingCriteria):  # type: ignore[misc]
     def __call__(self, input_ids: Any, scores: Any, **options: Any) -> Any:
         if self.lengths is None:
             self.lengths = torch.zeros(len(input_ids), dtype=torch.long, device=input_ids.device)
+        # Alone: a stop text that the prompt begins and the answer ends is none, as to servers.
+        said = input_ids[:, self._begin :]
         for ending in self._endings:
-            done = ending(input_ids, scores, **options) & (self.lengths == 0)
-            self.lengths[done] = input_ids.shape[1] - self._begin
+            done = ending(said, scores, **options) & (self.lengths == 0)
+            self.lengths[done] = said.shape[1]
         return self.lengths > 0

@@ -14,11 +14,13 @@ from torch.nn.parallel import DistributedDataParallel
 from transformers import PrinterCallback, TrainingArguments
 from trl import SFTConfig
 
+from anneal_api.rlhfjob import RLHFSpec
 from anneal_trainer import apart, checkpoints, model, output, samples
 from anneal_trainer.context import Context
 from anneal_trainer.data import store
 from anneal_trainer.errors import ConfigError, StoppedError
 from anneal_trainer.methods.answering import Answering, answers_samples
+from anneal_trainer.methods.barren import Barren
 from anneal_trainer.methods.follow import Follow, peak_memory
 from anneal_trainer.methods.sequences import SequenceCollator
 from anneal_trainer.methods.showing import Showing
@@ -124,6 +126,8 @@ def run(context: Context, ready: Ready, *, make: Callable[[Setup], Any], reporte
     trainer.add_callback(Follow(trainer, reporter, metrics, plan))
     if _first(trainer) and spec.is_online:
         trainer.add_callback(Showing(layout.samples, reporter, logs=context.records is not None))
+        assert isinstance(spec, RLHFSpec), "others draw nothing"
+        trainer.add_callback(Barren(spec, reporter))
     asked = (
         Answering(trainer, context=context, ready=ready, plan=plan, reporter=reporter)
         if answers_samples(context)
@@ -136,10 +140,7 @@ def run(context: Context, ready: Ready, *, make: Callable[[Setup], Any], reporte
     stop.defer()
     _train(trainer, start, world=context.world_size)
     if trainer.state.global_step < plan.steps:
-        raise StoppedError(
-            f"stopped at step {trainer.state.global_step} of {plan.steps}: its checkpoint is saved, "
-            "and the next attempt goes on from there"
-        )
+        raise StoppedError(f"stopped at step {trainer.state.global_step} of {plan.steps}: its checkpoint is saved")
     if asked:
         asked.ask(samples.AFTER, plan.steps)
     trainer.wait_for_everyone()
@@ -228,4 +229,5 @@ def _finish(context: Context, trainer: Any, ready: Ready, *, reporter: Reporter,
         resumed_from_step=report.resumed_from_step,
         outputs=outputs,
         dataset=ready.report,
+        warning=report.warning,
     )

@@ -34,7 +34,8 @@ class Times:
             self._spent[kind] += perf_counter() - begun
 
     def move(self, seconds: float, *, source: Kind, target: Kind) -> None:
-        """Part of one kind is found to be of another."""
+        """Part of one kind is found to be of another; what there is not of it was before this step."""
+        seconds = min(seconds, self._spent[source])
         self._spent[source] -= seconds
         self._spent[target] += seconds
 

@@ -12,11 +12,13 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from threading import Event, Thread
 from time import monotonic
 from types import TracebackType
@@ -33,9 +35,11 @@ LOOPBACK = "127.0.0.1"
 _MOST_STARTS = 3
 _LOOK_SECONDS = 0.5
 _ENDING_SECONDS = 20.0
-_SAY_SECONDS = 10.0
+_SAY_SECONDS = 60.0
 _LAST_LINES = 8
 _PORTS = "vllm-*.port"
+# Of a directory for sockets: their paths have at most 107 bytes, and vLLM's names 36 of them.
+_LONGEST_PATH = 70
 _TIED = Path(__file__).with_name("tied.py")
 # What tells a process of its part in training; vLLM would take it for its own.
 _OF_TRAINING = ("RANK", "WORLD_SIZE", "MASTER_", "LOCAL_", "GROUP_", "ROLE_", "TORCHELASTIC_", "PET_", "OMP_NUM_")
@@ -64,12 +68,14 @@ class LocalServer:
         self._ready, self._ending = Event(), Event()
         self._failed: Exception | None = None
         self._ended = ""
+        self._sockets: TemporaryDirectory[str] | None = None
         self._thread = Thread(target=self._keep, name="vllm", daemon=True)
 
     def __enter__(self) -> Self:
         self._place.log.parent.mkdir(parents=True, exist_ok=True)
         self._place.ports.mkdir(parents=True, exist_ok=True)
         self._place.log.write_bytes(b"")
+        self._sockets = _directory_for_sockets()
         self._thread.start()
         return self
 
@@ -78,6 +84,8 @@ class LocalServer:
     ) -> None:
         self._ending.set()
         self._thread.join()
+        if self._sockets is not None:
+            self._sockets.cleanup()
 
     def wait(self, *, say: Callable[[str], None]) -> None:
         """Until it answers; ConfigError with its last lines if it cannot start."""
@@ -94,6 +102,7 @@ class LocalServer:
             if now - said >= _SAY_SECONDS:
                 said = now
                 say(f"starting vLLM: {now - begun:.0f} s")
+        say(f"vLLM is ready after {monotonic() - begun:.0f} s")
 
     def check(self) -> None:
         """Raise what keeps it from running."""
@@ -107,6 +116,14 @@ class LocalServer:
     # Its thread ------------------------------------------------------------------------------------------------------
 
     def _keep(self) -> None:
+        """Whatever keeps it from running is for `check` to tell: nobody waits for this thread."""
+        try:
+            self._start_again()
+        except Exception as error:  # noqa: BLE001 - as above
+            again = " again" if self._ended else ""
+            self._failed = RolloutError(f"vLLM {self._ended}cannot be started{again}: {error}")
+
+    def _start_again(self) -> None:
         """Start it, and start it again."""
         starts, was_ready = 0, False
         while not self._ending.is_set():
@@ -141,8 +158,10 @@ class LocalServer:
                     replace_text(mark, str(port))
                     self._ready.set()
         finally:
-            mark.unlink(missing_ok=True)
-            self._end()
+            try:
+                mark.unlink(missing_ok=True)
+            finally:
+                self._end()
         return self._process.returncode
 
     def _end(self) -> None:
@@ -166,8 +185,11 @@ class LocalServer:
         if self._place.python != sys.executable:
             # The trainer's packages are not those of another Python.
             kept.pop("PYTHONPATH", None)
+        assert self._sockets is not None, "made before its thread"
+        # One that is killed leaves its sockets.
+        sockets = {"VLLM_RPC_BASE_PATH": self._sockets.name}
         gpu = {} if vllm.on_cpu(self._spec) else {"CUDA_VISIBLE_DEVICES": gpu_of(self._place.number, os.environ)}
-        return {**kept, **vllm.environment(self._spec), **gpu}
+        return {**kept, **vllm.environment(self._spec), **sockets, **gpu}
 
     def _cannot_start(self, code: int, *, again: bool) -> Exception:
         kind = RolloutError if again else ConfigError
@@ -200,6 +222,12 @@ def gpu_of(number: int, environment: Mapping[str, str]) -> str:
     """
     visible = [name for name in environment.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
     return visible[number] if number < len(visible) else str(number)
+
+
+def _directory_for_sockets() -> TemporaryDirectory[str]:
+    most = _LONGEST_PATH - len("/vllm-12345678")
+    short = tempfile.gettempdir() if len(os.fsencode(tempfile.gettempdir())) <= most else "/tmp"  # noqa: S108 - its own below
+    return TemporaryDirectory(prefix="vllm-", dir=short, ignore_cleanup_errors=True)
 
 
 def _free_port() -> int:

@@ -1,8 +1,9 @@
 """All weights, from rank 0's GPU to the servers' GPUs, with TRL's client of vLLM's own weight transfer.
 
 For full fine-tuning, and wherever `rollout.weightSync: nccl` is asked for. An adapter is merged for it: servers know
-whole weights only. One group a server, one after the other. TRL's client is imported late: it needs a vLLM in the
-trainer's own Python. Not here: drawing (`pool`, which is told that there are no adapters), and sharded models.
+whole weights only. One group a server, one after the other; TRL's client leaves its group as the process ends, and is
+imported late: it needs a vLLM in the trainer's own Python. Not here: drawing (`pool`, which is told that there are no
+adapters), and sharded models.
 """
 
 import time
@@ -16,6 +17,9 @@ from anneal_trainer.rollout.api import Endpoint
 # The first of the ports that groups meet at, one a server.
 _GROUP_PORT: Final = 51216
 _UP_SECONDS: Final = 60.0
+# Beside an adapter's prefix: parts of names of weights that the base has not, and those that PEFT puts into the others.
+_ADAPTERS_OWN: Final = ("original_module", "trainable_tokens_")
+_WRAPPERS: Final = ("modules_to_save.default.", "token_adapter.")
 
 
 class Weights:
@@ -35,43 +39,49 @@ class Weights:
     def send(self, model: Any) -> tuple[float, int]:
         """Give every server the model's weights as they are; seconds, and bytes that travelled to all of them."""
         begun, size = time.monotonic(), 0
-        with _merged(model):
-            described = [(name, _dtype(weights), list(weights.shape)) for name, weights in named_weights(model)]
-            for endpoint, client in self._clients:
-                with _told(endpoint):
-                    client.update_named_params(described, named_weights(model))
-                    # What was computed with the old ones.
-                    client.reset_prefix_cache()
-                size += sum(weights.numel() * weights.element_size() for _, weights in named_weights(model))
+        held = [(name, weights) for name, weights, _ in _held(model)]
+        described = [(name, _dtype(weights), list(weights.shape)) for name, weights in held]
+        for endpoint, client in self._clients:
+            with _told(endpoint):
+                client.update_named_params(described, named_weights(model))
+                # What was computed with the old ones.
+                client.reset_prefix_cache()
+            size += sum(weights.numel() * weights.element_size() for _, weights in held)
         return time.monotonic() - begun, size
-
-    def close(self) -> None:
-        """Leave the groups; a server would wait for the trainer otherwise."""
-        for _, client in self._clients:
-            client.close_communicator()
 
 
 def named_weights(model: Any) -> Iterator[tuple[str, Any]]:
-    """Every weight of the base under the name that the base has it by; an adapter's own are left out."""
-    prefix = getattr(model, "prefix", None) if hasattr(model, "merge_adapter") else None
-    for name, weights in model.named_parameters():
-        if prefix and (prefix in name or "original_module" in name):
-            continue
-        plain = name.removeprefix("base_model.model.") if prefix else name
-        yield plain.replace(".base_layer", "").replace("modules_to_save.default.", ""), weights.data
+    """Every weight of the base, under the name that the base has it by, with what the adapter adds."""
+    for name, weights, layer in _held(model):
+        yield name, weights.data if layer is None else _merged(layer)
 
 
-@contextmanager
-def _merged(model: Any) -> Iterator[None]:
-    """While the block runs, the base holds what the adapter adds."""
+def _held(model: Any) -> Iterator[tuple[str, Any, Any]]:
+    """The same without it, and the layer that adds something, if one does."""
     if not hasattr(model, "merge_adapter"):
-        yield
+        yield from ((name, weights, None) for name, weights in model.named_parameters())
         return
-    model.merge_adapter()
+    for name, weights in model.named_parameters():
+        if any(part in name for part in (model.prefix, *_ADAPTERS_OWN)):
+            continue
+        layer, base, which = name.rpartition(".base_layer.")
+        plain = name.removeprefix("base_model.model.").replace(".base_layer", "")
+        for part in _WRAPPERS:
+            plain = plain.replace(part, "")
+        yield plain, weights, model.get_submodule(layer) if base and which == "weight" else None
+
+
+def _merged(layer: Any) -> Any:
+    """A copy. Taking what was merged out of the base again would leave rounding there, more with every step."""
+    base = layer.get_base_layer()
+    own = base.weight.data
+    base.weight.data = own.clone()
     try:
-        yield
+        layer.merge()
+        return base.weight.data
     finally:
-        model.unmerge_adapter()
+        base.weight.data = own
+        layer.merged_adapters.clear()
 
 
 @contextmanager

@@ -43,6 +43,7 @@ class Rollout:
     replicas: int
     patience: float
     adapters: bool = True
+    stop: Callable[[], bool] = lambda: False
 
 
 @contextmanager
@@ -134,7 +135,7 @@ def _of_host(
     if not port and adapters and context.records is not None and os.environ.get("RANK", "0") == "0":
         served = Served(context.records / "adapters", PROGRESS_PORT)
     pool = Pool(find, replicas=replicas, patience=patience, served=served, log=say, stop=stop, adapters=adapters)
-    return Rollout(pool, find, replicas, patience, adapters)
+    return Rollout(pool, find, replicas, patience, adapters, stop)
 
 
 def _named(host: str) -> tuple[str, int | None]:
