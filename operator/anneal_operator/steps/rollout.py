@@ -45,6 +45,8 @@ from anneal_operator.waiting import Waiting
 from anneal_operator.world import Doomed
 
 READY = ConditionType.ROLLOUT_READY
+# How long after its grace period a trainer's pod may still end.
+OVERDUE = timedelta(seconds=60)
 
 
 def rollout(draft: Draft) -> bool:
@@ -88,8 +90,10 @@ def _wanted(draft: Draft) -> Literal["some", "none", "same"]:
     leaving = draft.plan.spec.run_policy.suspend or draft.eviction or attempt.retry_time or not draft.may_start
     if leaving and not _training(draft):
         return "none"
-    # The trainer may need them for the step that it ends with.
-    return "same" if leaving or attempt.outcome else "some"
+    if leaving or attempt.outcome:
+        # The trainer may need them for the step that it ends with.
+        return "none" if _is_overdue(draft) else "same"
+    return "some"
 
 
 def _is_to_begin(draft: Draft) -> bool:
@@ -106,6 +110,20 @@ def _training(draft: Draft) -> bool:
     return (open_now and made is not None) or bool(lingering(draft, ROLE_TRAINER))
 
 
+def _is_overdue(draft: Draft) -> bool:
+    """Whether all that is left of the trainer should have ended long ago: on a node that is off nothing ever does."""
+    left = lingering(draft, ROLE_TRAINER)
+    # The time by which it is to have ended, its grace period over.
+    times = [parse_time(meta(pod.raw).get("deletionTimestamp")) for pod in left]
+    if not times or None in times:
+        return False
+    limit = max(filter(None, times)) + OVERDUE
+    if draft.world.now < limit:
+        draft.wake_at(limit)
+        return False
+    return True
+
+
 def _deployment(draft: Draft) -> Obj | None:
     found = draft.world.children.deployments
     return next((obj for obj in found if name_of(obj) == draft.plan.rollout_name), None)
@@ -119,11 +137,9 @@ def _report(draft: Draft) -> None:
     old, made, wanted = draft.value("rollout"), _deployment(draft), spec.rollout
     found = _present(draft, made)
     ready = sum(each.ready for each in found)
-    since = (
-        old.since
-        if old and old.since
-        else min((format_time(each.pod.started) for each in found if each.pod.started), default=None)
-    )
+    since = min((format_time(each.pod.started) for each in found if each.pod.started), default=None)
+    if since and old and old.since:
+        since = old.since
     draft.fields["rollout"] = RolloutReport(
         mode=wanted.mode,
         weight_sync=wanted.weight_sync,
@@ -136,10 +152,16 @@ def _report(draft: Draft) -> None:
         gpus=wanted.servers * (wanted.gpus or 0),
         since=since,
         ready_time=_ready_time(draft, old, made, all_ready=ready >= wanted.servers),
-        gpu_hours=old.gpu_hours if old else None,
+        # What those had of which none is left is counted for good.
+        gpu_hours=(old.gpu_hours if since else _hours(draft, old)) if old else None,
         unplaced=old.unplaced if old else None,
     )
     draft.own(rollout=draft.plan.rollout_name)
+
+
+def _hours(draft: Draft, report: RolloutReport) -> float | None:
+    """GPUs x hours until now."""
+    return round(server_hours(report, draft.world.now), 4) or None
 
 
 def _ready_time(draft: Draft, old: RolloutReport | None, made: Obj | None, *, all_ready: bool) -> str | None:
@@ -161,7 +183,7 @@ def _serve(draft: Draft) -> bool:
     made, training = _deployment(draft), _training(draft)
     if made is None or is_deleting(made):
         _make(draft, wanted)
-    elif manifest.made_of(made) != manifest.made_of(wanted) and not training:
+    elif not training and (manifest.made_of(made) != manifest.made_of(wanted) or _was_scaled(made, wanted)):
         draft.delete.append(Doomed(DEPLOYMENT, made))
         draft.wake_at(draft.world.now)
         _starting(
@@ -170,6 +192,11 @@ def _serve(draft: Draft) -> bool:
     else:
         return _say(draft, made, training=training)
     return True
+
+
+def _was_scaled(made: Obj, wanted: Obj) -> bool:
+    """Whether somebody gave it another number of pods than it was made with."""
+    return bool(made["spec"]["replicas"] != wanted["spec"]["replicas"])
 
 
 def _number(draft: Draft) -> int:
@@ -203,11 +230,8 @@ def _say(draft: Draft, made: Obj, *, training: bool) -> bool:
     found, wanted = _present(draft, made), report.replicas or 1
     ready = [each for each in found if each.ready]
     if len(ready) >= wanted:
-        if not training:
-            # The trainer finds them by it, and nothing else tells that somebody removed it.
-            draft.apply.append(manifest.service(draft.plan))
-            draft.verify.add(draft.plan.rollout_name)
-        _serving(draft, wanted)
+        if training or _named(draft):
+            _serving(draft, wanted)
         return True
     if not training and (why := _never(draft, report, found)):
         return _failed(draft, why)
@@ -221,6 +245,16 @@ def _say(draft: Draft, made: Obj, *, training: bool) -> bool:
     if draft.reason(READY) != Reason.ROLLOUT_DEGRADED:
         draft.tell(Reason.ROLLOUT_DEGRADED, told, warning=True)
     explain(draft, READY, Waiting(Reason.ROLLOUT_DEGRADED, told, waits.puzzling), about)
+    return True
+
+
+def _named(draft: Draft) -> bool:
+    """The trainer finds them by their Service, and nothing else tells that somebody removed it."""
+    if refusal := draft.world.refusals.get(draft.plan.rollout_name):
+        _starting(draft, Waiting(refusal.reason, refusal.message))
+        return False
+    draft.apply.append(manifest.service(draft.plan))
+    draft.verify.add(draft.plan.rollout_name)
     return True
 
 
@@ -243,6 +277,12 @@ def _why(draft: Draft, made: Obj, found: Sequence[Server]) -> tuple[Waiting, Obj
     if refused := true_condition(made, "ReplicaFailure"):
         words = f"Deployment {name_of(made)} cannot make its pods: {refused.get('message', '')}"
         return Waiting(Reason.POD_REJECTED, words), made
+    has, asked = made["spec"]["replicas"], draft.value("rollout").replicas
+    if has < asked:
+        words = (
+            f"Deployment {name_of(made)} was scaled to {has}: scale it to {asked}, or it is made anew after the attempt"
+        )
+        return Waiting(Reason.ROLLOUT_STARTING, words), made
     warning = draft.world.warnings.get(uid_of(made), "")
     words = f"Deployment {name_of(made)} has no pod yet" + (f": {warning}" if warning else "")
     return Waiting(Reason.ROLLOUT_STARTING, words, puzzling=True), made
@@ -278,7 +318,8 @@ def _failed(draft: Draft, why: str) -> bool:
     draft.set(ConditionType.FAILED, "True", Reason.ROLLOUT_FAILED, why)
     draft.set(ConditionType.RUNNING, "False", Reason.ENDED, why)
     draft.tell("Failed", why, warning=True)
-    # Taking them down is the next pass's.
+    # Taking them down is the next pass's, which knows the spec no more.
+    draft.fields["gpu_hours"] = gpu_hours(draft, draft.attempts)
     draft.wake_at(draft.world.now)
     return False
 
@@ -307,7 +348,6 @@ def take_down(draft: Draft, why: str) -> None:
     if report is None or report.mode != "server":
         return
     stopped = {"ready": None, "ready_text": None, "since": None, "ready_time": None}
-    hours = round(server_hours(report, draft.world.now), 4)
-    draft.fields["rollout"] = report.model_copy(update=stopped | {"gpu_hours": hours or None})
+    draft.fields["rollout"] = report.model_copy(update=stopped | {"gpu_hours": _hours(draft, report)})
     if report.since and draft.has_plan:
         draft.fields["gpu_hours"] = gpu_hours(draft, draft.attempts)
