@@ -26,7 +26,7 @@ def accept(draft: Draft) -> bool:
     """Parse and check; False where nothing can go on."""
     world = draft.world
     try:
-        draft.plan = plan_of(world.job, world.settings, world.node_groups)
+        draft.plan = plan_of(world.job, world.settings, world.node_groups, on_one_node=world.on_one_node)
     except ManifestError as error:
         problems = "; ".join(map(str, error.problems))
         draft.set(ConditionType.ACCEPTED, "False", Reason.INVALID_SPEC, problems)
