@@ -12,7 +12,7 @@ from typing import Literal
 
 from anneal_api.conditions import ConditionType, Outcome, Reason
 from anneal_api.meta import ROLE_TRAINER
-from anneal_api.status import RolloutReport
+from anneal_api.status import Attempt, RolloutReport
 from anneal_api.words import counted
 from anneal_operator import attempts as policy
 from anneal_operator import engine
@@ -41,6 +41,7 @@ from anneal_operator.steps.common import (
     surroundings,
     upcoming,
 )
+from anneal_operator.steps.fit import fitted
 from anneal_operator.waiting import Waiting
 from anneal_operator.world import Doomed
 
@@ -183,7 +184,7 @@ def _serve(draft: Draft) -> bool:
     made, training = _deployment(draft), _training(draft)
     if made is None or is_deleting(made):
         _make(draft, wanted)
-    elif not training and (manifest.made_of(made) != manifest.made_of(wanted) or _was_scaled(made, wanted)):
+    elif not training and _are_outdated(draft, made, wanted):
         draft.delete.append(Doomed(DEPLOYMENT, made))
         draft.wake_at(draft.world.now)
         _starting(
@@ -194,9 +195,10 @@ def _serve(draft: Draft) -> bool:
     return True
 
 
-def _was_scaled(made: Obj, wanted: Obj) -> bool:
-    """Whether somebody gave it another number of pods than it was made with."""
-    return bool(made["spec"]["replicas"] != wanted["spec"]["replicas"])
+def _are_outdated(draft: Draft, made: Obj, wanted: Obj) -> bool:
+    """Whether others are needed: these are not as the next attempt's must be, were scaled, or could not start."""
+    scaled = made["spec"]["replicas"] != wanted["spec"]["replicas"]
+    return scaled or manifest.made_of(made) != manifest.made_of(wanted) or draft.reason(READY) == Reason.ROLLOUT_FAILED
 
 
 def _number(draft: Draft) -> int:
@@ -308,13 +310,12 @@ def _never(draft: Draft, report: RolloutReport, found: Sequence[Server]) -> str:
 
 
 def _failed(draft: Draft, why: str) -> bool:
-    """The job has failed. An attempt that was recorded, and of which nothing was made, has ended first."""
+    """Before the first attempt the job has failed. Later, others have served as the spec is: it costs a retry."""
     draft.set(READY, "False", Reason.ROLLOUT_FAILED, why)
     draft.served = False
-    if draft.attempts and draft.attempts[-1].end_time is None:
-        evidence = policy.Evidence(Outcome.INFRASTRUCTURE, Reason.ROLLOUT_FAILED, why)
-        ended = policy.note(draft.attempts[-1], evidence)
-        draft.attempts[-1] = ended.model_copy(update={"end_time": draft.now})
+    if draft.attempts:
+        _try_others(draft, why)
+        return True
     draft.set(ConditionType.FAILED, "True", Reason.ROLLOUT_FAILED, why)
     draft.set(ConditionType.RUNNING, "False", Reason.ENDED, why)
     draft.tell("Failed", why, warning=True)
@@ -322,6 +323,19 @@ def _failed(draft: Draft, why: str) -> bool:
     draft.fields["gpu_hours"] = gpu_hours(draft, draft.attempts)
     draft.wake_at(draft.world.now)
     return False
+
+
+def _try_others(draft: Draft, why: str) -> None:
+    """An attempt has ended of which nothing was made, and the next one's servers are others: on another node, maybe."""
+    if draft.attempts[-1].end_time is not None:
+        draft.attempts.append(fitted(draft, Attempt(number=_number(draft), start_time=draft.now)))
+    ended = policy.note(
+        draft.attempts[-1], policy.Evidence(Outcome.INFRASTRUCTURE, Reason.ROLLOUT_FAILED, why)
+    ).model_copy(update={"end_time": draft.now})
+    draft.attempts[-1] = ended
+    draft.tell("AttemptEnded", f"attempt {ended.number} ended ({ended.outcome}): {why}", warning=True)
+    # They are deleted by the next pass, when the record is safe.
+    draft.wake_at(draft.world.now)
 
 
 def _says_why(draft: Draft) -> bool:
