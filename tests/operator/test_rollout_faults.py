@@ -1,5 +1,6 @@
 """Servers and what goes wrong around them: nothing spins, nothing is held for nobody, and the status says why."""
 
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
@@ -105,7 +106,7 @@ async def test_servers_do_not_wait_for_a_trainer_on_a_node_that_is_off() -> None
     simulation.machinery.training = LONG
     simulation.add(make_grpo_job())
     await simulation.until("Running")
-    switch_off(simulation)
+    switch_off(simulation, trainer_of(simulation))
     await simulation.run(45)
     assert simulation.machinery.servers.ready()
     await simulation.run(30)
@@ -114,10 +115,39 @@ async def test_servers_do_not_wait_for_a_trainer_on_a_node_that_is_off() -> None
     assert "if node node-1 is off for good" in simulation.status()["message"]
 
 
-def switch_off(simulation: Simulation) -> None:
-    """The node of the trainer answers no more, and its pod is deleted; the kubelet there never says that it ended."""
+async def test_a_server_on_a_node_that_is_off_holds_up_what_follows_and_is_told_with_a_remedy() -> None:
+    """A job is suspended only when nothing of it can run; and none of its servers is made beside one that may."""
+    simulation = Simulation()
+    simulation.machinery.training = LONG
+    simulation.add(make_grpo_job())
+    await simulation.until("Running")
+    switch_off(simulation, simulation.machinery.servers.pods()[0])
+    simulation.edit(runPolicy={"suspend": True})
+    await simulation.run(30)
+    status = simulation.status()
+    assert status["phase"] != "Suspended"
+    assert "to end; if node node-2 is off for good, delete the node, or the pod with --force" in status["message"]
+    simulation.edit(runPolicy={"suspend": False})
+    await simulation.run(30)
+    assert not simulation.api.of(DEPLOYMENT)
+    assert "has ended; if node node-2 is off for good" in message(simulation, "RolloutReady")
+
+
+def trainer_of(simulation: Simulation) -> Obj:
+    """The pod that trains."""
     (pod,) = [each for each in simulation.api.of(POD) if labels_of(each)[ROLE_LABEL] == ROLE_TRAINER]
-    simulation.machinery._kubelet = lambda _pod: None  # type: ignore[method-assign]
+    return pod
+
+
+def switch_off(simulation: Simulation, pod: Obj) -> None:
+    """The node of a pod answers no more, and the pod is deleted; the kubelet there never says that it ended."""
+    keep, acts, off = simulation.machinery.servers._keep, simulation.machinery._kubelet, meta(pod)["uid"]
+
+    def beside(others: Callable[[Obj], None]) -> Callable[[Obj], None]:
+        return lambda each: None if meta(each)["uid"] == off else others(each)
+
+    simulation.machinery._kubelet = beside(acts)  # type: ignore[method-assign]
+    simulation.machinery.servers._keep = beside(keep)  # type: ignore[method-assign]
     lost = {"type": "DisruptionTarget", "status": "True", "reason": "DeletionByTaintManager"}
     metadata = {**meta(pod), "deletionTimestamp": format_time(simulation.now)}
     simulation.api.update({**pod, "metadata": metadata, "status": {**pod["status"], "conditions": [lost]}})

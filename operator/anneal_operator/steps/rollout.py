@@ -36,6 +36,7 @@ from anneal_operator.steps.common import (
     gpu_hours,
     lingering,
     names,
+    off_for_good,
     out_of_time,
     server_hours,
     surroundings,
@@ -211,8 +212,9 @@ def _number(draft: Draft) -> int:
 
 def _make(draft: Draft, wanted: Obj) -> None:
     if left := servers(draft.world.children.pods):
-        ending = names([each.pod for each in left])
-        _starting(draft, Waiting(Reason.ROLLOUT_STARTING, f"the servers are made when {ending} has ended"))
+        ending = [each.pod for each in left]
+        words = f"the servers are made when {names(ending)} has ended{off_for_good(ending)}"
+        _starting(draft, Waiting(Reason.ROLLOUT_STARTING, words))
         return
     surroundings(draft, manifest.service(draft.plan), wanted)
     if refusal := next(iter(draft.world.refusals.values()), None):
