@@ -329,6 +329,10 @@ def _failed(draft: Draft, why: str) -> bool:
 
 def _try_others(draft: Draft, why: str) -> None:
     """An attempt has ended of which nothing was made, and the next one's servers are others: on another node, maybe."""
+    # They are deleted by the next pass, when the record is safe.
+    draft.wake_at(draft.world.now)
+    if _were_lost(draft):
+        return
     if draft.attempts[-1].end_time is not None:
         draft.attempts.append(fitted(draft, Attempt(number=_number(draft), start_time=draft.now)))
     ended = policy.note(
@@ -336,8 +340,13 @@ def _try_others(draft: Draft, why: str) -> None:
     ).model_copy(update={"end_time": draft.now})
     draft.attempts[-1] = ended
     draft.tell("AttemptEnded", f"attempt {ended.number} ended ({ended.outcome}): {why}", warning=True)
-    # They are deleted by the next pass, when the record is safe.
-    draft.wake_at(draft.world.now)
+
+
+def _were_lost(draft: Draft) -> bool:
+    """Whether they served and were lost under the last attempt, which has cost a retry already."""
+    report, ended = draft.value("rollout"), draft.attempts[-1].end_time
+    served = report is not None and report.ready_time is not None
+    return served and ended is not None and draft.conditions[READY].last_transition_time <= ended
 
 
 def _says_why(draft: Draft) -> bool:
