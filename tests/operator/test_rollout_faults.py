@@ -133,6 +133,19 @@ async def test_a_server_on_a_node_that_is_off_holds_up_what_follows_and_is_told_
     assert "has ended; if node node-2 is off for good" in message(simulation, "RolloutReady")
 
 
+async def test_a_server_on_a_node_that_is_off_has_no_place() -> None:
+    """The one that is made for it finds none: the other one does not hold its GPUs for ever."""
+    limit = {"schedulingTimeoutSeconds": 20}
+    simulation = await loading(Load(100), rollout={"replicas": 2}, runPolicy=limit)
+    simulation.machinery.servers.places = 2
+    await simulation.run(5)
+    switch_off(simulation, simulation.machinery.servers.pods()[0])
+    await simulation.run(40)
+    assert conditions(simulation.status())["RolloutReady"] == ("False", "SchedulingTimeout")
+    assert "1 of 2 servers has held a place" in message(simulation, "RolloutReady")
+    assert not simulation.api.of(DEPLOYMENT)
+
+
 def trainer_of(simulation: Simulation) -> Obj:
     """The pod that trains."""
     (pod,) = [each for each in simulation.api.of(POD) if labels_of(each)[ROLE_LABEL] == ROLE_TRAINER]
