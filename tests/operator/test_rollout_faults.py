@@ -22,7 +22,8 @@ from anneal_operator.kinds import (
     labels_of,
     meta,
 )
-from simulated.builders import make_grpo_job
+from anneal_operator.servers import turned_away
+from simulated.builders import make_grpo_job, make_pod, stamp
 from simulated.machinery import TRAINED, Run
 from simulated.process import Simulation, conditions
 from simulated.queueing import Kueue
@@ -144,6 +145,30 @@ async def test_a_server_on_a_node_that_is_off_has_no_place() -> None:
     assert conditions(simulation.status())["RolloutReady"] == ("False", "SchedulingTimeout")
     assert "1 of 2 servers has held a place" in message(simulation, "RolloutReady")
     assert not simulation.api.of(DEPLOYMENT)
+
+
+async def test_servers_that_their_nodes_end_again_and_again_are_given_up() -> None:
+    """Their controller makes one pod after the other for ever, and each of them stays, ended, until it is deleted."""
+    simulation = Simulation()
+    simulation.machinery.servers.rejects = "The node was low on resource: ephemeral-storage."
+    simulation.add(make_grpo_job(rollout={"replicas": 2}))
+    status = await simulation.until("Failed")
+    assert conditions(status)["RolloutReady"] == ("False", "RolloutFailed")
+    assert "nodes have ended 6 pods of servers" in status["message"]
+    assert "on node-2 (Evicted): The node was low on resource: ephemeral-storage." in status["message"]
+    await simulation.run(5)
+    assert not simulation.machinery.servers.pods()
+
+
+def test_only_pods_of_the_present_deployment_count_as_turned_away() -> None:
+    """Those of one that was deleted go a little later than it does, and have the same make."""
+    labels = {ROLE_LABEL: "rollout", "anneal.dev/servers": "made"}
+    made = {"metadata": {"labels": labels, "creationTimestamp": stamp(10)}}
+    pods = [make_pod(f"s-{at}", phase="Failed", created=at) for at in (8, 9, 11, 12)]
+    for pod in pods:
+        pod["metadata"]["labels"] |= labels
+    assert not turned_away(pods, made, wanted=1)
+    assert turned_away([*pods, pods[-1]], made, wanted=1)
 
 
 def trainer_of(simulation: Simulation) -> Obj:

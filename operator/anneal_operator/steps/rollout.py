@@ -29,7 +29,7 @@ from anneal_operator.kinds import (
     uid_of,
 )
 from anneal_operator.manifests import rollout as manifest
-from anneal_operator.servers import Server, hopeless, late, servers, why_not
+from anneal_operator.servers import Server, hopeless, late, servers, turned_away, why_not
 from anneal_operator.steps import unplaced
 from anneal_operator.steps.common import (
     explain,
@@ -237,7 +237,7 @@ def _say(draft: Draft, made: Obj, *, training: bool) -> bool:
         if training or _named(draft):
             _serving(draft, wanted)
         return True
-    if not training and (why := _never(draft, report, found)):
+    if not training and (why := _never(draft, report, made, found)):
         return _failed(draft, why)
     waits, about = _why(draft, made, found)
     be = "is" if wanted == 1 else "are"
@@ -292,9 +292,10 @@ def _why(draft: Draft, made: Obj, found: Sequence[Server]) -> tuple[Waiting, Obj
     return Waiting(Reason.ROLLOUT_STARTING, words, puzzling=True), made
 
 
-def _never(draft: Draft, report: RolloutReport, found: Sequence[Server]) -> str:
+def _never(draft: Draft, report: RolloutReport, made: Obj, found: Sequence[Server]) -> str:
     """Why they will not serve; empty while they may."""
-    if report.ready_time is None and (why := hopeless(found)):
+    pods, wanted = draft.world.children.pods, report.replicas or 1
+    if report.ready_time is None and (why := hopeless(found) or turned_away(pods, made, wanted=wanted)):
         return why
     spec = draft.plan.servers
     assert spec is not None, "checked by rollout"
