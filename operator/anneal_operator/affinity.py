@@ -111,6 +111,12 @@ def require(affinity: Obj, *expressions: Obj) -> Obj:
     return {**affinity, "nodeAffinity": {**nodes, _REQUIRED: {"nodeSelectorTerms": both}}}
 
 
+def keep_together(affinity: Obj, required: Obj) -> Obj:
+    """The affinity with a further condition on which pods to be near."""
+    near = affinity.get("podAffinity") or {}
+    return {**affinity, "podAffinity": {**near, _REQUIRED: [*near.get(_REQUIRED, []), required]}}
+
+
 def keep_apart(affinity: Obj, preferred: Obj) -> Obj:
     """The affinity with a further wish about which pods not to be near."""
     wishes = "preferredDuringSchedulingIgnoredDuringExecution"

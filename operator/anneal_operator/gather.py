@@ -1,6 +1,6 @@
 """Everything a pass looks at, put together: mostly from the store, a little read on demand.
 
-On demand are read: the storage claim where its access modes matter, storage classes where a claim must be made, the
+On demand are read: storage claims where their access modes matter, storage classes where a claim must be made, the
 newest warning Events of what does not start, and a finished job's unwatched children when their time has come. Each is
 rare, so that reading it costs less than watching it, and less privilege. Nodes change every few seconds and matter to
 jobs with GPUs alone: they are listed once for all jobs, now and then.
@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import suppress
 from datetime import datetime
 
+from anneal_api.online import ONLINE
 from anneal_api.problems import ManifestError
 from anneal_operator.cluster import Cluster
 from anneal_operator.errors import NotFoundError
@@ -43,6 +44,8 @@ from anneal_operator.world import Children, Report, StorageFacts, World
 
 # Where status.children has their names.
 _UNWATCHED = {CONFIG_MAP: ("configMap", "preview"), NETWORK_POLICY: ("networkPolicy",), SERVICE: ("rollout",)}
+# Access modes of a claim that pods on several nodes can mount.
+_MANY_NODES = frozenset({"ReadWriteMany", "ReadOnlyMany"})
 _DEFAULT_CLASS = "storageclass.kubernetes.io/is-default-class"
 
 
@@ -66,6 +69,7 @@ async def gather(
         children=await _children(job, store, cluster),
         neighbours=neighbours,
         storage=await _storage(job, cluster, settings),
+        on_one_node=await _on_one_node(job, lookups, settings),
         node_groups=await nodes.groups(now) if _wants_gpus(job) else (),
         queue=queue,
         priority_classes=classes,
@@ -161,6 +165,23 @@ async def _claim(plan: Plan, cluster: Cluster) -> Obj | None:
         return await cluster.get(CLAIM, plan.namespace, plan.claim)
     except NotFoundError:
         return None
+
+
+async def _on_one_node(job: Obj, lookups: Lookups, settings: Settings) -> bool:
+    """Whether a claim that the trainer and its servers mount can be used on one node at a time."""
+    if _is_over(job) or (job.get("spec") or {}).get("method") not in ONLINE:
+        return False
+    try:
+        plan = plan_of(job, settings)
+    except ManifestError:
+        return False
+    if plan.rollout is None:
+        return False
+    claims = [await lookups.get(CLAIM, plan.namespace, each) for each in (plan.claim, *plan.source_claims)]
+    modes = [((each or {}).get("spec") or {}).get("accessModes") for each in claims]
+    if plan.owns_claim and claims[0] is None:
+        modes[0] = settings.storage.access_modes
+    return any(each and not _MANY_NODES & set(each) for each in modes)
 
 
 def _any_default(classes: Iterable[Obj]) -> bool:

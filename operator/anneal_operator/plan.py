@@ -38,6 +38,8 @@ class Plan:
     # Of the attempt that is under way: it stays where it is.
     kept_pool: str | None = None
     kept_rollout_pool: str | None = None
+    # Whether the trainer and its servers share a claim that one node can use.
+    on_one_node: bool = False
 
     @property
     def spec(self) -> JobSpec:
@@ -242,7 +244,9 @@ class Plan:
         return [each for each in job_sources(self.spec) if each.source not in pinned]
 
 
-def plan_of(job: Obj, settings: Settings, node_groups: tuple[NodeGroup, ...] = ()) -> Plan:
+def plan_of(
+    job: Obj, settings: Settings, node_groups: tuple[NodeGroup, ...] = (), *, on_one_node: bool = False
+) -> Plan:
     """The plan of a job; ManifestError holds every problem of its spec."""
     identity = {key: meta(job)[key] for key in ("name", "namespace", "uid")}
     document = {"apiVersion": job["apiVersion"], "kind": job["kind"], "metadata": identity, "spec": job.get("spec")}
@@ -251,7 +255,7 @@ def plan_of(job: Obj, settings: Settings, node_groups: tuple[NodeGroup, ...] = (
     known = (SourceReport.model_validate(pin) for pin in (job.get("status") or {}).get("sources") or [])
     sources = tuple(pin for pin in known if pin.source in wanted)
     resolved = parsed.model_copy(update={"spec": resolve(parsed.spec)})
-    return Plan(resolved, settings, sources, node_groups, *_kept_pools(job))
+    return Plan(resolved, settings, sources, node_groups, *_kept_pools(job), on_one_node)
 
 
 def _kept_pools(job: Obj) -> tuple[str | None, str | None]:

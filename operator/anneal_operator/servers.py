@@ -11,9 +11,9 @@ from anneal_api.conditions import Reason
 from anneal_api.meta import ROLE_ROLLOUT
 from anneal_operator import waiting
 from anneal_operator.gang import bound
-from anneal_operator.kinds import Obj, true_condition
+from anneal_operator.kinds import Obj, meta, parse_time, true_condition
 from anneal_operator.manifests.rollout import made_of
-from anneal_operator.pods import PodView, view
+from anneal_operator.pods import EPOCH, PodView, view
 
 # Ends of a container before its pod was ready for the first time: it would end again.
 MOST_ENDS = 3
@@ -109,6 +109,23 @@ def hopeless(servers: Sequence[Server]) -> str:
         else "correct rollout.image, rollout.extraArgs, rollout.maxModelLen or rollout.memoryUtilization as it says"
     )
     return f"a server cannot start: {why_not(dead).message}; {remedy}"
+
+
+def turned_away(pods: Iterable[Obj], made: Obj, *, wanted: int) -> str:
+    """Why no node keeps a server; empty while that may be chance. Of each that ended its controller makes another."""
+    begun = parse_time(meta(made).get("creationTimestamp")) or EPOCH
+    views = (view(pod) for pod in pods if made_of(pod) == made_of(made))
+    # Those of a Deployment before, of the same make, may not have been collected yet.
+    ended = [pod for pod in views if pod.phase == "Failed" and (pod.created or EPOCH) >= begun]
+    if len(ended) < MOST_ENDS * wanted:
+        return ""
+    last = max(ended, key=lambda pod: (pod.created or EPOCH, pod.name))
+    said = str((last.raw.get("status") or {}).get("message", "")).strip()[:WORDS_LIMIT]
+    return (
+        f"nodes have ended {len(ended)} pods of servers, the last one {last.name} on {last.node} "
+        f"({last.reason or last.phase}){f': {said}' if said else ''}; "
+        "mend those nodes, or choose others with rollout.pool"
+    )
 
 
 def late(servers: Sequence[Server], timeout: timedelta, *, since: datetime | None) -> tuple[datetime | None, str]:

@@ -16,6 +16,7 @@ from pydantic import AfterValidator, Field, ValidationError
 from anneal_api.base import Block, LabelName, Quantity
 from anneal_api.compute import GpuType
 from anneal_api.problems import problems_of
+from anneal_api.rollout import RolloutSpec
 from anneal_operator.affinity import Affinity
 from anneal_operator.errors import SettingsError
 
@@ -53,6 +54,15 @@ class Pool(Block):
     zones: list[str] = Field(default_factory=list)
 
 
+def _supported(image: str) -> str:
+    """One whose tag says that it is of another version would fail every job that draws answers."""
+    try:
+        RolloutSpec.model_validate({"image": image})
+    except ValidationError as error:
+        raise ValueError(f"{image}: {problems_of(error, RolloutSpec)[0].message}") from None
+    return image
+
+
 class StorageSettings(Block):
     """The claim that is made for a job that names none."""
 
@@ -81,7 +91,9 @@ class Settings(Block):
 
     trainer_image: str = Field(min_length=1)
     operator_image: str = Field(min_length=1, description="The operator's own: what loads adapters beside a server.")
-    rollout_image: str = Field(min_length=1, description="vLLM's, for jobs that name none.")
+    rollout_image: Annotated[str, AfterValidator(_supported)] = Field(
+        min_length=1, description="vLLM's, for jobs that name none."
+    )
     colocate_image: str = Field(
         default="", description="A trainer's with vLLM, for mode: colocate. Empty: the trainer's has it."
     )

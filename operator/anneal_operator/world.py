@@ -65,6 +65,8 @@ class World:
     children: Children = field(default_factory=Children)
     neighbours: tuple[Neighbour, ...] = ()
     storage: StorageFacts = field(default_factory=StorageFacts)
+    # Whether its trainer and its servers share a claim that one node can use, for jobs with servers.
+    on_one_node: bool = False
     # Nodes with GPUs, for jobs that ask for some.
     node_groups: tuple[NodeGroup, ...] = ()
     # Of the job's queue; None where the job names none, or is over.

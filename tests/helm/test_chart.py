@@ -241,6 +241,8 @@ def test_the_policy_and_the_service_select_the_operator(render: Render) -> None:
         pytest.param({"pools": {"a": {"extraResources": {"rdma/hca": "1m"}}}}, "rdma~1hca", id="part-of-a-device"),
         pytest.param({"pools": {"a": {"gpuType": "NVIDIA H100"}}}, "/pools/a/gpuType", id="gpu-type"),
         pytest.param({"images": {"operator": {"digest": "abc"}}}, "/images/operator/digest", id="digest"),
+        # The chart's own version, which the others have by default, is none of vLLM's.
+        pytest.param({"images": {"rollout": {"tag": ""}}}, "/images/rollout/tag", id="vllm-without-version"),
         pytest.param({"storage": {"accessModes": ["ReadOnlyMany"]}}, "/storage/accessModes/0", id="access-mode"),
         pytest.param({"logLevel": "loud"}, "/logLevel", id="log-level"),
     ],

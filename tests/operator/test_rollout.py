@@ -18,6 +18,7 @@ from simulated.builders import make_grpo_job, make_job, make_settings, stamp
 from simulated.machinery import TRAINED, Run
 from simulated.process import Simulation, conditions
 from simulated.serving import Load
+from simulated.stories import KILLED
 
 GPUS: dict[str, Any] = {"compute": {"gpusPerNode": 1, "pool": "h100"}}
 
@@ -99,6 +100,46 @@ def test_of_the_jobs_pod_options_servers_take_what_is_not_the_trainers_alone() -
     assert not [each for each in spec["volumes"] if "configMap" in each]
     elsewhere = make_plan(rollout={"pool": "cpu"}, compute={"gpusPerNode": 0, "pod": options})
     assert "nodeSelector" not in pod_of(elsewhere)
+
+
+async def test_with_a_claim_of_one_node_all_pods_of_the_job_go_there() -> None:
+    """The scheduler does not look at where a volume is attached, and a pod elsewhere would never start."""
+    template, trainer = await made_on("ReadWriteOnce")
+    for spec in (template, trainer):
+        (term,) = spec["affinity"]["podAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
+        assert term["topologyKey"] == "kubernetes.io/hostname"
+        assert term["labelSelector"]["matchLabels"] == {OWNER_UID_LABEL: "uid-bot"}
+        assert term["labelSelector"]["matchExpressions"][0]["values"] == ["trainer", "rollout"]
+
+
+async def test_with_a_claim_of_many_nodes_pods_go_where_there_is_room() -> None:
+    """Also where one that is only read from can only be read."""
+    for spec in await made_on("ReadWriteMany", "ReadOnlyMany"):
+        assert "affinity" not in spec
+
+
+async def test_a_claim_of_one_node_that_is_only_read_from_binds_them_too() -> None:
+    """Trainer and servers both mount it."""
+    for spec in await made_on("ReadWriteMany", "ReadWriteOnce"):
+        assert spec["affinity"]["podAffinity"]
+
+
+async def made_on(*modes: str) -> tuple[Obj, Obj]:
+    """The pod specs of servers and trainer, where the job's claim and the one with its data have these modes."""
+    simulation = Simulation()
+    simulation.machinery.training = [[KILLED], [TRAINED]]
+    for name, mode in zip(("runs", "data"), modes, strict=False):
+        metadata = {"name": name, "namespace": "team"}
+        body = {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": metadata}
+        simulation.api.insert({**body, "spec": {"accessModes": [mode]}})
+    simulation.add(make_grpo_job(datasets=[{"source": f"volume://{'data' if modes[1:] else 'runs'}/train.jsonl"}]))
+    await simulation.until("Running")
+    (servers,), (trainer,) = simulation.api.of(DEPLOYMENT), simulation.api.of(PYTORCH_JOB)
+    (replicas,) = trainer["spec"]["pytorchReplicaSpecs"].values()
+    # What is known of claims stays so between attempts: they are not made anew.
+    await simulation.until("Succeeded")
+    assert len([kind for kind, _, _ in simulation.api.created if kind == DEPLOYMENT]) == 1
+    return servers["spec"]["template"]["spec"], replicas["template"]["spec"]
 
 
 def test_servers_on_cpus_share_a_node() -> None:

@@ -26,6 +26,14 @@ def test_every_problem_is_told_with_its_place() -> None:
         assert words in str(caught.value)
 
 
+def test_servers_of_a_version_that_nobody_knows_are_refused_at_once() -> None:
+    """As in a job, and not by every job that draws answers; a tag that tells no version is taken as it is."""
+    images = "{{trainerImage: x:1, operatorImage: y:1, rolloutImage: {}}}"
+    with pytest.raises(SettingsError, match=r"rolloutImage: own/vllm:v0\.40\.0: vLLM's versions 0\.22 to 0\.31"):
+        parse_settings(images.format("own/vllm:v0.40.0"), namespace="sys")
+    assert parse_settings(images.format("own/vllm:ours"), namespace="sys").rollout_image == "own/vllm:ours"
+
+
 REQUIRED = "requiredDuringSchedulingIgnoredDuringExecution"
 PREFERRED = "preferredDuringSchedulingIgnoredDuringExecution"
 WRONG_POOLS: dict[str, tuple[str, list[str]]] = {

@@ -88,6 +88,22 @@ async def _suspended(simulation: Simulation) -> None:
     await simulation.run(150)
 
 
+async def _others_after_a_break(simulation: Simulation) -> None:
+    """The servers of the second attempt are on another node, say, where none can start."""
+    await simulation.until("Running")
+    simulation.edit(runPolicy={"suspend": True})
+    await simulation.until("Suspended")
+    simulation.edit(runPolicy={"suspend": False, "maxRetries": 1})
+    await simulation.run(300)
+
+
+async def _lost_for_good(simulation: Simulation) -> None:
+    """The trainer has waited for one that does not come back, which costs one retry."""
+    await simulation.until("Running")
+    simulation.api.remove(POD, simulation.machinery.servers.ready()[0])
+    await simulation.run(300)
+
+
 async def _suspended_while_starting(simulation: Simulation) -> None:
     while not simulation.machinery.servers.pods():
         await simulation.run(1)
@@ -160,6 +176,18 @@ ROLLOUT_STORIES = (
     _online("suspended", ("Suspended", "Succeeded"), _suspended),
     _online(
         "given-back", DONE, _places_come_later, long=True, runPolicy={"schedulingTimeoutSeconds": 20}, **TWO
+    ),
+    _online(
+        "broken-later", ("Suspended", "Infrastructure", "Succeeded"), _others_after_a_break,
+        loads=[SERVES, CANNOT_START, SERVES],
+    ),
+    _online(
+        "broken-for-good", ("Suspended", "Infrastructure", "Infrastructure"), _others_after_a_break,
+        end=("Failed", "RetriesExhausted"), loads=[SERVES, CANNOT_START],
+    ),
+    _online(
+        "lost-for-good", ("Infrastructure", "Succeeded"), _lost_for_good, training=[[Run(60, 75)], [TRAINED]],
+        loads=[SERVES, Load(10_000), SERVES], rollout={"startTimeoutSeconds": 30}, runPolicy={"maxRetries": 1},
     ),
     _online("suspended-while-starting", DONE, _suspended_while_starting),
     _online("edited-while-starting", DONE, _edited_while_starting),

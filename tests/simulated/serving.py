@@ -46,6 +46,8 @@ class Servers:
     loads: list[Load] = field(default_factory=lambda: [SERVES])
     # How many the nodes have room for; None: any number.
     places: int | None = None
+    # Why a node ends each of them, if it does.
+    rejects: str = ""
     # Kinds of servers that one job had at one time: more than one would hold twice the GPUs.
     most_kinds: int = 0
     _made: dict[str, int] = field(default_factory=dict)
@@ -72,7 +74,7 @@ class Servers:
     def _control(self, deployment: Obj) -> None:
         owner = {"uid": uid_of(deployment), "kind": "Deployment", "name": name_of(deployment)}
         mine = [pod for pod in self.pods() if meta(pod)["ownerReferences"] == [owner]]
-        alive = [pod for pod in mine if not meta(pod).get("deletionTimestamp")]
+        alive = [pod for pod in mine if not meta(pod).get("deletionTimestamp") and pod["status"]["phase"] != "Failed"]
         for _ in range(deployment["spec"]["replicas"] - len(alive)):
             template, number = deployment["spec"]["template"], len(self._made)
             metadata = {
@@ -88,6 +90,8 @@ class Servers:
         status, load = pod["status"], self.loads[min(self._made[uid_of(pod)], len(self.loads) - 1)]
         if meta(pod).get("deletionTimestamp"):
             self.api.vanish(POD, pod)
+        elif status["phase"] == "Failed":
+            pass
         elif status["phase"] == "Pending":
             self._place(pod)
         elif since := parse_time((status["containerStatuses"][0]["state"].get("running") or {}).get("startedAt")):
@@ -98,7 +102,10 @@ class Servers:
 
     def _place(self, pod: Obj) -> None:
         placed = [each for each in self.pods() if each["status"]["phase"] == "Running"]
-        if self.places is None or len(placed) < self.places:
+        if self.rejects:
+            status = {"phase": "Failed", "reason": "Evicted", "message": self.rejects}
+            self.api.update({**pod, "spec": {"nodeName": "node-2"}, "status": status})
+        elif self.places is None or len(placed) < self.places:
             self._run({**pod, "spec": {"nodeName": "node-2"}}, 0)
         elif not pod["status"].get("conditions"):
             words = "0/1 nodes are available: 1 Insufficient nvidia.com/gpu."

@@ -271,4 +271,5 @@ def test_the_loader_starts_by_itself_without_the_trainers_libraries(tmp_path: Pa
             raise AssertionError("the loader did not start")
     finally:
         process.terminate()
-        process.wait()
+        # By itself: the first process of a container is not ended by a signal that it leaves to the kernel.
+        assert process.wait(timeout=10) == 0

@@ -14,21 +14,27 @@ from anneal_api.meta import (
     ENV_POD_NAME,
     GRACE_SECONDS,
     OWNER_NAME_ANNOTATION,
+    OWNER_UID_LABEL,
     PROGRESS_PORT,
     REWARDS_DIR,
     ROLE_LABEL,
+    ROLE_ROLLOUT,
+    ROLE_TRAINER,
     SCRATCH_DIR,
     TERMINATION_MESSAGE_PATH,
     VOLUMES_DIR,
 )
-from anneal_operator.affinity import require
+from anneal_operator.affinity import keep_together, require
 from anneal_operator.kinds import Obj
 from anneal_operator.manifests.common import labels
 from anneal_operator.plan import Plan
 from anneal_operator.pods import CONTAINER
 from anneal_operator.pools import ZONE_LABEL
+from anneal_operator.settings import Pool
 
 USER = 1000
+# The topology in which every node is a place of its own.
+HOST = "kubernetes.io/hostname"
 POD_SECURITY = {
     "runAsNonRoot": True,
     "runAsUser": USER,
@@ -217,6 +223,20 @@ def resources(*, cpu: str, memory: str, shared_memory: str, devices: dict[str, s
         "requests": {"cpu": cpu, "memory": total, **devices},
         "limits": {"memory": total, **devices},
     }
+
+
+def placed(plan: Plan, pool: Pool) -> Obj:
+    """The affinity of a pod that trains or draws: the pool's own and its zones, and the node of a claim that has one.
+
+    A pod on another node would be stuck there: no scheduler looks at which node a volume is attached to.
+    """
+    affinity = in_zones(pool.zones, pool.affinity.as_manifest() if pool.affinity else None)
+    if not plan.on_one_node:
+        return affinity
+    # It holds for the first of them too, as that is one of those it asks for.
+    roles = {"key": ROLE_LABEL, "operator": "In", "values": [ROLE_TRAINER, ROLE_ROLLOUT]}
+    selector = {"matchLabels": {OWNER_UID_LABEL: plan.uid}, "matchExpressions": [roles]}
+    return keep_together(affinity, {"labelSelector": selector, "topologyKey": HOST})
 
 
 def in_zones(zones: Sequence[str], affinity: Obj | None = None) -> Obj:

@@ -120,11 +120,10 @@ def _given(plan: Plan, attempt: Attempt) -> dict[str, str]:
 
 
 def _affinity(plan: Plan, nodes: int) -> Obj:
-    """The pool's own, and its zones; several pods prefer different nodes, but a small cluster may put them on one."""
-    pool = plan.pool
-    affinity = pods.in_zones(pool.zones, pool.affinity.as_manifest() if pool.affinity else None)
+    """Several pods prefer different nodes, but a small cluster may put them on one."""
+    affinity = pods.placed(plan, plan.pool)
     if nodes == 1:
         return affinity
     same_job = {"labelSelector": {"matchLabels": {OWNER_UID_LABEL: plan.uid}}}
-    term = {**same_job, "topologyKey": "kubernetes.io/hostname"}
+    term = {**same_job, "topologyKey": pods.HOST}
     return keep_apart(affinity, {"weight": 100, "podAffinityTerm": term})

@@ -127,7 +127,7 @@ def _around(plan: Plan, placement: Placement, options: PodOptions) -> Obj:
     theirs = {} if rollout.pool or rollout.gpu_type else options.node_selector
     return pods.around(
         plan,
-        affinity=pods.in_zones(pool.zones, pool.affinity.as_manifest() if pool.affinity else None),
+        affinity=pods.placed(plan, pool),
         node_selector={**pool.node_selector, **placement.node_selector, **theirs},
         tolerations=(*pool.tolerations, *placement.tolerations),
     )

@@ -26,7 +26,7 @@ def accept(draft: Draft) -> bool:
     """Parse and check; False where nothing can go on."""
     world = draft.world
     try:
-        draft.plan = plan_of(world.job, world.settings, world.node_groups)
+        draft.plan = plan_of(world.job, world.settings, world.node_groups, on_one_node=world.on_one_node)
     except ManifestError as error:
         problems = "; ".join(map(str, error.problems))
         draft.set(ConditionType.ACCEPTED, "False", Reason.INVALID_SPEC, problems)
@@ -34,7 +34,8 @@ def accept(draft: Draft) -> bool:
     plan = draft.plan
     draft.fields |= {"pool": plan.pool_name, "gpus": _gpus(draft), "suspended_seconds": _suspended_seconds(draft)}
     # One that holds nothing and whose pool is not known any more must not get pods anywhere else.
-    if _attempt_is_under_way(draft) and (plan.choice.known or holds(draft)):
+    known = plan.choice.known and plan.rollout_choice.known
+    if _attempt_is_under_way(draft) and (known or holds(draft)):
         return True
     if objections := list(_objections(plan, world)):
         reason = objections[0][0]

@@ -111,7 +111,7 @@ def _hold(draft: Draft, reason: Reason, message: str) -> None:
 def _without_kueue(draft: Draft) -> None:
     """Nobody can admit or evict: what runs goes on, what does not waits."""
     draft.wake_at(draft.world.now + RETRY)
-    if holds(draft):
+    if trains(draft):
         words = "Kueue is gone since the job was admitted: the attempt goes on"
         draft.set(ADMITTED, "Unknown", Reason.WAITING_FOR_KUEUE, words)
         return

@@ -58,6 +58,14 @@ def names(pods: Sequence[PodView]) -> str:
     return "pod " + ", ".join(pod.name for pod in pods)
 
 
+def off_for_good(pods: Sequence[PodView]) -> str:
+    """What to do about one on a node that is off: it stays until a person or the cloud removes the node."""
+    lost = next((pod for pod in pods if pod.deleting and pod.disruption in policy.NODE_LOST), None)
+    if lost is None:
+        return ""
+    return f"; if node {lost.node} is off for good, delete the node, or the pod with --force"
+
+
 def out_of_time(draft: Draft) -> bool:
     """Whether the job has trained for as long as it may."""
     limit = draft.plan.spec.run_policy.active_deadline_seconds

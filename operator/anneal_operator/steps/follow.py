@@ -14,7 +14,7 @@ from anneal_operator import engine, progress, waiting
 from anneal_operator.draft import Draft
 from anneal_operator.kinds import Obj, format_time, parse_time, uid_of
 from anneal_operator.steps import regroup
-from anneal_operator.steps.common import explain, gpu_hours, pods_may_be_late, surroundings
+from anneal_operator.steps.common import explain, gpu_hours, off_for_good, pods_may_be_late, surroundings
 from anneal_operator.steps.fit import fitted
 from anneal_operator.steps.scene import Scene, in_order, scene
 from anneal_operator.world import Doomed
@@ -219,12 +219,9 @@ def _ending(draft: Draft, attempt: Attempt, now: Scene, stop: policy.Evidence | 
 
 
 def _left(now: Scene) -> str:
-    """What has to go first; a pod on a node that is off stays until a person or the cloud removes the node."""
+    """What has to go first."""
     names = ", ".join(pod.name for pod in now.alive) or "its object to be deleted"
-    lost = next((pod for pod in now.alive if pod.deleting and pod.disruption in policy.NODE_LOST), None)
-    if lost is None:
-        return names
-    return f"{names}; if node {lost.node} is off for good, delete the node, or the pod with --force"
+    return f"{names}{off_for_good(now.alive)}"
 
 
 def _survivors_stay(draft: Draft, now: Scene) -> bool:

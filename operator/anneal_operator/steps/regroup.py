@@ -36,7 +36,7 @@ def standing(draft: Draft, now: Scene) -> Standing:
     if rollout is None:
         return gang.standing(now.pods, now.nodes)
     begun = parse_time(meta(now.obj).get("creationTimestamp")) if now.obj else None
-    beside = [each.pod for each in servers(draft.world.children.pods)]
+    beside = [each.pod for each in servers(draft.world.children.pods) if not each.pod.deleting]
     return gang.standing([*now.pods, *beside], now.nodes + rollout.servers, begun=begun)
 
 

@@ -12,7 +12,7 @@ from typing import Literal
 
 from anneal_api.conditions import ConditionType, Outcome, Reason
 from anneal_api.meta import ROLE_TRAINER
-from anneal_api.status import RolloutReport
+from anneal_api.status import Attempt, RolloutReport
 from anneal_api.words import counted
 from anneal_operator import attempts as policy
 from anneal_operator import engine
@@ -29,22 +29,26 @@ from anneal_operator.kinds import (
     uid_of,
 )
 from anneal_operator.manifests import rollout as manifest
-from anneal_operator.servers import Server, hopeless, late, servers, why_not
+from anneal_operator.servers import Server, hopeless, late, servers, turned_away, why_not
 from anneal_operator.steps import unplaced
 from anneal_operator.steps.common import (
     explain,
     gpu_hours,
     lingering,
     names,
+    off_for_good,
     out_of_time,
     server_hours,
     surroundings,
     upcoming,
 )
+from anneal_operator.steps.fit import fitted
 from anneal_operator.waiting import Waiting
 from anneal_operator.world import Doomed
 
 READY = ConditionType.ROLLOUT_READY
+# How long after its grace period a trainer's pod may still end.
+OVERDUE = timedelta(seconds=60)
 
 
 def rollout(draft: Draft) -> bool:
@@ -88,8 +92,10 @@ def _wanted(draft: Draft) -> Literal["some", "none", "same"]:
     leaving = draft.plan.spec.run_policy.suspend or draft.eviction or attempt.retry_time or not draft.may_start
     if leaving and not _training(draft):
         return "none"
-    # The trainer may need them for the step that it ends with.
-    return "same" if leaving or attempt.outcome else "some"
+    if leaving or attempt.outcome:
+        # The trainer may need them for the step that it ends with.
+        return "none" if _is_overdue(draft) else "same"
+    return "some"
 
 
 def _is_to_begin(draft: Draft) -> bool:
@@ -106,6 +112,20 @@ def _training(draft: Draft) -> bool:
     return (open_now and made is not None) or bool(lingering(draft, ROLE_TRAINER))
 
 
+def _is_overdue(draft: Draft) -> bool:
+    """Whether all that is left of the trainer should have ended long ago: on a node that is off nothing ever does."""
+    left = lingering(draft, ROLE_TRAINER)
+    # The time by which it is to have ended, its grace period over.
+    times = [parse_time(meta(pod.raw).get("deletionTimestamp")) for pod in left]
+    if not times or None in times:
+        return False
+    limit = max(filter(None, times)) + OVERDUE
+    if draft.world.now < limit:
+        draft.wake_at(limit)
+        return False
+    return True
+
+
 def _deployment(draft: Draft) -> Obj | None:
     found = draft.world.children.deployments
     return next((obj for obj in found if name_of(obj) == draft.plan.rollout_name), None)
@@ -119,11 +139,9 @@ def _report(draft: Draft) -> None:
     old, made, wanted = draft.value("rollout"), _deployment(draft), spec.rollout
     found = _present(draft, made)
     ready = sum(each.ready for each in found)
-    since = (
-        old.since
-        if old and old.since
-        else min((format_time(each.pod.started) for each in found if each.pod.started), default=None)
-    )
+    since = min((format_time(each.pod.started) for each in found if each.pod.started), default=None)
+    if since and old and old.since:
+        since = old.since
     draft.fields["rollout"] = RolloutReport(
         mode=wanted.mode,
         weight_sync=wanted.weight_sync,
@@ -136,10 +154,16 @@ def _report(draft: Draft) -> None:
         gpus=wanted.servers * (wanted.gpus or 0),
         since=since,
         ready_time=_ready_time(draft, old, made, all_ready=ready >= wanted.servers),
-        gpu_hours=old.gpu_hours if old else None,
+        # What those had of which none is left is counted for good.
+        gpu_hours=(old.gpu_hours if since else _hours(draft, old)) if old else None,
         unplaced=old.unplaced if old else None,
     )
     draft.own(rollout=draft.plan.rollout_name)
+
+
+def _hours(draft: Draft, report: RolloutReport) -> float | None:
+    """GPUs x hours until now."""
+    return round(server_hours(report, draft.world.now), 4) or None
 
 
 def _ready_time(draft: Draft, old: RolloutReport | None, made: Obj | None, *, all_ready: bool) -> str | None:
@@ -161,7 +185,7 @@ def _serve(draft: Draft) -> bool:
     made, training = _deployment(draft), _training(draft)
     if made is None or is_deleting(made):
         _make(draft, wanted)
-    elif manifest.made_of(made) != manifest.made_of(wanted) and not training:
+    elif not training and _are_outdated(draft, made, wanted):
         draft.delete.append(Doomed(DEPLOYMENT, made))
         draft.wake_at(draft.world.now)
         _starting(
@@ -170,6 +194,12 @@ def _serve(draft: Draft) -> bool:
     else:
         return _say(draft, made, training=training)
     return True
+
+
+def _are_outdated(draft: Draft, made: Obj, wanted: Obj) -> bool:
+    """Whether others are needed: these are not as the next attempt's must be, were scaled, or could not start."""
+    scaled = made["spec"]["replicas"] != wanted["spec"]["replicas"]
+    return scaled or manifest.made_of(made) != manifest.made_of(wanted) or draft.reason(READY) == Reason.ROLLOUT_FAILED
 
 
 def _number(draft: Draft) -> int:
@@ -182,8 +212,9 @@ def _number(draft: Draft) -> int:
 
 def _make(draft: Draft, wanted: Obj) -> None:
     if left := servers(draft.world.children.pods):
-        ending = names([each.pod for each in left])
-        _starting(draft, Waiting(Reason.ROLLOUT_STARTING, f"the servers are made when {ending} has ended"))
+        ending = [each.pod for each in left]
+        words = f"the servers are made when {names(ending)} has ended{off_for_good(ending)}"
+        _starting(draft, Waiting(Reason.ROLLOUT_STARTING, words))
         return
     surroundings(draft, manifest.service(draft.plan), wanted)
     if refusal := next(iter(draft.world.refusals.values()), None):
@@ -203,13 +234,10 @@ def _say(draft: Draft, made: Obj, *, training: bool) -> bool:
     found, wanted = _present(draft, made), report.replicas or 1
     ready = [each for each in found if each.ready]
     if len(ready) >= wanted:
-        if not training:
-            # The trainer finds them by it, and nothing else tells that somebody removed it.
-            draft.apply.append(manifest.service(draft.plan))
-            draft.verify.add(draft.plan.rollout_name)
-        _serving(draft, wanted)
+        if training or _named(draft):
+            _serving(draft, wanted)
         return True
-    if not training and (why := _never(draft, report, found)):
+    if not training and (why := _never(draft, report, made, found)):
         return _failed(draft, why)
     waits, about = _why(draft, made, found)
     be = "is" if wanted == 1 else "are"
@@ -221,6 +249,16 @@ def _say(draft: Draft, made: Obj, *, training: bool) -> bool:
     if draft.reason(READY) != Reason.ROLLOUT_DEGRADED:
         draft.tell(Reason.ROLLOUT_DEGRADED, told, warning=True)
     explain(draft, READY, Waiting(Reason.ROLLOUT_DEGRADED, told, waits.puzzling), about)
+    return True
+
+
+def _named(draft: Draft) -> bool:
+    """The trainer finds them by their Service, and nothing else tells that somebody removed it."""
+    if refusal := draft.world.refusals.get(draft.plan.rollout_name):
+        _starting(draft, Waiting(refusal.reason, refusal.message))
+        return False
+    draft.apply.append(manifest.service(draft.plan))
+    draft.verify.add(draft.plan.rollout_name)
     return True
 
 
@@ -243,14 +281,21 @@ def _why(draft: Draft, made: Obj, found: Sequence[Server]) -> tuple[Waiting, Obj
     if refused := true_condition(made, "ReplicaFailure"):
         words = f"Deployment {name_of(made)} cannot make its pods: {refused.get('message', '')}"
         return Waiting(Reason.POD_REJECTED, words), made
+    has, asked = made["spec"]["replicas"], draft.value("rollout").replicas
+    if has < asked:
+        words = (
+            f"Deployment {name_of(made)} was scaled to {has}: scale it to {asked}, or it is made anew after the attempt"
+        )
+        return Waiting(Reason.ROLLOUT_STARTING, words), made
     warning = draft.world.warnings.get(uid_of(made), "")
     words = f"Deployment {name_of(made)} has no pod yet" + (f": {warning}" if warning else "")
     return Waiting(Reason.ROLLOUT_STARTING, words, puzzling=True), made
 
 
-def _never(draft: Draft, report: RolloutReport, found: Sequence[Server]) -> str:
+def _never(draft: Draft, report: RolloutReport, made: Obj, found: Sequence[Server]) -> str:
     """Why they will not serve; empty while they may."""
-    if report.ready_time is None and (why := hopeless(found)):
+    pods, wanted = draft.world.children.pods, report.replicas or 1
+    if report.ready_time is None and (why := hopeless(found) or turned_away(pods, made, wanted=wanted)):
         return why
     spec = draft.plan.servers
     assert spec is not None, "checked by rollout"
@@ -268,19 +313,41 @@ def _never(draft: Draft, report: RolloutReport, found: Sequence[Server]) -> str:
 
 
 def _failed(draft: Draft, why: str) -> bool:
-    """The job has failed. An attempt that was recorded, and of which nothing was made, has ended first."""
+    """Before the first attempt the job has failed. Later, others have served as the spec is: it costs a retry."""
     draft.set(READY, "False", Reason.ROLLOUT_FAILED, why)
     draft.served = False
-    if draft.attempts and draft.attempts[-1].end_time is None:
-        evidence = policy.Evidence(Outcome.INFRASTRUCTURE, Reason.ROLLOUT_FAILED, why)
-        ended = policy.note(draft.attempts[-1], evidence)
-        draft.attempts[-1] = ended.model_copy(update={"end_time": draft.now})
+    if draft.attempts:
+        _try_others(draft, why)
+        return True
     draft.set(ConditionType.FAILED, "True", Reason.ROLLOUT_FAILED, why)
     draft.set(ConditionType.RUNNING, "False", Reason.ENDED, why)
     draft.tell("Failed", why, warning=True)
-    # Taking them down is the next pass's.
+    # Taking them down is the next pass's, which knows the spec no more.
+    draft.fields["gpu_hours"] = gpu_hours(draft, draft.attempts)
     draft.wake_at(draft.world.now)
     return False
+
+
+def _try_others(draft: Draft, why: str) -> None:
+    """An attempt has ended of which nothing was made, and the next one's servers are others: on another node, maybe."""
+    # They are deleted by the next pass, when the record is safe.
+    draft.wake_at(draft.world.now)
+    if _were_lost(draft):
+        return
+    if draft.attempts[-1].end_time is not None:
+        draft.attempts.append(fitted(draft, Attempt(number=_number(draft), start_time=draft.now)))
+    ended = policy.note(
+        draft.attempts[-1], policy.Evidence(Outcome.INFRASTRUCTURE, Reason.ROLLOUT_FAILED, why)
+    ).model_copy(update={"end_time": draft.now})
+    draft.attempts[-1] = ended
+    draft.tell("AttemptEnded", f"attempt {ended.number} ended ({ended.outcome}): {why}", warning=True)
+
+
+def _were_lost(draft: Draft) -> bool:
+    """Whether they served and were lost under the last attempt, which has cost a retry already."""
+    report, ended = draft.value("rollout"), draft.attempts[-1].end_time
+    served = report is not None and report.ready_time is not None
+    return served and ended is not None and draft.conditions[READY].last_transition_time <= ended
 
 
 def _says_why(draft: Draft) -> bool:
@@ -307,7 +374,6 @@ def take_down(draft: Draft, why: str) -> None:
     if report is None or report.mode != "server":
         return
     stopped = {"ready": None, "ready_text": None, "since": None, "ready_time": None}
-    hours = round(server_hours(report, draft.world.now), 4)
-    draft.fields["rollout"] = report.model_copy(update=stopped | {"gpu_hours": hours or None})
+    draft.fields["rollout"] = report.model_copy(update=stopped | {"gpu_hours": _hours(draft, report)})
     if report.since and draft.has_plan:
         draft.fields["gpu_hours"] = gpu_hours(draft, draft.attempts)

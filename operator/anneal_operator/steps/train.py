@@ -12,7 +12,7 @@ from anneal_operator import attempts as policy
 from anneal_operator import engine
 from anneal_operator.draft import Draft
 from anneal_operator.kinds import format_time, is_deleting, name_of
-from anneal_operator.steps.common import lingering, names, out_of_time, upcoming
+from anneal_operator.steps.common import lingering, names, off_for_good, out_of_time, upcoming
 from anneal_operator.steps.fit import fitted
 from anneal_operator.steps.follow import follow
 from anneal_operator.world import Doomed
@@ -77,7 +77,7 @@ def _suspended(draft: Draft) -> None:
             draft.delete.append(Doomed(engine.KIND, obj))
     left = lingering(draft, ROLE_TRAINER, ROLE_ROLLOUT)
     if left:
-        draft.set(RUNNING, "False", Reason.SUSPENDING, f"waiting for {names(left)} to end")
+        draft.set(RUNNING, "False", Reason.SUSPENDING, f"waiting for {names(left)} to end{off_for_good(left)}")
         return
     step = draft.attempts[-1].last_step if draft.attempts else None
     after = f" at step {step}" if step else " before training began"
@@ -93,7 +93,8 @@ def _begin(draft: Draft, again: policy.Again | None) -> None:
     reason = Reason.RETRYING if again else Reason.STARTING
     because = f"attempt {number - 1} ended: {again.why}; " if again else ""
     if left := lingering(draft, ROLE_TRAINER):
-        draft.set(RUNNING, "False", reason, f"{because}attempt {number} begins when {names(left)} has ended")
+        first = f"{names(left)} has ended{off_for_good(left)}"
+        draft.set(RUNNING, "False", reason, f"{because}attempt {number} begins when {first}")
         return
     if again and draft.world.now < again.after:
         at = format_time(again.after)

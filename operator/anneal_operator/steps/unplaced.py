@@ -35,7 +35,8 @@ def stay_away(draft: Draft, again: datetime) -> None:
 def give_back_in_time(draft: Draft, report: RolloutReport, found: Sequence[Server], wanted: int) -> bool:
     """Record that the servers give their places back, if a part of them has held some for too long; else say when."""
     timeout = draft.plan.spec.run_policy.scheduling_timeout_seconds
-    standing = gang.standing([each.pod for each in found], wanted)
+    # One that is deleted may be on a node that is off, where it never ends; another one is made for it.
+    standing = gang.standing([each.pod for each in found if not each.pod.deleting], wanted)
     due = gang.due(standing, timeout)
     if due is None:
         return False

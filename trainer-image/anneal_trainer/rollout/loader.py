@@ -15,6 +15,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import sys
 import threading
 import time
@@ -173,6 +174,9 @@ def _done(loader: Loader, path: str, body: Mapping[str, Any], peer: str) -> dict
 
 def main(environment: Mapping[str, str]) -> None:
     """Serve until the pod ends."""
+    # The kernel keeps from the first process of a container what that does not handle: the pod, and its GPUs with it,
+    # would stay for all of its grace period.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())
     directory = Path(environment.get("ANNEAL_ADAPTERS_DIR", ADAPTERS_DIR))
     control = Control("127.0.0.1", int(environment.get("ANNEAL_VLLM_PORT", VLLM_PORT)))
     port = int(environment.get("ANNEAL_LOADER_PORT", LOADER_PORT))
