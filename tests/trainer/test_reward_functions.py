@@ -66,6 +66,11 @@ FAULTS: list[tuple[str, str, str]] = [
     ),
     ("nan", "    return [float('nan'), 1.0]", r"returned nan, which is no reward \(1 of 2 answers; the first is 'a'"),
     ("infinite", "    return [1.0, float('-inf')]", "returned -inf"),
+    (
+        "large",
+        "    return [1.0, -1e154]",
+        r"returned -1e\+154, which is no reward: write numbers from -1e\+12 to 1e\+12 \(1 of 2",
+    ),
     ("huge", "    return [1.0, 10 ** 400]", "returned int 1000"),
     ("text", "    return ['1.0', 1.0]", "returned str '1.0', where a number is expected"),
     ("nested", "    return [[1.0], [2.0]]", r"returned list \[1.0\], where a number is expected"),

@@ -80,7 +80,7 @@ def _check(reward: RewardSource, columns: Collection[str], places: Places) -> No
             schema.check(found, reward.name)
         case RewardSource(language=LanguageReward() as found):
             _check_column(reward, found.column, columns)
-            language.check(found, reward.name)
+            language.check(reward.name)
         case RewardSource(function=FunctionReward() as found):
             function.check(found, reward.name, places.module(found, reward.name), columns)
         case RewardSource(http=HttpReward() as found):
