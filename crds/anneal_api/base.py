@@ -193,7 +193,8 @@ def walk_blocks(block: Block, path: str = "") -> Iterator[tuple[str, Block]]:
     """Every block below and including `block`, with its path (`spec.datasets[0]`)."""
     yield path, block
     for name, info in type(block).model_fields.items():
-        value = getattr(block, name)
+        # One that is wrong is not there while mistakes are looked for.
+        value = getattr(block, name, None)
         here = f"{path}.{info.alias}" if path else str(info.alias)
         if isinstance(value, Block):
             yield from walk_blocks(value, here)
