@@ -62,14 +62,13 @@ def _right_value(model: type[Block], name: str, given: Any) -> Any:
         return _adapter(model, name).validate_python(given)
     except ValidationError:
         annotation = model.model_fields[name].annotation
-        below = model_in(annotation)
-        if below is None or not issubclass(below, Block) or get_origin(annotation) is dict:
-            raise
-        if isinstance(given, dict):
-            return _right_part(below, given)
-        if not given or not isinstance(given, list) or not all(isinstance(each, dict) for each in given):
-            raise
-        return [_right_part(below, each) for each in given]
+        below, among = model_in(annotation), get_origin(annotation)
+        if below is not None and issubclass(below, Block):
+            if isinstance(given, dict) and among not in (dict, list):
+                return _right_part(below, given)
+            if isinstance(given, list) and among is list and given and all(isinstance(each, dict) for each in given):
+                return [_right_part(below, each) for each in given]
+        raise
 
 
 @cache

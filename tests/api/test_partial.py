@@ -67,6 +67,8 @@ def test_rules_of_every_block_are_asked_for() -> None:
         {"rewards": [{"name": "a", "match": 1}]},
         {"rewards": [{"name": "a", "length": {"most": "9"}}]},
         {"rewards": "exact"},
+        {"rewards": {"name": "a", "match": {}}},
+        {"compute": [{"nodes": 2, "minNodes": 1}]},
         {"rewards": [rlhf.EXACT, "length"]},
         {"datasets": []},
         {"rollout": {"image": 1}},
