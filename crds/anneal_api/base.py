@@ -137,6 +137,9 @@ RELATIVE_PATH = r"^[A-Za-z0-9_][A-Za-z0-9._=+@-]*(/[A-Za-z0-9_][A-Za-z0-9._=+@-]
 TURN_TEMPLATE = r"^([^{}]|\{\{|\}\}|\{instruction\}|\{input\})*$"
 INSTRUCTION_TEMPLATE = r"^([^{}]|\{\{|\}\}|\{instruction\})*$"
 SYSTEM_TEMPLATE = r"^([^{}]|\{\{|\}\}|\{system\})*$"
+_VARIABLE = "[$][(][A-Za-z_][A-Za-z0-9_]*[)]"
+# ASCII, and no user: a password would be in the spec, and none is sent.
+HTTP_ADDRESS = rf"^https?://([A-Za-z0-9.:_\[\]-]|{_VARIABLE})+([/?#]([!-#%-~]|{_VARIABLE})*)?$"
 
 # What a pattern means, for the error of a value that does not match it.
 PATTERN_WORDS = {
@@ -145,6 +148,7 @@ PATTERN_WORDS = {
     TURN_TEMPLATE: "a text in which only {instruction} and {input} are filled in; write {{ and }} for braces",
     INSTRUCTION_TEMPLATE: "a text in which only {instruction} is filled in; write {{ and }} for braces",
     SYSTEM_TEMPLATE: "a text in which only {system} is filled in; write {{ and }} for braces",
+    HTTP_ADDRESS: "an address like http://judge:8000/v1?key=$(KEY): no user before the host, $ as in $(NAME) only, and what is not ASCII percent-encoded",
     RELATIVE_PATH: "a path below the storage, like adapters/first: no leading '/' and no '..'",
 }
 

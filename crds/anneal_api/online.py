@@ -9,7 +9,7 @@ from typing import Annotated, ClassVar, Final, Literal
 
 from pydantic import Field, StringConstraints
 
-from anneal_api.base import Block, LabelName, ObjectName, Rule, ShortText, bounded
+from anneal_api.base import HTTP_ADDRESS, Block, LabelName, ObjectName, Rule, ShortText, bounded
 from anneal_api.model import CLUSTER_SOURCE_RULE
 from anneal_api.rewardtexts import LanguageCode, PatternText, SchemaText
 from anneal_api.sources import SourceText
@@ -20,7 +20,7 @@ GrpoLoss = Literal["grpo", "dr_grpo", "dapo", "bnpo", "cispo", "sapo"]
 # Losses whose term is an answer's as a whole: a ratio of whole answers says nothing to the others.
 OF_SEQUENCES: Final = ("grpo", "sapo")
 ColumnName = ShortText
-HttpUrl = Annotated[str, StringConstraints(pattern=r"^https?://[^\s]+$", max_length=1024)]
+HttpUrl = Annotated[str, StringConstraints(pattern=HTTP_ADDRESS, max_length=1024)]
 
 
 class SamplingSpec(Block):
