@@ -9,6 +9,7 @@ import re
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Annotated, Any, Final
+from urllib.parse import unquote
 
 from pydantic import AfterValidator, StringConstraints
 from pydantic.json_schema import WithJsonSchema
@@ -61,7 +62,7 @@ def schema_faults(text: str) -> list[str]:
     """
     try:
         document = json.loads(text, parse_constant=_refused)
-        return [] if _is_of_another_draft(document) else list(_faults(document, ""))
+        return [] if _is_of_another_draft(document) else list(_faults(document, "", document))
     except RecursionError:
         return ["it is nested too deeply"]
     except ValueError as error:
@@ -76,8 +77,8 @@ def _is_of_another_draft(document: Any) -> bool:
     return isinstance(document, dict) and "2020-12" not in str(document.get("$schema", "2020-12"))
 
 
-def _faults(schema: Any, path: str) -> Iterator[str]:
-    """Of a schema and what is below it; `path` is where it stands."""
+def _faults(schema: Any, path: str, document: Any) -> Iterator[str]:
+    """Of a schema and what is below it; `path` is where it stands in the document."""
     if isinstance(schema, bool):
         return
     if not isinstance(schema, dict):
@@ -85,11 +86,12 @@ def _faults(schema: Any, path: str) -> Iterator[str]:
         return
     for key, value in schema.items():
         here = f"{path}.{key}" if path else key
-        if words := _KEYWORDS.get(key, _anything)(value):
+        words = _reference(value, document) if key == "$ref" else _KEYWORDS.get(key, _anything)(value)
+        if words:
             yield f"{here}: {words}"
         else:
             for name, inner in _inside(key, value):
-                yield from _faults(inner, f"{here}{name}")
+                yield from _faults(inner, f"{here}{name}", document)
 
 
 def _at(path: str, words: str) -> str:
@@ -149,6 +151,28 @@ def _pattern(value: Any) -> str:
         return f"{_shown(value)} is no text"
     fault = regex_fault(value)
     return f"{_shown(value)} is not a regular expression of Python: {fault}" if fault else ""
+
+
+def _reference(value: Any, document: Any) -> str:
+    """Names that the document gives its parts ($id, $anchor) are the library's to find."""
+    if not isinstance(value, str):
+        return f"{_shown(value)} is no text"
+    if '"$id"' in json.dumps(document):
+        return ""
+    if not value.startswith("#"):
+        return f"{_shown(value)} is outside of the schema, and nothing is fetched: write it below $defs"
+    return "" if value[1:2] != "/" or _is_there(document, value[2:].split("/")) else f"{_shown(value)} is not there"
+
+
+def _is_there(document: Any, names: list[str]) -> bool:
+    for name in (unquote(name).replace("~1", "/").replace("~0", "~") for name in names):
+        if isinstance(document, dict) and name in document:
+            document = document[name]
+        elif isinstance(document, list) and name.isdecimal() and int(name) < len(document):
+            document = document[int(name)]
+        else:
+            return False
+    return True
 
 
 def _patterns(value: Any) -> str:

@@ -96,6 +96,13 @@ def test_a_pattern_that_takes_long_to_compile_holds_nobody_up(wide: str) -> None
         ('{"uniqueItems": 1}', "uniqueItems: 1 is no boolean"),
         ('{"pattern": "(a"}', "pattern: '(a' is not a regular expression of Python: missing )"),
         ('{"pattern": 1}', "pattern: 1 is no text"),
+        ('{"$ref": 1}', "$ref: 1 is no text"),
+        ('{"items": {"$ref": "#/$defs/a"}, "$defs": {"b": {}}}', "items.$ref: '#/$defs/a' is not there"),
+        ('{"anyOf": [{"$ref": "#/anyOf/1"}]}', "anyOf[0].$ref: '#/anyOf/1' is not there"),
+        (
+            '{"$ref": "http://host/schema.json"}',
+            "$ref: 'http://host/schema.json' is outside of the schema, and nothing is",
+        ),
         ('{"patternProperties": {"^[": {}}}', "patternProperties: '^[' is not a regular expression"),
     ],
 )
@@ -114,6 +121,9 @@ def test_what_is_no_schema_is_told(schema: str, fault: str) -> None:
         '{"const": {"type": "int"}, "enum": [{"type": 1}], "default": {"pattern": "("}, "examples": [{"required": 1}]}',
         '{"properties": {"type": {"type": "string"}, "pattern": {}, "required": false}, "x-mine": {"type": 1}}',
         '{"$schema": "https://json-schema.org/draft/2020-12/schema", "prefixItems": [true], "items": false}',
+        '{"$defs": {"a/b": {"anyOf": [{}]}}, "items": {"$ref": "#/$defs/a~1b/anyOf/0"}, "not": {"$ref": "#"}}',
+        '{"$defs": {"a": {"$anchor": "x"}}, "items": {"$ref": "#x"}, "properties": {"$ref": {"const": {"$ref": 1}}}}',
+        '{"$defs": {"a": {"$id": "urn:mine:a"}}, "items": {"$ref": "urn:mine:a"}}',
         # Of another draft, and right there.
         '{"$schema": "http://json-schema.org/draft-04/schema#", "minimum": 1, "exclusiveMinimum": true, "items": [{}]}',
     ],

@@ -212,12 +212,13 @@ def test_a_type_that_two_families_know_is_read_as_the_methods_own() -> None:
         ("grpo", {"sampling": {"temperature": 2.0}}, "spec.sampling.temperature: 2 is unusual for grpo: 0.6 to 1.2"),
         ("grpo", {"grpo": {"klEstimator": "k1"}}, "spec.grpo.klEstimator: does nothing while beta is 0"),
         ("grpo", {"grpo": {"loss": "cispo"}}, "spec.grpo.epsilonHigh: 0.2 (epsilon) is unusual for loss cispo"),
+        ("grpo", {"rewards": [EXACT, {"name": "a", "length": {"most": 256}}]}, "spec.rewards[1].length.most: every answer is good"),
         ("simpo", {"simpo": {"gamma": 3.0}}, "spec.simpo.gamma: 3 is more than beta"),
         ("dpo", {"preparation": {"similarity": 0.9}}, "spec.preparation.similarity: does nothing without duplicates: dropNear"),
         ("dpo", {"preparation": {"maxBadRows": 9}}, "spec.preparation.maxBadRows: does nothing without onBadRow: drop"),
         ("dpo", {"preparation": {"sampling": "withReplacement"}}, "spec.preparation.sampling: does nothing without"),
     ],
-    ids=["beta", "rate", "epochs", "temperature", "estimator", "cispo", "gamma", "similarity", "maxBadRows", "sampling"],
+    ids=["beta", "rate", "epochs", "temperature", "estimator", "cispo", "length", "gamma", "similarity", "maxBadRows", "sampling"],
 )  # fmt: skip
 def test_what_is_unusual_is_noted_and_not_refused(method: str, spec: dict[str, Any], noted: str) -> None:
     """With the range that is common."""

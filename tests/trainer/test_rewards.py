@@ -39,6 +39,8 @@ def one(folder: Path, source: RewardSource, text: str, /, **columns: Any) -> flo
         ({"ignoreCase": True}, "Straße", "STRASSE", 1.0),
         ({}, "yes", "yes!", 0.0),
         ({}, 7, "7", 1.0),
+        ({}, True, "true", 1.0),
+        ({}, 0.5, "0.5", 1.0),
         ({}, None, "anything", None),
         ({"how": "contains"}, "yes", "I say yes to that", 1.0),
         ({"how": "contains"}, "yes", "I say YES to that", 0.0),
@@ -184,16 +186,18 @@ def test_json_of_a_schema(tmp_path: Path, answer: str, score: float) -> None:
 
 def test_each_row_may_have_its_schema(tmp_path: Path) -> None:
     """As text or as it stands; a row without one is not judged."""
-    schemas = [SCHEMA, {"type": "integer"}, None]
+    # As Parquet has rows of different keys.
+    nulls = {"anyOf": [{"type": "integer", "required": None}, {"const": None}], "properties": {"n": None}, "type": None}
+    schemas = [SCHEMA, {"type": "integer"}, None, nulls, nulls, nulls]
     with asking(tmp_path, reward("schema", column="shape")) as sources:
-        assert ask(sources, ["1", "1", "1"], shape=schemas).scores["mine"] == [0.5, 1.0, None]
+        found = ask(sources, ["1", "1", "1", "1", "null", "true"], shape=schemas)
+    assert found.scores["mine"] == [0.5, 1.0, None, 1.0, 1.0, 0.5]
 
 
 def test_a_schema_fetches_nothing(tmp_path: Path) -> None:
     """What it refers to elsewhere cannot be resolved, and that is told."""
-    source = reward("schema", jsonSchema='{"$ref": "http://127.0.0.1:9/schema.json"}')
     with pytest.raises(RewardError, match="Unresolvable"):
-        one(tmp_path, source, "{}")
+        one(tmp_path, reward("schema", column="shape"), "{}", shape='{"$ref": "http://127.0.0.1:9/schema.json"}')
 
 
 @pytest.mark.parametrize(
