@@ -154,10 +154,10 @@ def _pattern(value: Any) -> str:
 
 
 def _reference(value: Any, document: Any) -> str:
-    """Names that the document gives its parts ($id, $anchor) are the library's to find."""
+    """Names that the document gives its parts ($id, $anchor) and the drafts themselves are the library's to find."""
     if not isinstance(value, str):
         return f"{_shown(value)} is no text"
-    if '"$id"' in json.dumps(document):
+    if "://json-schema.org/" in value or '"$id"' in json.dumps(document):
         return ""
     if not value.startswith("#"):
         return f"{_shown(value)} is outside of the schema, and nothing is fetched: write it below $defs"

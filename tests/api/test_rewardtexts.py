@@ -121,7 +121,8 @@ def test_what_is_no_schema_is_told(schema: str, fault: str) -> None:
         '{"const": {"type": "int"}, "enum": [{"type": 1}], "default": {"pattern": "("}, "examples": [{"required": 1}]}',
         '{"properties": {"type": {"type": "string"}, "pattern": {}, "required": false}, "x-mine": {"type": 1}}',
         '{"$schema": "https://json-schema.org/draft/2020-12/schema", "prefixItems": [true], "items": false}',
-        '{"$defs": {"a/b": {"anyOf": [{}]}}, "items": {"$ref": "#/$defs/a~1b/anyOf/0"}, "not": {"$ref": "#"}}',
+        '{"$defs": {"a/b": {"anyOf": [{}]}}, "items": {"$ref": "#/$defs/a~1b/anyOf/0"}, "properties": {"a": {"$ref": "#"}}}',
+        '{"$ref": "https://json-schema.org/draft/2020-12/schema"}',
         '{"$defs": {"a": {"$anchor": "x"}}, "items": {"$ref": "#x"}, "properties": {"$ref": {"const": {"$ref": 1}}}}',
         '{"$defs": {"a": {"$id": "urn:mine:a"}}, "items": {"$ref": "urn:mine:a"}}',
         # Of another draft, and right there.
