@@ -8,6 +8,7 @@ import json
 import re
 import warnings
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 from typing import Annotated, Any, Final
 from urllib.parse import unquote
 
@@ -54,19 +55,22 @@ def regex_fault(text: str) -> str:
     return ""
 
 
-def schema_faults(text: str) -> list[str]:
+@lru_cache(maxsize=256)
+def schema_faults(text: str) -> tuple[str, ...]:
     """What shows that a text is no JSON schema.
 
     >>> schema_faults('{"properties": {"n": {"type": "int"}}, "required": "n"}')
-    ["properties.n.type: 'int' is none of array, boolean, integer, null, number, object, string", "required: 'n' is no list"]
+    ("properties.n.type: 'int' is none of array, boolean, integer, null, number, object, string", "required: 'n' is no list")
     """
     try:
         document = json.loads(text, parse_constant=_refused)
-        return [] if _is_of_another_draft(document) else list(_faults(document, "", document))
+        # Names of parts ($id) are the library's to find.
+        within = None if '"$id"' in text else document
+        return () if _is_of_another_draft(document) else tuple(_faults(document, "", within))
     except RecursionError:
-        return ["it is nested too deeply"]
+        return ("it is nested too deeply",)
     except ValueError as error:
-        return [f"not JSON: {error}"]
+        return (f"not JSON: {error}",)
 
 
 def _refused(word: str) -> None:
@@ -77,8 +81,8 @@ def _is_of_another_draft(document: Any) -> bool:
     return isinstance(document, dict) and "2020-12" not in str(document.get("$schema", "2020-12"))
 
 
-def _faults(schema: Any, path: str, document: Any) -> Iterator[str]:
-    """Of a schema and what is below it; `path` is where it stands in the document."""
+def _faults(schema: Any, path: str, within: Any) -> Iterator[str]:
+    """Of a schema and what is below it; `path` is where it stands, `within` the document that it may refer to."""
     if isinstance(schema, bool):
         return
     if not isinstance(schema, dict):
@@ -86,12 +90,12 @@ def _faults(schema: Any, path: str, document: Any) -> Iterator[str]:
         return
     for key, value in schema.items():
         here = f"{path}.{key}" if path else key
-        words = _reference(value, document) if key == "$ref" else _KEYWORDS.get(key, _anything)(value)
+        words = _reference(value, within) if key == "$ref" else _KEYWORDS.get(key, _anything)(value)
         if words:
             yield f"{here}: {words}"
         else:
             for name, inner in _inside(key, value):
-                yield from _faults(inner, f"{here}{name}", document)
+                yield from _faults(inner, f"{here}{name}", within)
 
 
 def _at(path: str, words: str) -> str:
@@ -154,14 +158,14 @@ def _pattern(value: Any) -> str:
 
 
 def _reference(value: Any, document: Any) -> str:
-    """Names that the document gives its parts ($id, $anchor) and the drafts themselves are the library's to find."""
     if not isinstance(value, str):
         return f"{_shown(value)} is no text"
-    if "://json-schema.org/" in value or '"$id"' in json.dumps(document):
+    if document is None or "://json-schema.org/" in value:
         return ""
-    if not value.startswith("#"):
-        return f"{_shown(value)} is outside of the schema, and nothing is fetched: write it below $defs"
-    return "" if value[1:2] != "/" or _is_there(document, value[2:].split("/")) else f"{_shown(value)} is not there"
+    if value.startswith("#"):
+        is_there = value[1:2] != "/" or _is_there(document, value[2:].split("/"))
+        return "" if is_there else f"{_shown(value)} is not there"
+    return f"{_shown(value)} is outside of the schema, and nothing is fetched: write it below $defs"
 
 
 def _is_there(document: Any, names: list[str]) -> bool:
