@@ -245,6 +245,10 @@ def test_a_module_may_import_its_neighbours(tmp_path: Path) -> None:
     ("text", "words"),
     [
         ("def reward(:", "reward mine: function does not start: raised SyntaxError"),
+        (
+            "def reward(prompts, completions, /, **columns): pass",
+            "takes prompts, completions by position only: remove the /",
+        ),
         ("import nothing_of_that_name", "raised ModuleNotFoundError: No module named 'nothing_of_that_name'"),
         (
             "def score(): pass\ndef other(): pass",

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from anneal_api.online import KINDS, MatchReward, PatternReward, RewardSource
 from anneal_api.online_rules import MOST_REWARDS
 from anneal_api.rewardtexts import LANGUAGES
-from anneal_trainer.errors import ConfigError, RewardError
+from anneal_trainer.errors import ConfigError, InputError, RewardError
 from anneal_trainer.methods.asked import spread
 from anneal_trainer.methods.online_losses import group_advantages
 from anneal_trainer.rewards import Source, check, language, pattern
@@ -348,6 +348,24 @@ def test_mistakes_are_told_before_anything_starts(tmp_path: Path, source: Reward
     """By the reward's name and the field."""
     with pytest.raises(ConfigError, match=words):
         check([source], ["answer"], places(tmp_path))
+
+
+def test_the_mistakes_of_all_rewards_are_told_at_once(tmp_path: Path) -> None:
+    """Each by the name of its reward, and what failed first says what kind of failure it is."""
+    module(tmp_path, "import no_such_module")
+    sources = (
+        reward("function", "lost", file="none.py"),
+        reward("match", "right", column="gold"),
+        reward("match", "fine"),
+        reward("function", "own"),
+    )
+    with pytest.raises(InputError) as caught:
+        check(sources, ["answer"], places(tmp_path))
+    lines = str(caught.value).splitlines()
+    assert lines[0].startswith("reward lost: function.file none.py is not in")
+    assert lines[1].startswith("reward right: match.column: the data has no column gold")
+    assert lines[2].startswith("reward own: function does not start: raised ModuleNotFoundError: No module named")
+    assert "import no_such_module" in lines[-2]
 
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "model"])
