@@ -257,7 +257,7 @@ def test_a_module_may_import_its_neighbours(tmp_path: Path) -> None:
         ("reward = 3", "there is no function reward in rewards.py; its functions are: none$"),
         ("import os; os._exit(4)", "its process ended with exit code 4"),
     ],
-    ids=["syntax", "import", "name", "value", "exit"],
+    ids=["syntax", "by-position", "import", "name", "value", "exit"],
 )
 def test_a_module_that_does_not_load_is_told_at_the_beginning(tmp_path: Path, text: str, words: str) -> None:
     """Before a GPU is waited for, and before anything is generated."""
