@@ -137,6 +137,9 @@ RELATIVE_PATH = r"^[A-Za-z0-9_][A-Za-z0-9._=+@-]*(/[A-Za-z0-9_][A-Za-z0-9._=+@-]
 TURN_TEMPLATE = r"^([^{}]|\{\{|\}\}|\{instruction\}|\{input\})*$"
 INSTRUCTION_TEMPLATE = r"^([^{}]|\{\{|\}\}|\{instruction\})*$"
 SYSTEM_TEMPLATE = r"^([^{}]|\{\{|\}\}|\{system\})*$"
+_VARIABLE = "[$][(][A-Za-z_][A-Za-z0-9_]*[)]"
+# ASCII, and no user: a password would be in the spec, and none is sent.
+HTTP_ADDRESS = rf"^https?://([A-Za-z0-9.:_\[\]-]|{_VARIABLE})+([/?#]([!-#%-~]|{_VARIABLE})*)?$"
 
 # What a pattern means, for the error of a value that does not match it.
 PATTERN_WORDS = {
@@ -145,6 +148,7 @@ PATTERN_WORDS = {
     TURN_TEMPLATE: "a text in which only {instruction} and {input} are filled in; write {{ and }} for braces",
     INSTRUCTION_TEMPLATE: "a text in which only {instruction} is filled in; write {{ and }} for braces",
     SYSTEM_TEMPLATE: "a text in which only {system} is filled in; write {{ and }} for braces",
+    HTTP_ADDRESS: "an address like http://judge:8000/v1?key=$(KEY): no user before the host, $ as in $(NAME) only, and what is not ASCII percent-encoded",
     RELATIVE_PATH: "a path below the storage, like adapters/first: no leading '/' and no '..'",
 }
 
@@ -193,7 +197,8 @@ def walk_blocks(block: Block, path: str = "") -> Iterator[tuple[str, Block]]:
     """Every block below and including `block`, with its path (`spec.datasets[0]`)."""
     yield path, block
     for name, info in type(block).model_fields.items():
-        value = getattr(block, name)
+        # One that is wrong is not there while mistakes are looked for.
+        value = getattr(block, name, None)
         here = f"{path}.{info.alias}" if path else str(info.alias)
         if isinstance(value, Block):
             yield from walk_blocks(value, here)

@@ -18,6 +18,7 @@ from anneal_api.base import DNS_1123_SUBDOMAIN
 from anneal_api.job import Job
 from anneal_api.kinds import KINDS
 from anneal_api.meta import API_VERSION, GROUP, VERSION
+from anneal_api.partial import broken_rules
 from anneal_api.problems import ManifestError, Problem, problems_of
 
 LONGEST_NAME = 253
@@ -122,10 +123,11 @@ def parse_job(document: Any) -> Job:
     problems = list(_identity_problems(document))
     if document.get("kind") not in KINDS or document.get("apiVersion") != API_VERSION:
         raise ManifestError(problems)
+    model = KINDS[document["kind"]]
     try:
-        job = KINDS[document["kind"]].model_validate(document)
+        job = model.model_validate(document)
     except ValidationError as error:
-        raise ManifestError(sorted({*problems, *problems_of(error, KINDS[document["kind"]])})) from error
+        raise ManifestError(sorted({*problems, *problems_of(error, model), *broken_rules(model, document)})) from error
     if problems:
         raise ManifestError(problems)
     return job

@@ -4,12 +4,14 @@ Not here: where answers are generated (the operator's side of `rollout`), the fo
 and the rewards themselves (`anneal_trainer.rewards`).
 """
 
+import re
 from typing import Annotated, ClassVar, Final, Literal
 
 from pydantic import Field, StringConstraints
 
-from anneal_api.base import Block, LabelName, ObjectName, Rule, ShortText, bounded
+from anneal_api.base import HTTP_ADDRESS, Block, LabelName, ObjectName, Rule, ShortText, bounded
 from anneal_api.model import CLUSTER_SOURCE_RULE
+from anneal_api.rewardtexts import LanguageCode, PatternText, SchemaText
 from anneal_api.sources import SourceText
 
 ONLINE: Final = ("grpo", "rloo")
@@ -18,7 +20,7 @@ GrpoLoss = Literal["grpo", "dr_grpo", "dapo", "bnpo", "cispo", "sapo"]
 # Losses whose term is an answer's as a whole: a ratio of whole answers says nothing to the others.
 OF_SEQUENCES: Final = ("grpo", "sapo")
 ColumnName = ShortText
-HttpUrl = Annotated[str, StringConstraints(pattern=r"^https?://[^\s]+$", max_length=1024)]
+HttpUrl = Annotated[str, StringConstraints(pattern=HTTP_ADDRESS, max_length=1024)]
 
 
 class SamplingSpec(Block):
@@ -128,14 +130,21 @@ class MatchReward(Block):
     )
     ignore_case: bool = Field(default=False, description="exact, contains: A is a.")
 
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            cel="!(has(self.how) && self.how == 'math' && has(self.ignoreCase) && self.ignoreCase)",
+            message="ignoreCase is for exact and contains, and does nothing with math: remove it",
+            holds=lambda m: not (m.how == "math" and m.ignore_case),
+            field="ignoreCase",
+        ),
+    )
+
 
 class PatternReward(Block):
     """1 where a regular expression matches, else 0."""
 
-    pattern: str = Field(
-        min_length=1,
-        max_length=4096,
-        description="As Python's re has it; the dot matches line ends too. White space around the answer is left out.",
+    pattern: PatternText = Field(
+        description="As Python's re has it; the dot matches line ends too. White space around the answer is left out."
     )
     whole: bool = Field(default=True, description="The whole answer must match, not only a part.")
 
@@ -143,7 +152,7 @@ class PatternReward(Block):
 class SchemaReward(Block):
     """1 where the answer is JSON that a schema accepts, 0.5 where it is other JSON, else 0."""
 
-    json_schema: str | None = Field(default=None, max_length=16384, description="The schema, as JSON text.")
+    json_schema: SchemaText | None = Field(default=None, description="The schema, as JSON text.")
     column: ColumnName | None = Field(
         default=None, description="The data's column with the schema of each row, instead; null: not judged by this."
     )
@@ -154,6 +163,12 @@ class SchemaReward(Block):
             message="write the schema as jsonSchema, or the column that has it",
             holds=lambda s: (s.json_schema is None) != (s.column is None),
         ),
+        Rule(
+            cel="!has(self.jsonSchema) || self.jsonSchema.matches('^[ \\t\\r\\n]*([{]|true|false)')",
+            message='jsonSchema is the schema itself, as JSON text: {"type": "object"}',
+            holds=lambda s: s.json_schema is None or re.match(r"[ \t\r\n]*([{]|true|false)", s.json_schema) is not None,
+            field="jsonSchema",
+        ),
     )
 
 
@@ -163,21 +178,26 @@ _MOST_TOKENS: Final = 1_000_000
 class LengthReward(Block):
     """1 for answers of so many tokens; less in proportion to 0, at no token and at twice the most."""
 
-    least: int = Field(default=0, ge=0, le=_MOST_TOKENS, description="The fewest tokens that are good.")
-    most: int = Field(default=_MOST_TOKENS, ge=1, le=_MOST_TOKENS, description="The most tokens that are good.")
+    least: int | None = Field(
+        default=None, ge=0, le=_MOST_TOKENS, description="The fewest tokens that are good. Default: none."
+    )
+    most: int | None = Field(
+        default=None, ge=1, le=_MOST_TOKENS, description="The most tokens that are good. Default: as many as there are."
+    )
 
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(
-            # What is in a list has no defaults in the schema.
-            cel=f"(has(self.least) ? self.least : 0) <= (has(self.most) ? self.most : {_MOST_TOKENS})",
-            message="least is at most most",
-            holds=lambda reward: reward.least <= reward.most,
+            cel="has(self.most) || (has(self.least) && self.least > 0)",
+            message="without a bound every length is good: write least (1 or more), most, or both",
+            holds=lambda reward: reward.most is not None or bool(reward.least),
+        ),
+        Rule(
+            cel="!(has(self.least) && has(self.most)) || self.least <= self.most",
+            message="no length is good: make least no more than most",
+            holds=lambda reward: reward.most is None or (reward.least or 0) <= reward.most,
             field="least",
         ),
     )
-
-
-LanguageCode = Annotated[str, StringConstraints(pattern=r"^[a-z]{2,3}$", max_length=3)]
 
 
 class LanguageReward(Block):
@@ -197,6 +217,12 @@ class LanguageReward(Block):
             cel="has(self.code) != has(self.column)",
             message="write the language as code, or the column that has it",
             holds=lambda reward: (reward.code is None) != (reward.column is None),
+        ),
+        Rule(
+            cel="!has(self.code) || !has(self.among) || self.among.size() == 0 || self.among.exists(c, c != self.code)",
+            message="nothing is told apart from one language alone: write another one, or leave among out",
+            holds=lambda reward: reward.code is None or set(reward.among) != {reward.code},
+            field="among",
         ),
     )
 
@@ -247,7 +273,15 @@ class ModelReward(Block):
     )
     revision: ShortText = Field(default="main", description="Branch, tag or commit of an hf:// model.")
 
-    rules: ClassVar[tuple[Rule, ...]] = (CLUSTER_SOURCE_RULE,)
+    rules: ClassVar[tuple[Rule, ...]] = (
+        CLUSTER_SOURCE_RULE,
+        Rule(
+            cel="!self.source.startsWith('job://finetunejob/')",
+            message="a FineTuneJob makes a model that answers, which scores no texts: write job://rlhfjob/NAME of a job of method: reward",
+            holds=lambda model: not model.source.startswith("job://finetunejob/"),
+            field="source",
+        ),
+    )
 
 
 KINDS: Final = ("match", "pattern", "schema", "length", "language", "function", "http", "model")
@@ -276,6 +310,12 @@ class RewardSource(Block):
             cel=f"[{', '.join(f'has(self.{kind})' for kind in KINDS)}].filter(x, x).size() == 1",
             message=f"write exactly one of {', '.join(KINDS[:-1])} and {KINDS[-1]}",
             holds=lambda r: sum(getattr(r, _attribute(kind)) is not None for kind in KINDS) == 1,
+        ),
+        Rule(
+            cel="self.name != 'unjudged'",
+            message="rewards/unjudged is a measure of its own: take another name",
+            holds=lambda r: r.name != "unjudged",
+            field="name",
         ),
     )
 

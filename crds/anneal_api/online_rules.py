@@ -75,7 +75,7 @@ def _sends_adapter(spec: Any) -> bool:
 _MODE = "(has(self.rollout) && has(self.rollout.mode) ? self.rollout.mode : 'server')"
 _SYNC = "(has(self.rollout) && has(self.rollout.weightSync) ? self.rollout.weightSync : 'auto')"
 _BY_VLLM = f"({_IS_ONLINE}) && {_MODE} != 'generate'"
-_LONGEST_DEFAULT = SamplingSpec().max_tokens
+_MOST_TOKENS = f"(has(self.sampling) ? self.sampling.maxTokens : {SamplingSpec().max_tokens})"
 
 ONLINE_RULES: Final[tuple[Rule, ...]] = (
     Rule(
@@ -97,6 +97,12 @@ ONLINE_RULES: Final[tuple[Rule, ...]] = (
         field="rewards",
     ),
     Rule(
+        cel=f"!has(self.rewards) || self.rewards.all(r, !has(r.length) || !has(r.length.least) || r.length.least <= {_MOST_TOKENS})",
+        message="an answer has sampling.maxTokens tokens at most: lower length.least of the rewards that ask for more, or raise sampling.maxTokens",
+        holds=lambda s: all((r.length.least or 0) <= most_tokens(s) for r in s.rewards if r.length),
+        field="rewards",
+    ),
+    Rule(
         cel=f"{_IS_ONLINE} || !has(self.sampling)",
         message="sampling is for grpo and rloo, which draw answers",
         holds=lambda s: _online(s) or s.sampling is None,
@@ -115,7 +121,7 @@ ONLINE_RULES: Final[tuple[Rule, ...]] = (
         field="compute.minNodes",
     ),
     Rule(
-        cel=f"!({_IS_ONLINE}) || self.training.sequenceLength > (has(self.sampling) ? self.sampling.maxTokens : {_LONGEST_DEFAULT})",
+        cel=f"!({_IS_ONLINE}) || self.training.sequenceLength > {_MOST_TOKENS}",
         message="sequenceLength bounds prompt and answer together: make it more than sampling.maxTokens",
         holds=lambda s: not _online(s) or s.training.sequence_length > most_tokens(s),
         field="training.sequenceLength",

@@ -155,11 +155,12 @@ def _keys_at(loc: Iterable[str | int], model: type[BaseModel]) -> list[str]:
             continue
         fields = {info.alias: info.annotation for info in current.model_fields.values()}
         in_mapping = get_origin(fields.get(part)) is dict
-        current = _model_in(fields.get(part))
+        current = model_in(fields.get(part))
     return [] if current is None else sorted(str(info.alias) for info in current.model_fields.values())
 
 
-def _model_in(annotation: Any) -> type[BaseModel] | None:
+def model_in(annotation: Any) -> type[BaseModel] | None:
+    """The model that a field holds, alone, in a list or as a choice."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
-    return next(filter(None, map(_model_in, get_args(annotation))), None)
+    return next(filter(None, map(model_in, get_args(annotation))), None)

@@ -42,6 +42,8 @@ OWN_ARGUMENTS: Final = (
 _SUPPORTED = " to ".join(".".join(map(str, version)) for version in (OLDEST, NEWEST))
 # As vLLM reads them: with underscores too, one dash before short names, and parts of JSON after a dot.
 _OWN = rf"^--?(no[-_])?({'|'.join(name.replace('-', '[-_]') for name in OWN_ARGUMENTS)})([=. ].*)?$"
+# A flag with its value in one word: `vllm serve` would look for a flag with a space in its name.
+_TWO_WORDS = r"^--?[A-Za-z][A-Za-z0-9_.-]*[ \t]"
 _TAG = "^.*:v?[0-9]+[.][0-9]+([.+-].*)?$"
 _MINORS = "|".join(str(minor) for minor in range(OLDEST[1], NEWEST[1] + 1))
 _KNOWN_TAG = f"^.*:v?0[.]({_MINORS})([.+-].*)?$"
@@ -152,6 +154,12 @@ class RolloutSpec(Block):
             message="these arguments follow from the rest of the spec (maxModelLen, tensorParallel, memoryUtilization, adapter): remove "
             + ", ".join(f"--{name}" for name in OWN_ARGUMENTS),
             holds=lambda r: not any(re.match(_OWN, argument) for argument in r.extra_args),
+            field="extraArgs",
+        ),
+        Rule(
+            cel=f"!has(self.extraArgs) || self.extraArgs.all(a, !a.matches(r'{_TWO_WORDS}'))",
+            message="an item is one word of the command line: write --dtype=float16, or --dtype and float16 as two items, instead of '--dtype float16'",
+            holds=lambda r: not any(re.match(_TWO_WORDS, argument) for argument in r.extra_args),
             field="extraArgs",
         ),
         Rule(

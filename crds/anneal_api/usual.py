@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from anneal_api.job import JobSpec
 from anneal_api.online import ONLINE, GrpoSpec
+from anneal_api.online_rules import most_tokens
 from anneal_api.practice import ADAPTER_FACTOR, PRACTICE
 from anneal_api.preparation import PreparationSpec
 from anneal_api.problems import Problem
@@ -37,6 +38,7 @@ def unusual(spec: JobSpec) -> list[Problem]:
     return [
         *_idle(spec),
         *_idle_online(spec),
+        *_idle_rewards(spec),
         *_unusual(resolve(spec).dump(), spec.method, adapter=spec.adapter is not None),
     ]
 
@@ -50,6 +52,15 @@ def _idle(spec: JobSpec) -> Iterator[Problem]:
         yield Problem("spec.preparation.maxBadRows", "does nothing without onBadRow: drop; one bad row ends the job")
     if given.sampling != default.sampling and all(dataset.weight is None for dataset in spec.datasets):
         yield Problem("spec.preparation.sampling", "does nothing without datasets[].weight: every row is used once")
+
+
+def _idle_rewards(spec: JobSpec) -> Iterator[Problem]:
+    """Lengths that every answer has."""
+    for index, reward in enumerate(getattr(spec, "rewards", ())):
+        longest = most_tokens(spec)
+        if reward.length and not reward.length.least and reward.length.most >= longest:
+            words = f"every answer is good: it has sampling.maxTokens ({longest}) tokens at most"
+            yield Problem(f"spec.rewards[{index}].length.most", words)
 
 
 def _idle_online(spec: JobSpec) -> Iterator[Problem]:

@@ -48,6 +48,16 @@ def test_all_problems_of_all_files_are_reported_at_once(tmp_path: Path) -> None:
     assert "did you mean datasets?" in lines[2]
 
 
+def test_what_does_not_go_together_is_told_beside_wrong_fields(tmp_path: Path) -> None:
+    """So that nobody mends one mistake to be told of the next."""
+    text = GOOD.replace("adapter: {type: lora}", "compute: {nodes: 2, minNodes: 1, image: 1}")
+    result = CliRunner().invoke(app, ["validate", str(manifest(tmp_path, text))])
+    assert [line.split(" ")[1] for line in result.stderr.splitlines()] == [
+        "spec.compute.image:",
+        "spec.compute.minNodes:",
+    ]
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [

@@ -8,7 +8,7 @@ from anneal_api.conditions import ConditionType
 from anneal_operator.kinds import CLAIM, FINE_TUNE_JOB, STORAGE_CLASS, Obj
 from anneal_operator.reconcile import reconcile
 from anneal_operator.world import StorageFacts, World
-from simulated.builders import at, make_job, make_settings
+from simulated.builders import at, make_job, make_rlhf_job, make_settings
 from simulated.process import Simulation, conditions
 
 
@@ -73,6 +73,18 @@ def test_every_problem_of_a_spec_is_told_at_once() -> None:
     assert found["reason"] == "InvalidSpec"
     for words in ("spec.methood", "did you mean method", "spec.training.epochs", "spec.training.globalBatchSize"):
         assert words in found["message"]
+
+
+def test_what_a_reward_cannot_mean_is_told_before_a_pod_is_made() -> None:
+    """Each mistake by its field, though no rule of the API server can find them."""
+    form = {"name": "form", "pattern": {"pattern": "(a"}}
+    json = {"name": "json", "schema": {"jsonSchema": '{"type": 1}'}}
+    found = accepted(make_rlhf_job("judged", source="volume://runs/model", method="grpo", rewards=[form, json]))
+    assert found["reason"] == "InvalidSpec"
+    assert "spec.rewards[0].pattern.pattern: '(a' is not a regular expression of Python" in found["message"]
+    assert (
+        "spec.rewards[1].schema.jsonSchema: '{\"type\": 1}' is not a JSON schema: type: 1 is none" in found["message"]
+    )
 
 
 @pytest.mark.parametrize(

@@ -66,6 +66,11 @@ FAULTS: list[tuple[str, str, str]] = [
     ),
     ("nan", "    return [float('nan'), 1.0]", r"returned nan, which is no reward \(1 of 2 answers; the first is 'a'"),
     ("infinite", "    return [1.0, float('-inf')]", "returned -inf"),
+    (
+        "large",
+        "    return [1.0, -1e154]",
+        r"returned -1e\+154, which is no reward: write numbers from -1e\+12 to 1e\+12 \(1 of 2",
+    ),
     ("huge", "    return [1.0, 10 ** 400]", "returned int 1000"),
     ("text", "    return ['1.0', 1.0]", "returned str '1.0', where a number is expected"),
     ("nested", "    return [[1.0], [2.0]]", r"returned list \[1.0\], where a number is expected"),
@@ -240,6 +245,10 @@ def test_a_module_may_import_its_neighbours(tmp_path: Path) -> None:
     ("text", "words"),
     [
         ("def reward(:", "reward mine: function does not start: raised SyntaxError"),
+        (
+            "def reward(prompts, completions, /, **columns): pass",
+            "takes prompts, completions by position only: remove the /",
+        ),
         ("import nothing_of_that_name", "raised ModuleNotFoundError: No module named 'nothing_of_that_name'"),
         (
             "def score(): pass\ndef other(): pass",
@@ -248,7 +257,7 @@ def test_a_module_may_import_its_neighbours(tmp_path: Path) -> None:
         ("reward = 3", "there is no function reward in rewards.py; its functions are: none$"),
         ("import os; os._exit(4)", "its process ended with exit code 4"),
     ],
-    ids=["syntax", "import", "name", "value", "exit"],
+    ids=["syntax", "by-position", "import", "name", "value", "exit"],
 )
 def test_a_module_that_does_not_load_is_told_at_the_beginning(tmp_path: Path, text: str, words: str) -> None:
     """Before a GPU is waited for, and before anything is generated."""

@@ -102,6 +102,25 @@ def test_a_text_that_is_too_long_is_a_failure_of_that_answer(storage: Path) -> N
         ask(sources, ["red", "red " * 60], prompts=["Say: "] * 2)
 
 
+def test_positions_that_padding_takes_hold_no_text(storage: Path) -> None:
+    """RoBERTa of 32 positions, the first two of which are padding's, reads texts of 30 tokens and none longer."""
+    from transformers import RobertaConfig, RobertaForSequenceClassification
+
+    tokenizer = tokenizer_of(storage)
+    config = RobertaConfig(
+        vocab_size=len(tokenizer), hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8,
+        max_position_embeddings=32, num_labels=1, pad_token_id=1,
+    )  # fmt: skip
+    RobertaForSequenceClassification(config).save_pretrained(storage / "scorer")
+    tokenizer.save_pretrained(storage / "scorer")
+    by_length = {len(tokenizer(text)["input_ids"]): text for text in ("Z" * n for n in range(40))}
+    texts = [by_length[30], by_length[31]]
+    with asking(storage, reward("model", source="./scorer", onError="skip")) as sources:
+        fits, too_long = ask(sources, texts, prompts=["", ""]).scores["mine"]
+    assert fits is not None
+    assert too_long is None
+
+
 def test_a_score_that_is_no_number_is_told(storage: Path) -> None:
     """By the name of the reward."""
     import torch

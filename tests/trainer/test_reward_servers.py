@@ -12,7 +12,7 @@ import pytest
 
 from anneal_api.online import HttpReward
 from anneal_trainer.errors import ConfigError, RewardError, TemporaryError
-from anneal_trainer.rewards import judge, opened
+from anneal_trainer.rewards import check, judge, opened
 from anneal_trainer.rewards.http import server
 from anneal_trainer.rewards.scoring import Batch, CallError
 from trainer.judges import ask, asking, places, reward
@@ -170,12 +170,55 @@ def test_secrets_are_in_no_message(judge_server: Any) -> None:
     with pytest.raises(CallError) as caught:
         asked(f"{url}/?key=$(KEY)")
     assert str(caught.value) == f"{url}/?key=$(KEY) answered 403 Forbidden: key $(KEY) is not known"
-    for address in ("http://127.0.0.1:$(KEY)/", "http://127.0.0.1/a\x7f$(KEY)"):
+    with pytest.raises(CallError, match="is not an address: what stands for its port is no number") as caught:
+        asked("http://127.0.0.1:$(KEY)/")
+    assert SECRET not in str(caught.value)
+    assert caught.value.__cause__ is None
+    assert caught.value.__suppress_context__
+
+
+@pytest.mark.parametrize(
+    ("status", "said"), [(403, "{}"), (200, "{}"), (200, '{{"echo": "{}"}}')], ids=["error", "no-json", "no-rewards"]
+)
+def test_no_half_of_a_secret_is_in_a_message(judge_server: Any, status: int, said: str) -> None:
+    """Where what the server says is cut, too."""
+    url, handler = judge_server
+    for start in range(260, 310):
+        handler.script[:] = [(status, said.format("x" * start + SECRET))]
         with pytest.raises(CallError) as caught:
-            asked(address)
-        assert SECRET not in str(caught.value)
-        assert caught.value.__cause__ is None
-        assert caught.value.__suppress_context__
+            asked(f"{url}/?key=$(KEY)")
+        assert "s3c" not in str(caught.value)
+
+
+@pytest.mark.parametrize("value", ["two words", "two\nlines", "schlüssel", "a\x7fb"])
+def test_a_secret_that_fits_into_no_address_is_told_before_it_is_used(tmp_path: Path, value: str) -> None:
+    """By its name alone; the library would repeat the whole address."""
+    source = reward("http", url="http://judge/$(TOKEN)")
+    words = r"reward mine: http.url: the value of \$\(TOKEN\) has a character that no address has, .* percent-encoded"
+    with pytest.raises(ConfigError, match=words) as caught:
+        check([source], [], places(tmp_path, {"TOKEN": value}))
+    assert value not in str(caught.value)
+
+
+def test_an_answer_that_ends_early_may_come_whole_at_another_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that is ended while it speaks is asked again."""
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    whole = b'{"rewards": [1, 2]}'
+    sent = [whole[:9], whole]
+
+    class Ending(Quiet):
+        def do_POST(self) -> None:  # noqa: N802 - the library's name
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(whole)))
+            self.end_headers()
+            self.wfile.write(sent.pop(0))
+
+    with serving(Ending) as url:
+        assert asked(url, retries=1) == [1, 2]
+        sent.append(whole[:9])
+        with pytest.raises(CallError, match="cannot be reached: its answer ends early, 1 times") as caught:
+            asked(url)
+    assert caught.value.temporary
 
 
 def test_a_name_that_is_not_in_the_environment_is_told(tmp_path: Path) -> None:

@@ -7,13 +7,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from py3langid.langid import MODEL_FILE, LanguageIdentifier
 from pydantic import ValidationError
 
 from anneal_api.online import KINDS, MatchReward, PatternReward, RewardSource
-from anneal_trainer.errors import ConfigError, RewardError
-from anneal_trainer.rewards import check, pattern
+from anneal_api.online_rules import MOST_REWARDS
+from anneal_api.rewardtexts import LANGUAGES
+from anneal_trainer.errors import ConfigError, InputError, RewardError
+from anneal_trainer.methods.asked import spread
+from anneal_trainer.methods.online_losses import group_advantages
+from anneal_trainer.rewards import Source, check, language, pattern
 from anneal_trainer.rewards.matching import mathematics
-from anneal_trainer.rewards.scoring import Batch, Fault
+from anneal_trainer.rewards.scoring import Batch, Fault, checked
 from trainer.judges import ask, asking, module, places, reward
 
 
@@ -33,6 +39,8 @@ def one(folder: Path, source: RewardSource, text: str, /, **columns: Any) -> flo
         ({"ignoreCase": True}, "Straße", "STRASSE", 1.0),
         ({}, "yes", "yes!", 0.0),
         ({}, 7, "7", 1.0),
+        ({}, True, "true", 1.0),
+        ({}, 0.5, "0.5", 1.0),
         ({}, None, "anything", None),
         ({"how": "contains"}, "yes", "I say yes to that", 1.0),
         ({"how": "contains"}, "yes", "I say YES to that", 0.0),
@@ -178,16 +186,18 @@ def test_json_of_a_schema(tmp_path: Path, answer: str, score: float) -> None:
 
 def test_each_row_may_have_its_schema(tmp_path: Path) -> None:
     """As text or as it stands; a row without one is not judged."""
-    schemas = [SCHEMA, {"type": "integer"}, None]
+    # As Parquet has rows of different keys.
+    nulls = {"anyOf": [{"type": "integer", "required": None}, {"const": None}], "properties": {"n": None}, "type": None}
+    schemas = [SCHEMA, {"type": "integer"}, None, nulls, nulls, nulls]
     with asking(tmp_path, reward("schema", column="shape")) as sources:
-        assert ask(sources, ["1", "1", "1"], shape=schemas).scores["mine"] == [0.5, 1.0, None]
+        found = ask(sources, ["1", "1", "1", "1", "null", "true"], shape=schemas)
+    assert found.scores["mine"] == [0.5, 1.0, None, 1.0, 1.0, 0.5]
 
 
 def test_a_schema_fetches_nothing(tmp_path: Path) -> None:
     """What it refers to elsewhere cannot be resolved, and that is told."""
-    source = reward("schema", jsonSchema='{"$ref": "http://127.0.0.1:9/schema.json"}')
     with pytest.raises(RewardError, match="Unresolvable"):
-        one(tmp_path, source, "{}")
+        one(tmp_path, reward("schema", column="shape"), "{}", shape='{"$ref": "http://127.0.0.1:9/schema.json"}')
 
 
 @pytest.mark.parametrize(
@@ -200,10 +210,13 @@ def test_lengths_are_judged_by_a_trapezoid(tmp_path: Path, length: int, score: f
         assert ask(sources, ["text"], lengths=[length]).rewards == [pytest.approx(score)]
 
 
-def test_any_length_is_good_without_bounds(tmp_path: Path) -> None:
-    """Nothing is divided by a bound of 0."""
-    with asking(tmp_path, reward("length")) as sources:
-        assert ask(sources, ["", "a"], lengths=[0, 9]).rewards == [1, 1]
+@pytest.mark.parametrize(
+    ("bounds", "scores"), [({"most": 4}, [1, 0.5]), ({"least": 0, "most": 4}, [1, 0.5]), ({"least": 8}, [0, 0.75])]
+)
+def test_a_length_may_have_one_bound(tmp_path: Path, bounds: dict[str, int], scores: list[float]) -> None:
+    """Beyond the other end every length is good, none at all too."""
+    with asking(tmp_path, reward("length", **bounds)) as sources:
+        assert ask(sources, ["", "a"], lengths=[0, 6]).rewards == scores
 
 
 def test_rewards_are_weighted_and_summed(tmp_path: Path) -> None:
@@ -221,6 +234,16 @@ def test_rewards_are_weighted_and_summed(tmp_path: Path) -> None:
     assert (metrics["rewards/right"], metrics["rewards/near"], metrics["rewards/unjudged"]) == (0.5, 1.0, 1.0)
     assert metrics["rewards/right/failures"] == 0
     assert 0 <= metrics["rewards/right/seconds"] < 60
+
+
+def test_the_largest_rewards_can_be_told_apart() -> None:
+    """With the largest weight of the most rewards, over more answers than a step has: means and spreads are numbers."""
+    values = [1e12, -1e12] * 32768
+    sources = [Source(f"r{n}", 1000.0, "fail", lambda _: checked(values, len(values))) for n in range(MOST_REWARDS)]
+    found = ask(sources, [""] * len(values))
+    assert spread(found.rewards) == pytest.approx(16e15, rel=1e-4)
+    advantages = group_advantages(torch.tensor(found.rewards), size=8, scale="batch")
+    assert advantages.tolist() == pytest.approx([1.0, -1.0] * 32768, rel=1e-3)
 
 
 def test_no_answers_have_no_rewards(tmp_path: Path) -> None:
@@ -285,9 +308,21 @@ def test_what_is_told_apart_can_be_chosen(tmp_path: Path) -> None:
 
 def test_a_row_with_an_unknown_language_is_a_failure(tmp_path: Path) -> None:
     """With the value, and what is known."""
-    words = r"reward mine: cannot judge: 'German' is not one of the languages that are known: ace, af, .* \(1 of 1"
+    words = r"reward mine: cannot judge: 'German' is not the code of a language that is known: ace, af, .* \(1 of 1"
     with pytest.raises(RewardError, match=words):
         one(tmp_path, reward("language", column="to"), "Ja", to="German")
+
+
+def test_the_languages_that_manifests_may_name_are_those_that_are_told_apart() -> None:
+    """No more and no less, and those that are thought of by themselves are among them."""
+    model = LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
+    assert sorted(model.labels) == list(LANGUAGES)
+    assert set(language.USUAL) < set(LANGUAGES)
+
+
+OLDER = "http://json-schema.org/draft-07/schema#"
+# More than is tried where other jobs wait.
+WIDE = "[à-ÿ]" * 40
 
 
 @pytest.mark.parametrize(
@@ -296,18 +331,41 @@ def test_a_row_with_an_unknown_language_is_a_failure(tmp_path: Path) -> None:
         (reward("match", column="gold"), r"reward mine: match.column: the data has no column gold; .* it has answer"),
         (reward("schema", column="shape"), "reward mine: schema.column: the data has no column shape"),
         (reward("language", column="to"), "reward mine: language.column: the data has no column to"),
-        (reward("language", code="xq"), "language.code 'xq' is not one of the languages that are known: ace, af, am,"),
-        (reward("language", code="en", among=["de", "xx"]), "reward mine: language.among 'xx' is not one of the"),
-        (reward("pattern", pattern="(a"), r"pattern.pattern '\(a' is not a regular expression of Python: missing \)"),
-        (reward("schema", jsonSchema="{"), "reward mine: schema.jsonSchema is not JSON"),
-        (reward("schema", jsonSchema='{"type": "int"}'), "schema.jsonSchema is not a JSON schema: 'int' is not valid"),
+        (
+            reward("pattern", pattern=f"{WIDE}("),
+            r"pattern.pattern '.*\(' is not a regular expression of Python: missing",
+        ),
+        (reward("schema", jsonSchema='{"required": [1]}'), "schema.jsonSchema is not a JSON schema: 1 is not of type"),
+        (
+            reward("schema", jsonSchema=f'{{"$schema": "{OLDER}", "type": "int"}}'),
+            "not a JSON schema: 'int' is not valid",
+        ),
+        (reward("schema", jsonSchema=f'{{"$schema": "{OLDER}", "pattern": "(a"}}'), r"schema: '\(a' is not a 'regex'"),
     ],
-    ids=["column", "schema-column", "language-column", "language", "among", "pattern", "no-json", "no-schema"],
+    ids=["column", "schema-column", "language-column", "pattern", "schema", "older-schema", "older-pattern"],
 )
 def test_mistakes_are_told_before_anything_starts(tmp_path: Path, source: RewardSource, words: str) -> None:
     """By the reward's name and the field."""
     with pytest.raises(ConfigError, match=words):
         check([source], ["answer"], places(tmp_path))
+
+
+def test_the_mistakes_of_all_rewards_are_told_at_once(tmp_path: Path) -> None:
+    """Each by the name of its reward, and what failed first says what kind of failure it is."""
+    module(tmp_path, "import no_such_module")
+    sources = (
+        reward("function", "lost", file="none.py"),
+        reward("match", "right", column="gold"),
+        reward("match", "fine"),
+        reward("function", "own"),
+    )
+    with pytest.raises(InputError) as caught:
+        check(sources, ["answer"], places(tmp_path))
+    lines = str(caught.value).splitlines()
+    assert lines[0].startswith("reward lost: function.file none.py is not in")
+    assert lines[1].startswith("reward right: match.column: the data has no column gold")
+    assert lines[2].startswith("reward own: function does not start: raised ModuleNotFoundError: No module named")
+    assert "import no_such_module" in lines[-2]
 
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "model"])
@@ -317,6 +375,7 @@ def test_what_is_right_is_let_through(tmp_path: Path, kind: str) -> None:
     needed = {
         "match": {"how": "math"},
         "pattern": {"pattern": "a"},
+        "length": {"most": 9},
         "schema": {"jsonSchema": SCHEMA},
         "language": {"code": "de"},
         "http": {"url": "http://judge/$(KEY)"},
@@ -328,12 +387,10 @@ def test_what_is_right_is_let_through(tmp_path: Path, kind: str) -> None:
     ("fields", "words"),
     [
         ({}, "write exactly one of match, pattern, schema, length, language, function, http and model"),
-        ({"match": {}, "length": {}}, "write exactly one of"),
+        ({"match": {}, "length": {"most": 9}}, "write exactly one of"),
         ({"match": {}, "onError": "ignore"}, "'fail', 'zero' or 'skip'"),
         ({"schema": {}}, "write the schema as jsonSchema, or the column that has it"),
         ({"language": {}}, "write the language as code, or the column that has it"),
-        ({"language": {"code": "DE"}}, "pattern"),
-        ({"length": {"least": 2, "most": 1}}, "least is at most most"),
         ({"function": {"configMap": "mine", "file": "a/b.py"}}, "file is one of its keys"),
         ({"function": {"file": "../b.py"}}, "pattern"),
         ({"function": {"file": "a/../b.py"}}, "pattern"),

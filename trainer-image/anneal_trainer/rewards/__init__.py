@@ -21,7 +21,7 @@ from anneal_api.online import (
     RewardSource,
     SchemaReward,
 )
-from anneal_trainer.errors import ConfigError, InputError
+from anneal_trainer.errors import ConfigError, InputError, UserError
 from anneal_trainer.rewards import architecture, function, http, language, length, matching, pattern, schema
 from anneal_trainer.rewards.judging import Judged, judge
 from anneal_trainer.rewards.keeper import Child
@@ -58,14 +58,21 @@ class Places:
 
 
 def check(rewards: Sequence[RewardSource], columns: Collection[str], places: Places) -> None:
-    """UserError, by the reward's name, for what shows without asking: for `prepare`, before a GPU is waited for.
+    """UserError, by the rewards' names, for all that shows without asking: for `prepare`, before a GPU is waited for.
 
     `columns` are those that the data has beside its prompts. Functions are loaded and not called, models not loaded,
     servers not reached.
     """
+    found: list[UserError] = []
     for reward in rewards:
-        with _named(reward):
-            _check(reward, columns, places)
+        try:
+            with _named(reward):
+                _check(reward, columns, places)
+        except UserError as error:
+            found.append(error)
+    if found:
+        # A line each, as some have a traceback below.
+        raise type(found[0])("\n".join(map(str, found))) from found[0]
 
 
 def _check(reward: RewardSource, columns: Collection[str], places: Places) -> None:
@@ -80,7 +87,7 @@ def _check(reward: RewardSource, columns: Collection[str], places: Places) -> No
             schema.check(found, reward.name)
         case RewardSource(language=LanguageReward() as found):
             _check_column(reward, found.column, columns)
-            language.check(found, reward.name)
+            language.check(reward.name)
         case RewardSource(function=FunctionReward() as found):
             function.check(found, reward.name, places.module(found, reward.name), columns)
         case RewardSource(http=HttpReward() as found):

@@ -79,6 +79,9 @@ def _load(where: str, name: str) -> tuple[Callable[..., Any], list[str]]:
         raise LookupError(f"there is no function {name} in {Path(where).name}; its functions are: {held}")
     kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     parameters = inspect.signature(found).parameters.values()
+    nameless = [each.name for each in parameters if each.kind is each.POSITIONAL_ONLY and each.default is each.empty]
+    if nameless:
+        raise TypeError(f"{name} is called by keyword, and takes {', '.join(nameless)} by position only: remove the /")
     needed = [each.name for each in parameters if each.kind in kinds and each.default is each.empty]
     return _named_only(found), needed
 

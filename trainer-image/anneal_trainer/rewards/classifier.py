@@ -7,6 +7,7 @@ Not here: fetching or merging the model, and an adapter that is not merged.
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
@@ -19,6 +20,13 @@ from anneal_trainer.rewards.scoring import Batch, Fault, Prompt, Score, checked
 
 # Of a batch, padding included.
 _TOKENS = 16384
+
+
+def _unused_positions(model: Any) -> int:
+    """RoBERTa and its kin count positions from behind that of padding: their table ends before it seems to."""
+    tables = (part for name, part in model.named_modules() if name.endswith("position_embeddings"))
+    paddings = (getattr(table, "padding_idx", None) for table in tables)
+    return max((padding + 1 for padding in paddings if padding is not None), default=0)
 
 
 class Classifier:
@@ -40,7 +48,8 @@ class Classifier:
         self._model = model.to(device).eval().requires_grad_(requires_grad=False)
         config = model.config.get_text_config()
         self._padding: int | None = config.pad_token_id
-        self._longest: int | None = getattr(config, "max_position_embeddings", None)
+        most: int | None = getattr(config, "max_position_embeddings", None)
+        self._longest = None if most is None else most - _unused_positions(model)
 
     def score(self, batch: Batch) -> list[Score]:
         """The score of each answer; a fault where the text is longer than the model can read."""

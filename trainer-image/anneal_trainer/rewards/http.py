@@ -20,6 +20,7 @@ from anneal_trainer.errors import ConfigError
 from anneal_trainer.rewards.scoring import Batch, CallError, Score, checked, shown
 
 _NAMED = re.compile(r"\$\(([A-Za-z_][A-Za-z0-9_]*)\)")
+_UNFIT = re.compile(r"[^!-~]")
 _MOST_BYTES = 64 * 1024**2
 _CHUNK = 65536
 _LONGEST_PAUSE = 30.0
@@ -55,14 +56,14 @@ class Server:
             "columns": {name: list(values) for name, values in batch.columns.items()},
         }
         try:
-            return _scores(self._asked(json.dumps(question, default=str).encode()), len(batch))
+            return _scores(self._asked(json.dumps(question, default=str).encode()), len(batch), self._hidden)
         except CallError as error:
             raise CallError(f"{self.reward.url} {self._hidden(error.what)}", temporary=error.temporary) from None
 
     def _asked(self, body: bytes) -> bytes:
         for attempt in range(self.reward.retries + 1):
             try:
-                return _posted(self.url, body, self.reward.timeout_seconds)
+                return _posted(self.url, body, self.reward.timeout_seconds, self._hidden)
             except _AgainError as error:
                 if attempt == self.reward.retries:
                     raise CallError(f"{error}, {attempt + 1} times", temporary=True) from None
@@ -100,25 +101,37 @@ def server(reward: HttpReward, name: str, environment: Mapping[str, str]) -> Ser
         )
     # Files that Secrets are made from often end with a line end.
     secrets = {each: environment[each].strip() for each in names}
+    odd = [each for each, value in secrets.items() if _UNFIT.search(value)]
+    if odd:
+        raise ConfigError(
+            f"reward {name}: http.url: the value of $({odd[0]}) has a character that no address has, as a space or a "
+            "line end: write it percent-encoded (%20) into the Secret"
+        )
     return Server(reward, _NAMED.sub(lambda found: secrets[found[1]], reward.url), secrets)
 
 
-def _posted(url: str, body: bytes, seconds: float) -> bytes:
-    """The body of the answer, all of it within the time."""
+def _posted(url: str, body: bytes, seconds: float, hide: Callable[[str], str]) -> bytes:
+    """The body of the answer, all of it within the time. Words are cut after `hide`: half a secret is not found."""
     deadline = time.monotonic() + seconds
     try:
         request = urllib.request.Request(url, data=body, headers={"Content-Type": "application/json"}, method="POST")  # noqa: S310 - the pattern of the field
         with urllib.request.build_opener(_StayHere).open(request, timeout=seconds) as response:
             return _read(response, deadline)
     except urllib.error.HTTPError as error:
-        said = f"answered {error.code} {error.reason}: {shown(_beginning(error))}"
+        said = f"answered {error.code} {error.reason}: {shown(hide(_beginning(error)))}"
         if error.code == _SLOW_DOWN or error.code >= _SERVER_ERRORS:
             raise _AgainError(said) from None
         raise CallError(said) from None
-    except http.client.InvalidURL as error:
-        raise CallError(f"is not an address: {error}") from None
+    except http.client.InvalidURL:
+        # It says the address, secrets and all.
+        raise CallError("is not an address: what stands for its port is no number") from None
     except (OSError, http.client.HTTPException) as error:
-        reason = getattr(error, "reason", error)
+        # What came before an early end is no reason.
+        reason = (
+            "its answer ends early"
+            if isinstance(error, http.client.IncompleteRead)
+            else getattr(error, "reason", error)
+        )
         raise _AgainError(f"cannot be reached: {reason or type(error).__name__}") from None
 
 
@@ -130,6 +143,9 @@ def _read(response: Any, deadline: float) -> bytes:
             raise TimeoutError("timed out")
         if len(found) > _MOST_BYTES:
             raise CallError(f"answered more than {_MOST_BYTES} bytes")
+    # An answer that ends early is no error to the library.
+    if response.length:
+        raise http.client.IncompleteRead(found, response.length)
     return found
 
 
@@ -140,11 +156,11 @@ def _beginning(error: urllib.error.HTTPError) -> str:
         return ""
 
 
-def _scores(body: bytes, count: int) -> list[Score]:
+def _scores(body: bytes, count: int, hide: Callable[[str], str]) -> list[Score]:
     try:
         answer = json.loads(body)
     except (ValueError, RecursionError):
-        raise CallError(f"answered no JSON: {shown(body.decode(errors='replace'))}") from None
+        raise CallError(f"answered no JSON: {shown(hide(body.decode(errors='replace')))}") from None
     if not isinstance(answer, dict) or "rewards" not in answer:
-        raise CallError(f'answered {shown(json.dumps(answer))}, where {{"rewards": [...]}} is expected')
+        raise CallError(f'answered {shown(hide(json.dumps(answer)))}, where {{"rewards": [...]}} is expected')
     return checked(answer["rewards"], count)

@@ -10,8 +10,9 @@ from importlib.util import find_spec
 from typing import Any
 
 from anneal_api.online import LanguageReward
+from anneal_api.rewardtexts import LANGUAGES, unknown_language
 from anneal_trainer.errors import ConfigError
-from anneal_trainer.rewards.scoring import Batch, Fault, Score, Scorer, shown
+from anneal_trainer.rewards.scoring import Batch, Fault, Score, Scorer
 
 USUAL = (
     "ar", "bg", "bn", "ca", "cs", "da", "de", "el", "en", "es", "et", "fa", "fi", "fr",
@@ -22,26 +23,18 @@ USUAL = (
 _NEAR = 1e-6
 
 
-def check(reward: LanguageReward, name: str) -> None:
-    """ConfigError if the package is not installed, or does not know a language."""
+def check(name: str) -> None:
+    """ConfigError if the package is not installed."""
     if find_spec("py3langid") is None:
         raise ConfigError(
             f"reward {name}: language needs the Python package py3langid, which is not installed: install it, or take "
             "Anneal's trainer image"
         )
-    for field, codes in (("code", [reward.code] if reward.code else []), ("among", reward.among)):
-        for code in codes:
-            if code not in known():
-                raise ConfigError(f"reward {name}: language.{field} {_unknown(code)}")
-
-
-def _unknown(code: Any) -> str:
-    return f"{shown(repr(code))} is not one of the languages that are known: {', '.join(known())}"
 
 
 def scorer(reward: LanguageReward, name: str) -> Scorer:
     """Of one language, or of each row's."""
-    check(reward, name)
+    check(name)
     among = tuple(reward.among or USUAL)
 
     def score(batch: Batch) -> list[Score]:
@@ -54,8 +47,8 @@ def scorer(reward: LanguageReward, name: str) -> Scorer:
 def _score(code: Any, text: str, among: tuple[str, ...]) -> Score:
     if code is None:
         return None
-    if code not in known():
-        return Fault(f"cannot judge: {_unknown(code)}")
+    if code not in LANGUAGES:
+        return Fault(f"cannot judge: {unknown_language(code)}")
     telling = _telling(code, among)
     likely, unknown = dict(telling.rank(text)), dict(telling.rank(""))
     if all(abs(share - unknown[each]) < _NEAR for each, share in likely.items()):
@@ -76,9 +69,3 @@ def _model() -> Any:
     from py3langid.langid import MODEL_FILE, LanguageIdentifier
 
     return LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
-
-
-@cache
-def known() -> tuple[str, ...]:
-    """Codes of all languages that the model knows."""
-    return tuple(sorted(_model().labels))

@@ -3,16 +3,19 @@
 0 is reached at no token below the bounds, and at twice `most` above them.
 """
 
+import math
+
 from anneal_api.online import LengthReward
 from anneal_trainer.rewards.scoring import Scorer
 
 
 def scorer(reward: LengthReward) -> Scorer:
     """Of these bounds."""
-    return lambda batch: [trapezoid(length, reward.least, reward.most) for length in batch.lengths]
+    least, most = reward.least or 0, reward.most or math.inf
+    return lambda batch: [trapezoid(length, least, most) for length in batch.lengths]
 
 
-def trapezoid(length: int, least: int, most: int) -> float:
+def trapezoid(length: int, least: float, most: float) -> float:
     """The score of one length.
 
     >>> [trapezoid(length, 10, 20) for length in (0, 5, 10, 20, 25, 40, 99)]

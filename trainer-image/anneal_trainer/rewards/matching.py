@@ -3,6 +3,7 @@
 A row whose column is null has nothing to be compared with: the reward says nothing of its answers.
 """
 
+import json
 from importlib.util import find_spec
 from typing import Any
 
@@ -55,7 +56,8 @@ def _text(value: Any, column: str) -> str | None:
     if value is None or isinstance(value, str):
         return value
     if isinstance(value, int | float):
-        return str(value)
+        # As data writes them: true, not True.
+        return json.dumps(value)
     raise CallError(f"cannot compare with column {column}: it holds {type(value).__name__}, where text is expected")
 
 

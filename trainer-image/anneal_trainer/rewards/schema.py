@@ -15,6 +15,7 @@ from anneal_trainer.rewards.scoring import Batch, Score, Scorer
 
 _SECONDS = 5.0
 _OTHER_JSON = 0.5
+_MAY_BE_NULL = ("const", "default")
 
 
 def check(reward: SchemaReward, name: str) -> None:
@@ -49,7 +50,16 @@ def _schemas(reward: SchemaReward, batch: Batch) -> list[Any]:
 
 
 def _text(schema: Any) -> str | None:
-    return schema if schema is None or isinstance(schema, str) else json.dumps(schema)
+    return schema if schema is None or isinstance(schema, str) else json.dumps(_without_nulls(schema))
+
+
+def _without_nulls(schema: Any) -> Any:
+    """Parquet has the keys of all rows in each of them: what a row does not say is null there."""
+    if isinstance(schema, list):
+        return [_without_nulls(each) for each in schema]
+    if not isinstance(schema, dict):
+        return schema
+    return {key: _without_nulls(each) for key, each in schema.items() if each is not None or key in _MAY_BE_NULL}
 
 
 def accepts(schema: str, answer: str) -> list[float]:

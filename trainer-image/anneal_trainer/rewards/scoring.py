@@ -19,6 +19,8 @@ Prompt = str | list[dict[str, Any]]
 _SHOWN = 300
 _SHOWN_BYTES = 500
 _TRACE_BYTES = 1600
+# With the largest weight, and of the most rewards and answers that there can be, squares still add up in fp32.
+_LARGEST = 1e12
 
 
 @dataclass(frozen=True)
@@ -100,7 +102,11 @@ def _score(value: Any) -> Score:
         number = float(value)
     except OverflowError:
         number = math.inf
-    return number if math.isfinite(number) else Fault(f"returned {number}, which is no reward")
+    if not math.isfinite(number):
+        return Fault(f"returned {number}, which is no reward")
+    if abs(number) > _LARGEST:
+        return Fault(f"returned {number:g}, which is no reward: write numbers from -{_LARGEST:g} to {_LARGEST:g}")
+    return number
 
 
 @dataclass(frozen=True)
