@@ -2,14 +2,16 @@
 
 One real server on loopback with a loader beside it, as a rollout pod has them, and rank 0's own server of adapters; on
 CPUs, with a model and an adapter large enough that their bytes count. Pairs are interleaved, since the machine's
-speed drifts. Bare loading is `/v1/load_lora_adapter` of files that lie beside the server already; bare drawing is one
-request with all prompts. What full weights would weigh is counted, not sent.
+speed drifts. Bare loading is `/v1/load_lora_adapter` of files that lie beside the server already, and the same after
+the bytes came over a bare socket: less than that no hand-over can take. Bare drawing is one request with all prompts.
+What full weights would weigh is counted, not sent.
 """
 
 import asyncio
 import itertools
 import os
 import shutil
+import socket
 import statistics
 import subprocess
 import tempfile
@@ -18,6 +20,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import aiohttp
@@ -126,6 +129,34 @@ def bare_load(found: Scene, name: str) -> float:
     return seconds
 
 
+@contextmanager
+def bare_sender(path: Path) -> Iterator[int]:
+    """Sends the file's bytes to whoever connects, once; the port."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def send() -> None:
+            connection = server.accept()[0]
+            with connection, path.open("rb") as file:
+                connection.sendfile(file)
+
+        thread = Thread(target=send)
+        thread.start()
+        yield int(server.getsockname()[1])
+        thread.join()
+
+
+def bare_copy(found: Scene) -> float:
+    """Seconds until an adapter's weights came over a socket into another file."""
+    source = next(found.adapters) / "adapter_model.safetensors"
+    with bare_sender(source) as port:
+        begun = time.perf_counter()
+        with socket.create_connection(("127.0.0.1", port)) as connection, source.with_name("copied").open("wb") as file:
+            buffer = memoryview(bytearray(2**20))
+            while size := connection.recv_into(buffer):
+                file.write(buffer[:size])
+        return time.perf_counter() - begun
+
+
 def timed(work: Callable[[], Any]) -> float:
     """Seconds that it takes."""
     begun = time.perf_counter()
@@ -156,16 +187,19 @@ def our_draw(found: Scene, version: int, round_: int) -> int:
 
 def handing_over(found: Scene) -> tuple[list[Row], int]:
     """Rows, and the version that is there at the end."""
-    ours, bare, moved = [], [], 0
+    ours, bare, brought, moved = [], [], [], 0
     for number in range(HAND_OVERS + 1):
         path = next(found.adapters)
         handed = found.pool.load(number, path)
         ours.append(handed.seconds)
         moved = handed.bytes
         bare.append(bare_load(found, f"bare-{number}"))
+        brought.append(bare[-1] + bare_copy(found))
     median, reference = statistics.median(ours[1:]), statistics.median(bare[1:])
+    limit = statistics.median(brought[1:])
     return [
         Row("seconds until a new adapter serves", median, reference, "s", "1.5x of /v1/load_lora_adapter"),
+        Row("the same", median, limit, "s", "1.5x of it after the bytes came over a socket"),
         Row("bytes that travel to each server", moved / 1e6, found.weights / 1e6, "MB", "against full weights"),
     ], HAND_OVERS
 
