@@ -126,6 +126,21 @@ def test_a_failure_can_be_lived_with(tmp_path: Path, policy: str, scores: list[A
     assert f"onError is {policy}" in said[0]
 
 
+def test_a_failure_of_every_step_is_told_whole_once(tmp_path: Path) -> None:
+    """With its traceback; then in a line, now and then, with the answers since the last one."""
+    module(tmp_path, "def reward(completions):\n    return [1 / len(text) for text in completions]")
+    said: list[str] = []
+    with asking(tmp_path, reward("function", onError="zero")) as sources:
+        for _ in range(3):
+            ask(sources, ["", "b"], said=said)
+        assert ['rewards.py", line 2, in reward' in words for words in said] == [True]
+        sources[0].failures.every = 0.0
+        for _ in range(2):
+            ask(sources, ["", "b"], said=said)
+    error = "raised ZeroDivisionError: division by zero; onError is zero"
+    assert said[1:] == [f"reward mine: failed for {number} more answers, now: {error}" for number in (6, 2)]
+
+
 def test_none_is_no_failure_where_it_may_be_skipped(tmp_path: Path) -> None:
     """A function that judges some rows only says nothing of the others."""
     module(tmp_path, SOME)

@@ -39,6 +39,11 @@ def of_result(result: Result) -> TerminationMessage:
     )
 
 
+def warning_of(words: TerminationMessage) -> str:
+    """What a run that reached its end warns of, or nothing."""
+    return words.message.partition("; ")[2]
+
+
 def of_prepared(report: DatasetReport, models: list[ModelRecord]) -> TerminationMessage:
     """Data that is ready, and the shapes of the models."""
     return TerminationMessage(

@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
+from anneal_api.words import counted
 from anneal_trainer.errors import ConfigError, RewardError, TemporaryError
 from anneal_trainer.rewards.scoring import Batch, CallError, Fault, Prompt, Score, Source, shown
 
@@ -104,9 +105,21 @@ def _settled(source: Source, said: _Said, batch: Batch, say: Callable[[str], Non
             remedy = "repair the reward, or write onError: zero or skip to go on without it"
             kind = TemporaryError if said.temporary else RewardError
             raise kind(f"{words}; {remedy}" + (f"\n{said.trace}" if said.trace else ""))
-        say(f"{words}; onError is {source.on_error}" + (f"\n{said.trace}" if said.trace else ""))
+        if due := source.failures.add(len(told)):
+            more, first = due
+            say(_in_whole(source, words, said.trace) if first else _in_short(source, more, told[0][1]))
     instead = 0.0 if source.on_error == "zero" else None
     return [instead if isinstance(score, Fault) else score for score in said.scores]
+
+
+def _in_whole(source: Source, words: str, trace: str) -> str:
+    return f"{words}; onError is {source.on_error}" + (f"\n{trace}" if trace else "")
+
+
+def _in_short(source: Source, more: int, now: Fault) -> str:
+    """One line: the same failure of every step would hide all else."""
+    what = now.what.partition("\n")[0]
+    return f"reward {source.name}: failed for {counted(more, 'more answer')}, now: {what}; onError is {source.on_error}"
 
 
 def _expected(source: Source, fault: Fault) -> bool:

@@ -5,8 +5,9 @@ Not here: what follows from a failure (`judging`), and any kind of reward.
 
 import json
 import math
+import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from anneal_api.online import OnError
@@ -74,6 +75,24 @@ class CallError(Exception):
         self.temporary = temporary
 
 
+@dataclass
+class Failures:
+    """What is told of failures that do not end the job: the first ones whole, later ones in a line now and then."""
+
+    every: float = 60.0
+    _answers: int = 0
+    _told: float | None = None
+
+    def add(self, answers: int) -> tuple[int, bool] | None:
+        """The number of answers to tell of now, and whether they are the first; None where it is too early."""
+        self._answers += answers
+        before, now = self._told, time.monotonic()
+        if before is not None and now - before < self.every:
+            return None
+        number, self._answers, self._told = self._answers, 0, now
+        return number, before is None
+
+
 @dataclass(frozen=True)
 class Source:
     """A reward that is ready to be asked."""
@@ -82,6 +101,7 @@ class Source:
     weight: float
     on_error: OnError
     score: Scorer
+    failures: Failures = field(default_factory=Failures)
 
 
 def checked(values: Any, count: int) -> list[Score]:
