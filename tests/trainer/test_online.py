@@ -23,7 +23,7 @@ from anneal_trainer.model import load_tokenizer
 from anneal_trainer.order import AnswerOrder, RunOrder, answer_steps
 from anneal_trainer.reporter import Reporter
 from trainer.aligning import alignment_context, in_two_processes
-from trainer.prompting import EXACT, GROUP, answered, asking_rows, online_job, prepared
+from trainer.prompting import EXACT, GROUP, LETTER, answered, asking_rows, online_job, prepared
 from trainer.test_preference import agree, without_times
 from trainer.test_resume import StopAt
 from trainer.training import write_jsonl
@@ -147,8 +147,21 @@ def test_a_prompt_leaves_room_for_its_answer(storage: Path) -> None:
 def test_a_column_that_is_not_there_is_told_before_training(storage: Path) -> None:
     """With those that are."""
     lacking = {"name": "right", "match": {"column": "solution"}}
-    with pytest.raises(ConfigError, match=r"reward right: match\.column: .*no column solution.*answer, letter"):
-        prepared(storage, online_job(rewards=[lacking]))
+    words = r"reward right: spec\.rewards\[1\]\.match\.column: .*no column solution.*answer, letter"
+    with pytest.raises(ConfigError, match=words):
+        prepared(storage, online_job(rewards=[LETTER, lacking]))
+
+
+def test_a_column_that_cannot_be_compared_with_is_told_before_training(storage: Path) -> None:
+    """Where only some rows hold a list, too."""
+    rows = asking_rows(6)
+    tagged = [{**row, "tags": [row["answer"]] if index % 2 else row["answer"]} for index, row in enumerate(rows)]
+    listed = {"name": "tagged", "match": {"column": "tags"}}
+    words = (
+        r"reward tagged: spec\.rewards\[0\]\.match\.column tags: in 3 rows it holds a list, where text, a number, true"
+    )
+    with pytest.raises(ConfigError, match=words):
+        prepared(storage, online_job(rewards=[listed]), tagged)
 
 
 FAILING = "def reward(prompts, completions, letter):\n    raise ValueError('no judge today')\n"
@@ -171,7 +184,10 @@ def test_rewards_are_opened_before_a_gpu_is_waited_for(storage: Path, monkeypatc
     prepared(storage, online_job())
     (storage / "judge.py").write_text("def reward(completions, gold): return [1.0]")
     job = online_job(rewards=[{"name": "judge", "function": {"file": "judge.py"}}])
-    with pytest.raises(ConfigError, match=r"reward judge: function reward asks for gold: .* it has answer, letter"):
+    with pytest.raises(
+        ConfigError,
+        match=r"reward judge: spec\.rewards\[0\]\.function\.name reward asks for gold: .* it has answer, letter",
+    ):
         prepared(storage, job)
 
 

@@ -43,12 +43,13 @@ class Judged:
 
 @dataclass(frozen=True)
 class _Said:
-    """One source's answer; `trace` and `temporary` are of a call that failed as a whole."""
+    """One source's answer; `trace`, `temporary` and `of_answers` are of a call that failed as a whole."""
 
     scores: list[Score]
     seconds: float
     trace: str = ""
     temporary: bool = False
+    of_answers: bool = True
 
     @property
     def faults(self) -> list[tuple[int, Fault]]:
@@ -90,7 +91,7 @@ def _ask(source: Source, batch: Batch) -> _Said:
         scores = source.score(batch)
     except CallError as error:
         faults: list[Score] = [Fault(error.what)] * len(batch)
-        return _Said(faults, time.monotonic() - begun, error.trace, error.temporary)
+        return _Said(faults, time.monotonic() - begun, error.trace, error.temporary, error.of_answers)
     except ConfigError as error:
         raise ConfigError(f"reward {source.name}: {error}") from error
     return _Said(scores, time.monotonic() - begun)
@@ -100,7 +101,7 @@ def _settled(source: Source, said: _Said, batch: Batch, say: Callable[[str], Non
     """The scores, with what `onError` puts in place of those that failed."""
     told = [(index, fault) for index, fault in said.faults if not _expected(source, fault)]
     if told:
-        words = _report(source, told, batch)
+        words = _report(source, told, batch, of_answers=said.of_answers)
         if source.on_error == "fail":
             remedy = "repair the reward, or write onError: zero or skip to go on without it"
             kind = TemporaryError if said.temporary else RewardError
@@ -130,12 +131,13 @@ def _counted(source: Source, said: _Said) -> int:
     return sum(not _expected(source, fault) for _, fault in said.faults)
 
 
-def _report(source: Source, faults: list[tuple[int, Fault]], batch: Batch) -> str:
+def _report(source: Source, faults: list[tuple[int, Fault]], batch: Batch, *, of_answers: bool) -> str:
     index, first = faults[0]
-    return (
-        f"reward {source.name}: {first.what} ({len(faults)} of {len(batch)} answers; the first is "
-        f"{shown(repr(batch.completions[index]))} to the prompt {shown(repr(batch.prompts[index]))})"
-    )
+    concerned = f"reward {source.name}: {first.what} ({len(faults)} of {len(batch)} answers"
+    if not of_answers:
+        return f"{concerned})"
+    answer, prompt = shown(repr(batch.completions[index])), shown(repr(batch.prompts[index]))
+    return f"{concerned}; the first is {answer} to the prompt {prompt})"
 
 
 def _sum(sources: Sequence[Source], scores: dict[str, list[float | None]], index: int) -> float:

@@ -15,6 +15,8 @@ from anneal_trainer.errors import ConfigError
 
 # Text, or turns of role and content.
 Prompt = str | list[dict[str, Any]]
+# Of each column, how many rows hold a value of each type; null is none.
+Columns = Mapping[str, Mapping[type, int]]
 # A termination message holds 4096 bytes of JSON: what is wrong, an answer, its prompt and the end of a traceback have
 # to fit, whatever they are written in.
 _SHOWN = 300
@@ -22,6 +24,7 @@ _SHOWN_BYTES = 500
 _TRACE_BYTES = 1600
 # With the largest weight, and of the most rewards and answers that there can be, squares still add up in fp32.
 _LARGEST = 1e12
+_BOUNDS = f"write numbers from -{_LARGEST:g} to {_LARGEST:g}"
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,23 @@ def absent(column: str, columns: Collection[str]) -> str:
 
 
 @dataclass(frozen=True)
+class Fit:
+    """The types that a column may hold for a reward to read it, and what people call them together."""
+
+    types: tuple[type, ...]
+    words: str
+
+    def not_(self, kind: type) -> str:
+        """That it is another one."""
+        return f"{_CALLED[kind]}, where {self.words} is expected"
+
+
+_CALLED = {
+    str: "text", int: "a number", float: "a number", bool: "true or false", list: "a list", dict: "an object"
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
 class Fault:
     """Why one answer has no score. `silent`: the reward said nothing of it, which `onError: skip` takes as it is."""
 
@@ -64,15 +84,19 @@ Scorer = Callable[[Batch], list[Score]]
 class CallError(Exception):
     """A call that gave no scores at all.
 
-    `cut_off`: it took too long, or its process died. `temporary`: it may go well at another time.
+    `cut_off`: it took too long, or its process died. `temporary`: it may go well at another time. `of_answers`: they
+    may be why.
     """
 
-    def __init__(self, what: str, *, trace: str = "", cut_off: bool = False, temporary: bool = False) -> None:
+    def __init__(
+        self, what: str, *, trace: str = "", cut_off: bool = False, temporary: bool = False, of_answers: bool = True
+    ) -> None:
         super().__init__(what)
         self.what = shown(what, 2 * _SHOWN)
         self.trace = last_lines(trace)
         self.cut_off = cut_off
         self.temporary = temporary
+        self.of_answers = of_answers
 
 
 @dataclass
@@ -123,9 +147,9 @@ def _score(value: Any) -> Score:
     except OverflowError:
         number = math.inf
     if not math.isfinite(number):
-        return Fault(f"returned {number}, which is no reward")
+        return Fault(f"returned {number}, which is no reward" + (f": {_BOUNDS}" if math.isinf(number) else ""))
     if abs(number) > _LARGEST:
-        return Fault(f"returned {number:g}, which is no reward: write numbers from -{_LARGEST:g} to {_LARGEST:g}")
+        return Fault(f"returned {number:g}, which is no reward: {_BOUNDS}")
     return number
 
 
