@@ -15,7 +15,7 @@ def data_lines(report: DatasetReport) -> list[str]:
         ("Data", f"{report.used:,} of {counted(report.rows, 'row')} trained on{held}"),
         ("Types", ", ".join(report.types)),
         *(("Detected", words) for words in report.detected),
-        ("Tokens", f"{report.tokens:,}, {report.trained_tokens:,} of them trained{_share(report)}"),
+        ("Tokens", f"{report.tokens:,}{_trained(report)}"),
         ("Special", f"{special} (trained)" if special else None),
         ("Longest", f"{counted(report.longest, 'token')}; {counted(report.truncated, 'row')} truncated"),
         *(("Dropped", f"{each.rows:,} {each.reason}{_first(each.first)}") for each in report.dropped),
@@ -35,8 +35,10 @@ def length_lines(bins: list[LengthBin]) -> list[str]:
     ]
 
 
-def _share(report: DatasetReport) -> str:
-    return f" ({report.trained_tokens / report.tokens:.1%})" if report.tokens else ""
+def _trained(report: DatasetReport) -> str:
+    """Nothing of prompts, whose answers are trained."""
+    trained = report.trained_tokens
+    return f", {trained:,} of them trained ({trained / report.tokens:.1%})" if trained else ""
 
 
 def _first(place: str | None) -> str:

@@ -8,7 +8,9 @@ import pytest
 from typer.testing import CliRunner
 
 from anneal_api import exitcodes
+from anneal_api.status import DatasetReport
 from anneal_cli.__main__ import app
+from anneal_cli.data_view import data_lines
 
 if TYPE_CHECKING:
     from cli.conftest import ApiServer
@@ -145,12 +147,18 @@ def test_a_job_is_shown_with_everything_that_is_recorded(api_server: "ApiServer"
         "1 Preempted 40s 0-60 75 gpu-1 evicted by the scheduler",
         "50-120",
         "Data 9,900 of 10,000 rows trained on, 100 held out",
-        "Tokens 1,234,567, 345,678 of them trained",
+        "Tokens 1,234,567, 345,678 of them trained (28.0%)",
         "Warning rows that are cut: 3 of 1,000",
         "Adapter volume://runs/runs/support-bot-1/output",
         "anneal logs support-bot -n team",
     ):
         assert expected in shown, out
+
+
+def test_of_prompts_no_trained_tokens_are_told() -> None:
+    """Their answers are trained; nought of them would look like a mistake."""
+    lines = [line.split() for line in data_lines(DatasetReport(rows=24, used=24, tokens=270))]
+    assert ["Tokens", "270"] in lines
 
 
 @pytest.mark.parametrize("recorded", [None, {}, {"observedGeneration": -1}], ids=["none", "empty", "default"])

@@ -15,7 +15,13 @@ from anneal_trainer.reporter import Reporter, silent
 from trainer.aligning import alignment_context
 from trainer.prompting import EXACT, SHORT, answered, online_job
 
-EQUAL = {"frac_reward_zero_std": 1.0, "rewards/exact": 0.0, "rewards/exact/std": 0.0, "completions/clipped_ratio": 0.5}
+EQUAL = {
+    "reward": 0.0,
+    "frac_reward_zero_std": 1.0,
+    "rewards/exact": 0.0,
+    "rewards/exact/std": 0.0,
+    "completions/clipped_ratio": 0.5,
+}
 TEACHES = EQUAL | {"frac_reward_zero_std": 0.5}
 
 
@@ -43,6 +49,52 @@ def test_a_reward_that_never_fires_is_told_while_training_and_at_the_end(
     )
     assert capsys.readouterr().err.count(f"warning: {reporter.report.warning}\n") == 1
     assert lastwords.of_result(result).message == f"trained 12 steps; {reporter.report.warning}"
+
+
+NOTHING = "def reward(completions, **_): return [None] * len(completions)"
+FAILS = "def reward(completions, **_): return [1 / 0 for _ in completions]"
+
+
+@pytest.mark.parametrize(
+    ("source", "policy", "why"),
+    [
+        (NOTHING, "skip", "no answer has a reward (mine judged none); mend"),
+        (FAILS, "skip", "no answer has a reward (mine judged none, failed for 8 answers); mend"),
+        (FAILS, "zero", "all answers to a prompt are worth the same (mine 0, failed for 8 answers); look"),
+    ],
+    ids=["nothing", "fails", "zero"],
+)
+def test_a_short_run_that_no_reward_taught_says_so_at_its_end(
+    storage: Path, monkeypatch: pytest.MonkeyPatch, *, source: str, policy: str, why: str
+) -> None:
+    """Ten draws would tell it while it trains: fewer have it in the last words."""
+    monkeypatch.chdir(storage)
+    (storage / "rewards.py").write_text(source)
+    mine = {"name": "mine", "function": {"file": "rewards.py"}, "onError": policy}
+    result = answered(storage, online_job(rewards=[mine], training={"maxSteps": 2}))
+    words = lastwords.of_result(result)
+    assert words.message.startswith(f"trained 2 steps; nothing was learnt from rewards: {why}")
+    assert words.message.endswith(lastwords.warning_of(words))
+
+
+@pytest.mark.parametrize(
+    ("begun", "ended", "steps"),
+    [(0, 2, [TEACHES, EQUAL]), (4, 6, [EQUAL, EQUAL]), (0, 1, [EQUAL])],
+    ids=["one step taught", "resumed", "stopped"],
+)
+def test_a_short_run_that_may_have_learnt_is_not_warned_of(
+    storage: Path, *, begun: int, ended: int, steps: list[dict[str, float]]
+) -> None:
+    """One step that taught is enough; of a run that goes on, or shall go on, not all steps are known."""
+    spec = alignment_context(storage, online_job(rewards=[EXACT])).spec
+    assert isinstance(spec, RLHFSpec)
+    reporter = Reporter(ProgressReport(), silent)
+    barren = Barren(spec, reporter)
+    barren.on_train_begin(None, SimpleNamespace(global_step=begun), None)
+    for step, logs in enumerate(steps, start=begun + 1):
+        barren.on_log(None, SimpleNamespace(global_step=step), None, logs=logs)
+    barren.on_train_end(None, SimpleNamespace(global_step=ended, max_steps=begun + 2), None)
+    assert reporter.report.warning is None
 
 
 def test_a_run_that_learns_is_not_warned_of(storage: Path) -> None:

@@ -12,6 +12,7 @@ from anneal_trainer.errors import (
     ConfigError,
     DataError,
     InputError,
+    Interrupted,
     MemoryShortError,
     StaleDataError,
     StoppedError,
@@ -28,6 +29,7 @@ from anneal_trainer.reporter import Reporter, silent
         (ConfigError("config"), 78, Outcome.USER_ERROR),
         (StaleDataError("stale"), 75, Outcome.PREPARED_DATA_STALE),
         (StoppedError("stop"), 75, Outcome.PREEMPTED),
+        (Interrupted("stop"), 75, Outcome.PREEMPTED),
         (TemporaryError("hub"), 75, Outcome.INFRASTRUCTURE),
         (MemoryShortError("oom"), 79, Outcome.OUT_OF_MEMORY),
         (MemoryError(), 79, Outcome.OUT_OF_MEMORY),
@@ -35,9 +37,9 @@ from anneal_trainer.reporter import Reporter, silent
         (RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB"), 79, Outcome.OUT_OF_MEMORY),
         (RuntimeError("Connection closed by peer"), 1, Outcome.INFRASTRUCTURE),
     ],
-    ids=lambda value: type(value).__name__ if isinstance(value, Exception) else str(value),
+    ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else str(value),
 )
-def test_every_error_has_its_exit_code_and_outcome(error: Exception, code: int, outcome: Outcome) -> None:
+def test_every_error_has_its_exit_code_and_outcome(error: BaseException, code: int, outcome: Outcome) -> None:
     """The protocol of anneal_api.exitcodes, kept for named errors and for the libraries' own."""
     words = lastwords.of_error(error, None)
     assert (words.exit_code, words.outcome) == (code, outcome)

@@ -55,7 +55,8 @@ def test_rewards_of_a_config_map_come_from_a_directory(storage: Path, capsys: py
     assert local.run(made, {CLAIM: storage}, reward_modules=modules) == 0
     said = capsys.readouterr().err
     assert said.count("\nDrawn    reward ") == 3
-    assert "Measured reward" in said
+    assert "\nReward   " in said
+    assert "\nLoss" not in said
     source.write_text("def reward(completions, answer): return [answer[99]]")
     assert local.run(made, {CLAIM: storage}, reward_modules=modules) == DATA
     assert f'File "{source}", line 1, in reward' in capsys.readouterr().err
@@ -176,6 +177,37 @@ def test_a_summary_of_alignment_says_what_was_measured(tmp_path: Path, capsys: p
     )
     console.summary(words, layout, 1.0)
     assert "\nMeasured accuracy 0.62 → 1.00 (holdout 0.50 → 0.75)\n" in capsys.readouterr().err
+
+
+def test_a_summary_of_drawn_answers_says_what_became_of_each_reward(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And not of a loss, which is about nothing there; what the run warns of is not lost among its lines."""
+    layout = Layout(tmp_path, "runs/job-rlhf")
+    first = {"reward": 0.25, "rewards/right": 0.125, "rewards/right/seconds": 0.1, "completions/mean_length": 9.0}
+    failed = {"rewards/form/seconds": 0.1, "rewards/form/failures": 4.0}
+    last = {**first, **failed, "reward": 0.5, "rewards/right": 1.0, "eval_rewards/right": 0.75}
+    write_jsonl(layout.logs / "metrics.jsonl", [{"step": 0, "eval_rewards/right": 0.5}, {"step": 1, **first, **failed}])
+    words = TerminationMessage(
+        outcome=Outcome.SUCCEEDED,
+        message="trained 2 steps; nothing was learnt",
+        exit_code=0,
+        total_steps=2,
+        first_loss=-0.0,
+        loss=0.0,
+        metrics=last,
+        outputs=[Output(kind="model", uri="volume://runs/a", digest="sha256:0")],
+    )
+    console.summary(words, layout, 1.0)
+    said = capsys.readouterr().err
+    assert (
+        "\nReward   0.25 → 0.50 in 2 steps\n"
+        "  right 0.12 → 1.00 (holdout 0.50 → 0.75)\n"
+        "  form judged none, failed at times\n"
+        "Warning  nothing was learnt\n"
+        "Measured length 9.00 → 9.00\n"
+    ) in said
+    assert "Loss" not in said
 
 
 def test_jobs_of_two_kinds_may_have_one_name(storage: Path, capsys: pytest.CaptureFixture[str]) -> None:

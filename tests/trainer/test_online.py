@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from pyarrow import parquet
 
 from anneal_api import ProgressReport
 from anneal_api.rlhfjob import RLHFJob, RLHFSpec
@@ -23,7 +24,7 @@ from anneal_trainer.model import load_tokenizer
 from anneal_trainer.order import AnswerOrder, RunOrder, answer_steps
 from anneal_trainer.reporter import Reporter
 from trainer.aligning import alignment_context, in_two_processes
-from trainer.prompting import EXACT, GROUP, answered, asking_rows, online_job, prepared
+from trainer.prompting import EXACT, GROUP, LETTER, answered, asking_rows, online_job, prepared
 from trainer.test_preference import agree, without_times
 from trainer.test_resume import StopAt
 from trainer.training import write_jsonl
@@ -55,8 +56,6 @@ def measured(storage: Path, name: str) -> list[dict[str, float]]:
 
 def drawn(storage: Path, name: str) -> list[dict[str, Any]]:
     """Every answer that was kept."""
-    from pyarrow import parquet
-
     files = completions.files(storage / f"runs/{name}-rlhf/samples")
     return [row for file in files for row in parquet.read_table(file).to_pylist()]
 
@@ -147,8 +146,21 @@ def test_a_prompt_leaves_room_for_its_answer(storage: Path) -> None:
 def test_a_column_that_is_not_there_is_told_before_training(storage: Path) -> None:
     """With those that are."""
     lacking = {"name": "right", "match": {"column": "solution"}}
-    with pytest.raises(ConfigError, match=r"reward right: match\.column: .*no column solution.*answer, letter"):
-        prepared(storage, online_job(rewards=[lacking]))
+    words = r"reward right: spec\.rewards\[1\]\.match\.column: .*no column solution.*answer, letter"
+    with pytest.raises(ConfigError, match=words):
+        prepared(storage, online_job(rewards=[LETTER, lacking]))
+
+
+def test_a_column_that_cannot_be_compared_with_is_told_before_training(storage: Path) -> None:
+    """Where only some rows hold a list, too."""
+    rows = asking_rows(6)
+    tagged = [{**row, "tags": [row["answer"]] if index % 2 else row["answer"]} for index, row in enumerate(rows)]
+    listed = {"name": "tagged", "match": {"column": "tags"}}
+    words = (
+        r"reward tagged: spec\.rewards\[0\]\.match\.column tags: in 3 rows it holds a list, where text, a number, true"
+    )
+    with pytest.raises(ConfigError, match=words):
+        prepared(storage, online_job(rewards=[listed]), tagged)
 
 
 FAILING = "def reward(prompts, completions, letter):\n    raise ValueError('no judge today')\n"
@@ -171,7 +183,10 @@ def test_rewards_are_opened_before_a_gpu_is_waited_for(storage: Path, monkeypatc
     prepared(storage, online_job())
     (storage / "judge.py").write_text("def reward(completions, gold): return [1.0]")
     job = online_job(rewards=[{"name": "judge", "function": {"file": "judge.py"}}])
-    with pytest.raises(ConfigError, match=r"reward judge: function reward asks for gold: .* it has answer, letter"):
+    with pytest.raises(
+        ConfigError,
+        match=r"reward judge: spec\.rewards\[0\]\.function\.name reward asks for gold: .* it has answer, letter",
+    ):
         prepared(storage, job)
 
 
@@ -323,6 +338,30 @@ def test_what_is_told_of_an_answer_is_bounded(tmp_path: Path, reward: float, tol
     kept.add([{"step": 1, "prompt": "a" * 600 + "b", "completion": "c" * 600, "reward": reward}])
     (found,) = completions.latest(tmp_path)
     assert (found.prompt, found.answer, found.reward) == ("a" * 511 + "b", "c" * 512, told)
+
+
+def test_of_turns_the_question_is_told(tmp_path: Path) -> None:
+    """What the user said last, where people look; the file has all turns."""
+    turns = [{"role": role, "content": f"{role} {n}"} for n in (1, 2) for role in ("user", "assistant")][:3]
+    kept = completions.Completions(tmp_path, 0)
+    kept.add([{"step": 1, "prompt": asked, "completion": "c", "reward": 0.5} for asked in (turns, turns[1:2])])
+    kept.write(1)
+    assert [answer.prompt for answer in completions.latest(tmp_path)] == ["user 2", json.dumps(turns[1:2])]
+    (file,) = completions.files(tmp_path)
+    assert parquet.read_table(file).column("prompt").to_pylist() == [json.dumps(turns), json.dumps(turns[1:2])]
+
+
+def test_fewer_prompts_than_a_step_asks_are_noted(storage: Path, capsys: Any) -> None:
+    """With both numbers and where they come from; enough of them are not."""
+    notes = []
+    for name, rows in (("few", asking_rows(1)), ("enough", asking_rows(2))):
+        made_job = online_job(name=name, training={"maxSteps": 1})
+        prepared(storage, made_job, rows)
+        answered(storage, made_job)
+        notes.append([line for line in capsys.readouterr().err.splitlines() if line.startswith("note: the data has")])
+    (told,), none = notes
+    assert "1 prompt, and a step draws answers to 2 (training.globalBatchSize 8 over grpo.numGenerations 4)" in told
+    assert none == []
 
 
 def test_other_ranks_wait_as_long_as_a_reward_and_the_servers_may_take(storage: Path) -> None:

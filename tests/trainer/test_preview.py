@@ -109,6 +109,18 @@ def test_a_terminal_without_colour_brackets_what_is_trained() -> None:
     assert lines[-1] == "note: a note"
 
 
+def test_of_a_prompt_nothing_is_said_of_training() -> None:
+    """Its answers will be; a row that is dropped because nothing of it is trained still says so."""
+    prompt = Shown(0, "a", "prompt", (Segment("ab", (1, 2), trained=False, special=False),))
+    for row, said in (
+        (prompt, "2 tokens"),
+        (prompt.but(fate="dropped: no token of it is trained"), "2 tokens, 0 trained"),
+    ):
+        shown = Preview("job", 8, (row,))
+        assert next(terminal.lines(shown, colour=False, ids=False)) == f"── a · prompt · {said}"
+        assert f'<p class="facts">prompt · {said}</p>' in page.html(shown)
+
+
 def test_colours_end_with_their_line() -> None:
     """A background that ran on would fill the terminal to its border."""
     for line in terminal.lines(PREVIEW, colour=True, ids=False):

@@ -2,20 +2,37 @@
 
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from anneal_api import FineTuneJob, ProgressReport
 from anneal_trainer import checkpoints, local
-from anneal_trainer.errors import ConfigError, StoppedError
+from anneal_trainer.errors import ConfigError, Interrupted, StoppedError
 from anneal_trainer.prepare import prepare
 from anneal_trainer.reporter import Reporter, silent
 from anneal_trainer.result import Result
 from anneal_trainer.stop import Stop
 from anneal_trainer.train import train
 from trainer.training import CLAIM, context, job, losses, records
+
+# `anneal run`, with the real signal from within an import.
+_STOPPED_IN_TRL = """
+import os, signal, sys
+from anneal_cli.__main__ import main
+
+class Stops:
+    def find_spec(self, name, path, target=None):
+        if name == "trl.trainer.base_trainer":
+            os.kill(os.getpid(), signal.SIGTERM)
+
+sys.meta_path.insert(0, Stops())
+main()
+"""
 
 
 class StopAt(Reporter):
@@ -128,10 +145,24 @@ def test_a_signal_before_training_ends_at_once() -> None:
     """While it still loads there is nothing to save."""
     stop = Stop()
     try:
-        with pytest.raises(StoppedError, match="stopped before training began"):
+        with pytest.raises(Interrupted, match="SIGTERM: stopped before training began"):
             os.kill(os.getpid(), signal.SIGTERM)
+        # Also where Python has dropped what was raised.
+        with pytest.raises(Interrupted, match="stopped before training began"):
+            stop.defer()
     finally:
         stop.restore()
+
+
+def test_a_signal_while_a_library_is_imported_is_a_stop(storage: Path) -> None:
+    """TRL imports its parts when they are used, and wraps every Exception then: one line is said, and no traceback."""
+    manifest = storage / "job.yaml"
+    manifest.write_text(yaml.safe_dump(made().model_dump(mode="json", by_alias=True, exclude_none=True)))
+    command = [sys.executable, "-c", _STOPPED_IN_TRL, "run", str(manifest), "--volume", f"{CLAIM}={storage}"]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    said = "SIGTERM: stopped before training began; nothing was lost; the same command goes on"
+    assert (ended.returncode, ended.stderr.splitlines()[-1]) == (75, said)
+    assert "Traceback" not in ended.stderr
 
 
 def test_run_again_goes_on_or_starts_anew(

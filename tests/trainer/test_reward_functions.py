@@ -65,20 +65,32 @@ FAULTS: list[tuple[str, str, str]] = [
         r"returned None: write onError: skip .* \(1 of 2 answers; the first is 'b' to the prompt 'question 1'",
     ),
     ("nan", "    return [float('nan'), 1.0]", r"returned nan, which is no reward \(1 of 2 answers; the first is 'a'"),
-    ("infinite", "    return [1.0, float('-inf')]", "returned -inf"),
+    (
+        "infinite",
+        "    return [1.0, float('-inf')]",
+        r"returned -inf, which is no reward: write numbers from -1e\+12 to",
+    ),
     (
         "large",
         "    return [1.0, -1e154]",
         r"returned -1e\+154, which is no reward: write numbers from -1e\+12 to 1e\+12 \(1 of 2",
     ),
-    ("huge", "    return [1.0, 10 ** 400]", "returned int 1000"),
+    ("huge", "    return [1.0, 10 ** 400]", "returned inf, which is no reward: write numbers"),
     ("text", "    return ['1.0', 1.0]", "returned str '1.0', where a number is expected"),
     ("nested", "    return [[1.0], [2.0]]", r"returned list \[1.0\], where a number is expected"),
     ("exit", "    raise SystemExit(3)", "raised SystemExit: 3"),
     ("gone", "    import os; os._exit(3)", "gave no answer: its process ended with exit code 3"),
     ("killed", "    import os; os.kill(os.getpid(), 9)", "gave no answer: its process was killed by signal 9"),
-    ("slow", "    import time; time.sleep(60)", "took longer than 1 s, and was stopped"),
-    ("busy", "    while True: pass", "took longer than 1 s, and was stopped"),
+    (
+        "slow",
+        "    import time; time.sleep(60)",
+        r"took longer than 1 s \(spec.rewards\[0\].function.timeoutSeconds\), and was stopped",
+    ),
+    (
+        "busy",
+        "    while True: pass",
+        r"took longer than 1 s \(spec.rewards\[0\].function.timeoutSeconds\), and was stopped",
+    ),
 ]
 
 
@@ -124,6 +136,21 @@ def test_a_failure_can_be_lived_with(tmp_path: Path, policy: str, scores: list[A
     assert len(said) == 1
     assert said[0].startswith(f"reward mine: {words}")
     assert f"onError is {policy}" in said[0]
+
+
+def test_a_failure_of_every_step_is_told_whole_once(tmp_path: Path) -> None:
+    """With its traceback; then in a line, now and then, with the answers since the last one."""
+    module(tmp_path, "def reward(completions):\n    return [1 / len(text) for text in completions]")
+    said: list[str] = []
+    with asking(tmp_path, reward("function", onError="zero")) as sources:
+        for _ in range(3):
+            ask(sources, ["", "b"], said=said)
+        assert ['rewards.py", line 2, in reward' in words for words in said] == [True]
+        sources[0].failures.every = 0.0
+        for _ in range(2):
+            ask(sources, ["", "b"], said=said)
+    error = "raised ZeroDivisionError: division by zero; onError is zero"
+    assert said[1:] == [f"reward mine: failed for {number} more answers, now: {error}" for number in (6, 2)]
 
 
 def test_none_is_no_failure_where_it_may_be_skipped(tmp_path: Path) -> None:
@@ -244,7 +271,7 @@ def test_a_module_may_import_its_neighbours(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("def reward(:", "reward mine: function does not start: raised SyntaxError"),
+        ("def reward(:", r"reward mine: spec.rewards\[0\].function does not start: raised SyntaxError"),
         (
             "def reward(prompts, completions, /, **columns): pass",
             "takes prompts, completions by position only: remove the /",
@@ -263,7 +290,7 @@ def test_a_module_that_does_not_load_is_told_at_the_beginning(tmp_path: Path, te
     """Before a GPU is waited for, and before anything is generated."""
     module(tmp_path, text)
     with pytest.raises(ConfigError, match=words):
-        check([reward("function")], [], places(tmp_path))
+        check([reward("function")], {}, places(tmp_path))
     with pytest.raises(ConfigError, match=words), asking(tmp_path, reward("function")):
         pass
 
@@ -272,7 +299,7 @@ def test_the_traceback_of_a_module_is_of_its_own_code(tmp_path: Path) -> None:
     """Without the frames of whoever imports it."""
     module(tmp_path, "\n\nTABLE = {}\nTABLE['gold']\n")
     with pytest.raises(ConfigError) as caught:
-        check([reward("function")], [], places(tmp_path))
+        check([reward("function")], {}, places(tmp_path))
     assert str(caught.value).splitlines()[1:] == [
         "Traceback (most recent call last):",
         f'  File "{tmp_path}/rewards.py", line 4, in <module>',
@@ -298,11 +325,11 @@ def test_columns_that_a_function_asks_for_are_looked_for_before_a_gpu(
     module(tmp_path, f"def reward({parameters}): open('called', 'w')")
     source = reward("function")
     if not lacking:
-        check([source], ["answer"], places(tmp_path))
+        check([source], {"answer": {str: 1}}, places(tmp_path))
         return
-    words = rf"reward mine: function reward asks for {lacking}: the data has no column .* it has answer"
+    words = rf"reward mine: spec.rewards\[0\].function.name reward asks for {lacking}: the data has no column .* it has answer"
     with pytest.raises(ConfigError, match=words):
-        check([source], ["answer"], places(tmp_path))
+        check([source], {"answer": {str: 1}}, places(tmp_path))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["rewards.py"]
 
 
@@ -310,17 +337,17 @@ def test_a_module_that_is_not_there_is_told(tmp_path: Path) -> None:
     """With the ConfigMap, if it should be in one, and what there is."""
     module(tmp_path, "", "reward.py")
     source = reward("function", configMap="mine")
-    words = "reward mine: function.file rewards.py is not in ConfigMap mine; its modules are: reward.py"
-    with pytest.raises(InputError, match=words):
-        check([source], [], places(tmp_path, modules={"mine": tmp_path}))
-    apart = reward("function", file="below/rewards.py")
     words = (
-        f"reward mine: function.file below/rewards.py is not in {tmp_path}; the modules in {tmp_path}/below are: none"
+        r"reward mine: spec.rewards\[0\].function.file rewards.py is not in ConfigMap mine; its modules are: reward.py"
     )
     with pytest.raises(InputError, match=words):
-        check([apart], [], places(tmp_path))
+        check([source], {}, places(tmp_path, modules={"mine": tmp_path}))
+    apart = reward("function", file="below/rewards.py")
+    words = rf"reward mine: spec.rewards\[0\].function.file below/rewards.py is not in {tmp_path}; the modules in {tmp_path}/below are: none"
+    with pytest.raises(InputError, match=words):
+        check([apart], {}, places(tmp_path))
     with pytest.raises(InputError, match=r"no directory is given for the ConfigMap mine: add --config-map mine=DIR"):
-        check([source], [], places(tmp_path))
+        check([source], {}, places(tmp_path))
 
 
 def test_one_that_does_not_start_leaves_no_other_running(tmp_path: Path) -> None:

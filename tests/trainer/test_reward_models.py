@@ -142,19 +142,24 @@ def test_a_model_of_another_kind_is_refused(storage: Path) -> None:
     """With the reward's name, before anything is generated."""
     classifier(storage, labels=3)
     with (
-        pytest.raises(InputError, match=r"reward mine: model.source ./scorer: it is a .* with 3 outputs"),
+        pytest.raises(
+            InputError, match=r"reward mine: spec.rewards\[0\].model.source ./scorer: it is a .* with 3 outputs"
+        ),
         opened([reward("model", source="./scorer")], places(storage)),
     ):
         pass
     with (
         pytest.raises(
-            InputError, match=r"reward mine: model.source ./model: it is a Qwen3ForCausalLM, which scores no texts"
+            InputError,
+            match=r"reward mine: spec.rewards\[0\].model.source ./model: it is a Qwen3ForCausalLM, which scores no texts",
         ),
         opened([reward("model", source="./model")], places(storage)),
     ):
         pass
     with (
-        pytest.raises(InputError, match=r"reward mine: model.source ./nowhere: there is no such directory"),
+        pytest.raises(
+            InputError, match=r"reward mine: spec.rewards\[0\].model.source ./nowhere: there is no such directory"
+        ),
         opened([reward("model", source="./nowhere")], places(storage)),
     ):
         pass
@@ -173,7 +178,7 @@ def test_turns_need_a_template(storage: Path) -> None:
         asking(storage, reward("model", source="./scorer")) as sources,
         pytest.raises(
             ConfigError,
-            match=r"reward mine: model.source ./scorer: its tokenizer has no chat template, and the prompts",
+            match=r"reward mine: spec.rewards\[0\].model.source ./scorer: its tokenizer has no chat template, and the prompts",
         ),
     ):
         ask(sources, ["red"], prompts=[[{"role": "user", "content": "Say red"}]])
@@ -186,5 +191,5 @@ def test_turns_need_a_template(storage: Path) -> None:
 def test_what_scores_no_texts_is_found_before_a_gpu(storage: Path, name: str, words: str) -> None:
     """From its config, without loading it."""
     classifier(storage, "wide", labels=3)
-    with pytest.raises(InputError, match=rf"reward mine: model.source ./{name}: .*{words}"):
-        check([reward("model", source=f"./{name}")], [], places(storage))
+    with pytest.raises(InputError, match=rf"reward mine: spec.rewards\[0\].model.source ./{name}: .*{words}"):
+        check([reward("model", source=f"./{name}")], {}, places(storage))

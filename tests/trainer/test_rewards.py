@@ -1,6 +1,7 @@
 """Rewards that compute alone: expected answers, patterns, schemas, lengths; and how several become one number."""
 
 import math
+import re
 import sys
 import time
 from pathlib import Path
@@ -64,8 +65,9 @@ def test_the_expected_answer_may_be_in_another_column(tmp_path: Path) -> None:
 
 
 def test_an_expected_answer_that_is_no_text_is_told(tmp_path: Path) -> None:
-    """With its type."""
-    with pytest.raises(RewardError, match="cannot compare with column answer: it holds list, where text is expected"):
+    """With its type and the field."""
+    words = r"cannot compare with spec.rewards\[0\].match.column answer: it holds a list, where text, a number, true or"
+    with pytest.raises(RewardError, match=words):
         one(tmp_path, reward("match"), "yes", answer=["yes"])
 
 
@@ -109,9 +111,9 @@ def test_mathematics_need_their_package(tmp_path: Path, monkeypatch: pytest.Monk
     """Told with what to install, before a GPU is waited for and when training begins."""
     monkeypatch.setitem(sys.modules, "math_verify", None)
     source = reward("match", how="math")
-    words = r"reward mine: match.how math needs the Python package math-verify, .*: install math-verify\[antlr4_13_2\]"
+    words = r"reward mine: spec.rewards\[0\].match.how: math needs the Python package math-verify, .*: install math-verify\[antlr4_13_2\]"
     with pytest.raises(ConfigError, match=words):
-        check([source], ["answer"], places(tmp_path))
+        check([source], {"answer": {str: 1}}, places(tmp_path))
     with pytest.raises(ConfigError, match=words), asking(tmp_path, source):
         pass
 
@@ -152,13 +154,16 @@ def test_a_pattern_matches(tmp_path: Path, *, regex: str, whole: bool, answer: s
 
 
 def test_a_pattern_that_takes_for_ever_is_stopped() -> None:
-    """Its answer is a fault that says how long it took, and the next one is matched."""
-    score, child = pattern.scorer(PatternReward(pattern=r"(a+)+b"), "mine", seconds=0.5)
+    """Its answer is a fault that says how long it took and what to do, and the next one is matched."""
+    score, child = pattern.scorer(PatternReward(pattern=r"(a+)+b"), "spec.rewards[0]", seconds=0.5)
     try:
         found = score(Batch(["q"] * 2, ["a" * 40, "aab"], {}, [1, 1]))
     finally:
         child.close()
-    assert found == [Fault("took longer than 0.5 s, and was stopped"), 1.0]
+    words = (
+        "took longer than 0.5 s (the most for one answer: simplify spec.rewards[0].pattern.pattern), and was stopped"
+    )
+    assert found == [Fault(words), 1.0]
 
 
 SCHEMA = '{"type": "object", "required": ["n"], "properties": {"n": {"type": "integer"}}}'
@@ -328,9 +333,15 @@ WIDE = "[à-ÿ]" * 40
 @pytest.mark.parametrize(
     ("source", "words"),
     [
-        (reward("match", column="gold"), r"reward mine: match.column: the data has no column gold; .* it has answer"),
-        (reward("schema", column="shape"), "reward mine: schema.column: the data has no column shape"),
-        (reward("language", column="to"), "reward mine: language.column: the data has no column to"),
+        (
+            reward("match", column="gold"),
+            r"reward mine: spec.rewards\[0\].match.column: the data has no column gold; .* it has answer",
+        ),
+        (
+            reward("schema", column="shape"),
+            r"reward mine: spec.rewards\[0\].schema.column: the data has no column shape",
+        ),
+        (reward("language", column="to"), r"reward mine: spec.rewards\[0\].language.column: the data has no column to"),
         (
             reward("pattern", pattern=f"{WIDE}("),
             r"pattern.pattern '.*\(' is not a regular expression of Python: missing",
@@ -347,7 +358,33 @@ WIDE = "[à-ÿ]" * 40
 def test_mistakes_are_told_before_anything_starts(tmp_path: Path, source: RewardSource, words: str) -> None:
     """By the reward's name and the field."""
     with pytest.raises(ConfigError, match=words):
-        check([source], ["answer"], places(tmp_path))
+        check([source], {"answer": {str: 1}}, places(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("source", "holds", "words"),
+    [
+        (
+            reward("match", column="tags"),
+            list,
+            "match.column tags: in 3 rows it holds a list, where text, a number, true",
+        ),
+        (reward("match", column="tags"), dict, "match.column tags: in 3 rows it holds an object, where"),
+        (reward("schema", column="tags"), list, "schema.column tags: in 3 rows it holds a list, where a schema"),
+        (
+            reward("language", column="tags"),
+            int,
+            "language.column tags: in 3 rows it holds a number, where a language's",
+        ),
+    ],
+    ids=["list", "object", "schema", "language"],
+)
+def test_a_column_that_cannot_be_read_is_told_before_anything_starts(
+    tmp_path: Path, source: RewardSource, holds: type, words: str
+) -> None:
+    """By reward and column, with what it holds and what is expected."""
+    with pytest.raises(ConfigError, match=f"reward mine: {re.escape(f'spec.rewards[0].{words}')}"):
+        check([source], {"tags": {str: 2, holds: 3}}, places(tmp_path))
 
 
 def test_the_mistakes_of_all_rewards_are_told_at_once(tmp_path: Path) -> None:
@@ -360,11 +397,13 @@ def test_the_mistakes_of_all_rewards_are_told_at_once(tmp_path: Path) -> None:
         reward("function", "own"),
     )
     with pytest.raises(InputError) as caught:
-        check(sources, ["answer"], places(tmp_path))
+        check(sources, {"answer": {str: 1}}, places(tmp_path))
     lines = str(caught.value).splitlines()
-    assert lines[0].startswith("reward lost: function.file none.py is not in")
-    assert lines[1].startswith("reward right: match.column: the data has no column gold")
-    assert lines[2].startswith("reward own: function does not start: raised ModuleNotFoundError: No module named")
+    assert lines[0].startswith("reward lost: spec.rewards[0].function.file none.py is not in")
+    assert lines[1].startswith("reward right: spec.rewards[1].match.column: the data has no column gold")
+    assert lines[2].startswith(
+        "reward own: spec.rewards[3].function does not start: raised ModuleNotFoundError: No module named"
+    )
     assert "import no_such_module" in lines[-2]
 
 
@@ -380,7 +419,7 @@ def test_what_is_right_is_let_through(tmp_path: Path, kind: str) -> None:
         "language": {"code": "de"},
         "http": {"url": "http://judge/$(KEY)"},
     }
-    check([reward(kind, **needed.get(kind, {}))], ["answer"], places(tmp_path, {"KEY": "1"}))
+    check([reward(kind, **needed.get(kind, {}))], {"answer": {str: 1}}, places(tmp_path, {"KEY": "1"}))
 
 
 @pytest.mark.parametrize(

@@ -37,8 +37,8 @@ class Completions:
             (self.directory / _LATEST).unlink(missing_ok=True)
 
     def add(self, rows: Sequence[dict[str, Any]]) -> None:
-        """The first of one draw's answers."""
-        self._rows += rows[:KEPT]
+        """The first of one draw's answers; `prompt` is text or turns."""
+        self._rows += [{**row, "prompt": prompt_text(row["prompt"])} for row in rows[:KEPT]]
         self.directory.mkdir(parents=True, exist_ok=True)
         write_json(self.directory / _LATEST, [_told(row).dump() for row in _varied(rows)])
 
@@ -73,20 +73,28 @@ def latest(directory: Path) -> list[JudgedAnswer]:
 
 def _varied(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """One answer a prompt, as far as there are so many prompts."""
-    firsts = {row["prompt"]: row for row in reversed(rows)}
-    others = [row for row in rows if firsts[row["prompt"]] is not row]
+    firsts = {prompt_text(row["prompt"]): row for row in reversed(rows)}
+    others = [row for row in rows if firsts[prompt_text(row["prompt"])] is not row]
     return [*reversed(firsts.values()), *others][:MOST_JUDGED]
 
 
 def _told(row: dict[str, Any]) -> JudgedAnswer:
     return JudgedAnswer(
-        prompt=row["prompt"][-SAMPLE_LENGTH:],
+        prompt=_last_asked(row["prompt"])[-SAMPLE_LENGTH:],
         answer=row["completion"][:SAMPLE_LENGTH],
         reward=None if math.isnan(row["reward"]) else row["reward"],
         step=row["step"],
     )
 
 
+def _last_asked(prompt: Any) -> str:
+    """What a person looks for in a prompt: its text, or what the user said last."""
+    if isinstance(prompt, str):
+        return prompt
+    asked = [turn["content"] for turn in prompt if turn["role"] == "user"]
+    return str(asked[-1]) if asked else prompt_text(prompt)
+
+
 def prompt_text(prompt: Any) -> str:
-    """A prompt as a person reads it: its text, or JSON of its turns."""
+    """The whole of a prompt: its text, or JSON of its turns."""
     return prompt if isinstance(prompt, str) else json.dumps(prompt, ensure_ascii=False)

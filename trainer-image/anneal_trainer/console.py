@@ -5,14 +5,14 @@ Everything goes to stderr. Not here: deciding anything.
 
 import sys
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any, Self
 
 from anneal_api import Layout, ProgressReport, TerminationMessage
 from anneal_api.status import JudgedAnswer
 from anneal_api.words import counted, on_one_line
-from anneal_trainer import completions, metrics, samples
+from anneal_trainer import completions, lastwords, metrics, samples
 from anneal_trainer.methods.times import PREFIX
 from anneal_trainer.samples import Sample
 
@@ -162,9 +162,9 @@ def summary(words: TerminationMessage, layout: Layout, seconds: float) -> None:
     for answer in completions.latest(layout.samples):
         say(f"Drawn    {drawn(answer)}\n")
     say(f"{words.outputs[0].kind.capitalize():9}{layout.output}")
-    if words.first_loss is not None and words.loss is not None:
-        say(f"Loss     {words.first_loss:.3f} → {words.loss:.3f} in {counted(words.total_steps or 0, 'step')}")
     log = layout.logs / "metrics.jsonl"
+    for line in _head(words, log):
+        say(line)
     eval_before = metrics.first(log, "eval_loss")
     if eval_before is not None and words.eval_loss is not None:
         say(f"Holdout  {eval_before:.3f} → {words.eval_loss:.3f}")
@@ -176,13 +176,38 @@ def summary(words: TerminationMessage, layout: Layout, seconds: float) -> None:
     say(f"Time     {clock(seconds)} on {words.device}{pace}")
 
 
+def _head(words: TerminationMessage, log: Path) -> Iterator[str]:
+    """What was to become less, or more: of answers that are drawn a loss says nothing."""
+    steps = f"in {counted(words.total_steps or 0, 'step')}"
+    if rewards := _rewards(words.metrics):
+        yield f"Reward   {_moved(words.metrics, 'reward', log) or 'none: no answer was judged'} {steps}"
+        failed = metrics.totals(log, "rewards/")
+        for name in rewards if len(rewards) > 1 else ():
+            told = ", failed at times" if failed.get(f"{name}/failures") else ""
+            yield f"  {name} {_moved(words.metrics, f'rewards/{name}', log) or 'judged none'}{told}"
+    elif words.first_loss is not None and words.loss is not None:
+        yield f"Loss     {words.first_loss:.3f} → {words.loss:.3f} {steps}"
+    if warning := lastwords.warning_of(words):
+        yield f"Warning  {warning}"
+
+
+def _rewards(measured: Collection[str]) -> list[str]:
+    """The names of a job's rewards, in its order: each tells its seconds."""
+    kept = [name for name in measured if name.startswith("rewards/") and name.endswith("/seconds")]
+    return [name.removeprefix("rewards/").removesuffix("/seconds") for name in kept]
+
+
+def _moved(last: dict[str, float], name: str, log: Path) -> str:
+    """`0.13 → 0.50 (holdout 0.10 → 0.45)`."""
+    held = _change(last, f"eval_{name}", log)
+    return f"{_change(last, name, log)}{held and f' (holdout {held})'}"
+
+
 def _measured(last: dict[str, float], log: Path) -> str:
     """`accuracy 0.63 → 1.00 (holdout 0.58 → 1.00)`: from the first step, or evaluation, to the last."""
-    said = []
-    for name in _telling(last):
-        held = _change(last, f"eval_{name}", log)
-        said.append(f"{_SHORT.get(name, name)} {_change(last, name, log)}{held and f' (holdout {held})'}")
-    return " · ".join(said)
+    # The head has it.
+    names = [name for name in _telling(last) if name != "reward"]
+    return " · ".join(f"{_SHORT.get(name, name)} {_moved(last, name, log)}" for name in names)
 
 
 def _spent(seconds: dict[str, float]) -> str:

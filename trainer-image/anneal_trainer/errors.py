@@ -12,6 +12,7 @@
     └── TemporaryError     75: a network or storage that may come back
         └── RolloutError   75: no server to draw answers from; resumed
 
+    Interrupted            StoppedError where a signal raised it, in whatever code ran then; no Exception
 What no class here covers is an infrastructure failure (exit code 1). Not here: how a failure is told (`lastwords`).
 """
 
@@ -80,6 +81,10 @@ class StoppedError(TrainerError):
 
     exit_code = TEMPORARY
     outcome = Outcome.PREEMPTED
+
+
+class Interrupted(BaseException):
+    """A StoppedError out of any code: libraries wrap what is an Exception, as when it comes while they import."""
 
 
 class TemporaryError(TrainerError):

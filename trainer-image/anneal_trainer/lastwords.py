@@ -11,7 +11,7 @@ from anneal_api.exitcodes import OK
 from anneal_api.modelrecord import ModelRecord
 from anneal_api.status import DatasetReport
 from anneal_api.words import counted
-from anneal_trainer.errors import MemoryShortError, TrainerError
+from anneal_trainer.errors import Interrupted, MemoryShortError, StoppedError, TrainerError
 from anneal_trainer.reporter import Reporter
 from anneal_trainer.result import Result
 
@@ -37,6 +37,11 @@ def of_result(result: Result) -> TerminationMessage:
         dataset=result.dataset,
         outputs=result.outputs,
     )
+
+
+def warning_of(words: TerminationMessage) -> str:
+    """What a run that reached its end warns of, or nothing."""
+    return words.message.partition("; ")[2]
 
 
 def of_prepared(report: DatasetReport, models: list[ModelRecord]) -> TerminationMessage:
@@ -72,6 +77,8 @@ def as_named(error: BaseException) -> TrainerError | None:
     """The named ending that `error` is, if it is one."""
     if isinstance(error, TrainerError):
         return error
+    if isinstance(error, Interrupted):
+        return StoppedError(str(error))
     if _is_out_of_memory(error):
         return MemoryShortError(
             f"out of memory: {_first_line(error)}; a smaller training.microBatchSize or sequenceLength, "

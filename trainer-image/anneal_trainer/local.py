@@ -20,7 +20,7 @@ from anneal_api.jobfile import JobFile
 from anneal_api.resolve import digest, largest_divisor
 from anneal_trainer import console, earlier, lastwords, local_fit, quiet_libraries
 from anneal_trainer.context import Context
-from anneal_trainer.errors import ConfigError, UserError
+from anneal_trainer.errors import ConfigError, Interrupted, UserError
 from anneal_trainer.files import read_json, write_json
 from anneal_trainer.reporter import Reporter
 from anneal_trainer.stop import Stop
@@ -140,7 +140,7 @@ def _reported(context: Context, *, auto: bool, quiet: bool, begun: float) -> int
     try:
         with console.listener(quiet=quiet) as listen:
             words = _run(context, Reporter(ProgressReport(time=time.time()), listen), stop, auto=auto)
-    except Exception as error:
+    except (Exception, Interrupted) as error:
         named = lastwords.as_named(error)
         if named is None:
             raise

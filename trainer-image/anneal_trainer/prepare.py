@@ -9,7 +9,8 @@ themselves (`data`).
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -126,7 +127,16 @@ def _check_rewards(context: Context, prepared: store.Prepared) -> None:
         model=lambda reward: model.directory(ModelSource("", reward.source, reward.revision), context),
         environment=os.environ,
     )
-    rewards.check(spec.rewards, {name for row in rows for name in json.loads(row)["columns"]}, places)
+    rewards.check(spec.rewards, _columns(rows), places)
+
+
+def _columns(rows: Iterable[str]) -> dict[str, Counter[type]]:
+    """What the columns of the prompts hold: how many values of each type."""
+    found: dict[str, Counter[type]] = {}
+    for row in rows:
+        for name, value in json.loads(row)["columns"].items():
+            found.setdefault(name, Counter()).update([type(value)] if value is not None else [])
+    return found
 
 
 def prepare_into(context: Context, out: Path, reporter: Reporter) -> Ready:

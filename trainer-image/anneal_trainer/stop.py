@@ -6,7 +6,9 @@ Not here: forwarding between processes (`launcher`), and agreeing between ranks 
 import signal
 from types import FrameType
 
-from anneal_trainer.errors import StoppedError
+from anneal_trainer.errors import Interrupted
+
+_BEFORE = "stopped before training began; nothing was lost"
 
 
 class Stop:
@@ -20,12 +22,15 @@ class Stop:
     def _receive(self, number: int, _frame: FrameType | None) -> None:
         first, self.requested = not self.requested, True
         if not self._deferred:
-            raise StoppedError(f"{signal.Signals(number).name}: stopped before training began; nothing was lost")
+            raise Interrupted(f"{signal.Signals(number).name}: {_BEFORE}")
         if not first and number == signal.SIGINT:
-            raise StoppedError("interrupted twice: stopped without saving; the last checkpoint stands")
+            raise Interrupted("interrupted twice: stopped without saving; the last checkpoint stands")
 
     def defer(self) -> None:
         """From now on a signal only sets `requested`: a checkpoint can be saved."""
+        if self.requested:
+            # Python drops what is raised while it clears up an object.
+            raise Interrupted(_BEFORE)
         self._deferred = True
 
     def restore(self) -> None:

@@ -27,6 +27,12 @@ class Barren(TrainerCallback):  # type: ignore[misc]
         self._spec, self._reporter = spec, reporter
         self._steps = _DRAWS * block_of(spec).iterations
         self._since: int | None = None
+        self._why_not: str | None = None
+        self._taught = False
+
+    def on_train_begin(self, _args: Any, state: Any, _control: Any, **_options: Any) -> None:
+        """What an earlier attempt learnt is not known here."""
+        self._taught = state.global_step > 0
 
     def on_log(
         self, _args: Any, state: Any, _control: Any, logs: dict[str, Any] | None = None, **_options: Any
@@ -34,15 +40,21 @@ class Barren(TrainerCallback):  # type: ignore[misc]
         """Of each step."""
         if not logs or "frac_reward_zero_std" not in logs:
             return
-        why = self._why(logs)
+        self._why_not = why = self._why(logs)
         if why is None:
-            self._since = None
+            self._since, self._taught = None, True
             if self._reporter.report.warning:
                 self._reporter.update(warning=None)
             return
         self._since = self._since or state.global_step
         if state.global_step - self._since + 1 >= self._steps:
             self._tell(f"nothing is learnt from rewards since step {self._since}: {why}")
+
+    def on_train_end(self, _args: Any, state: Any, _control: Any, **_options: Any) -> None:
+        """A run of fewer draws that learnt nothing at all says so in its last words."""
+        untold = self._why_not is not None and self._reporter.report.warning is None
+        if untold and not self._taught and state.global_step >= state.max_steps:
+            self._reporter.update(warning=f"nothing was learnt from rewards: {self._why_not}")
 
     def _tell(self, warning: str) -> None:
         """Into the report as it is now; into the log once."""
@@ -60,6 +72,11 @@ class Barren(TrainerCallback):  # type: ignore[misc]
             )
         if logs["frac_reward_zero_std"] < 1:
             return None
+        if "reward" not in logs:
+            return (
+                f"no answer has a reward ({self._worth(logs)}); mend the rewards, or the columns that they read: with "
+                "onError: fail the first failure ends the job and says why"
+            )
         return (
             f"all answers to a prompt are worth the same ({self._worth(logs)}); look at some (anneal logs, or samples/ "
             "beside the run) and mend a reward that never fires; else raise sampling.temperature or numGenerations, or "
@@ -75,7 +92,8 @@ class Barren(TrainerCallback):  # type: ignore[misc]
 
 
 def _said(name: str, logs: Mapping[str, float]) -> str:
-    mean = logs.get(f"rewards/{name}")
+    mean, failures = logs.get(f"rewards/{name}"), int(logs.get(f"rewards/{name}/failures", 0))
+    failed = f", failed for {counted(failures, 'answer')}" if failures else ""
     if mean is None:
-        return f"{name} judged none"
-    return f"{name} {mean:.4g}" + (" on average" if logs.get(f"rewards/{name}/std") else "")
+        return f"{name} judged none{failed}"
+    return f"{name} {mean:.4g}" + (" on average" if logs.get(f"rewards/{name}/std") else "") + failed

@@ -22,8 +22,9 @@ from anneal_api.model import ModelSource
 from anneal_api.online import RewardSource, SamplingSpec
 from anneal_api.online_rules import DRAWN_A_MICRO_BATCH, block_of
 from anneal_api.rlhfjob import RLHFSpec
-from anneal_trainer import model, rewards
-from anneal_trainer.completions import Completions, prompt_text
+from anneal_api.words import counted
+from anneal_trainer import console, model, rewards
+from anneal_trainer.completions import Completions
 from anneal_trainer.context import Context
 from anneal_trainer.methods import asked, loop, rounds
 from anneal_trainer.methods.answers import base_of
@@ -39,6 +40,7 @@ from anneal_trainer.methods.sequences import SequenceCollator, answer_table, mod
 from anneal_trainer.methods.times import Times
 from anneal_trainer.methods.trainer import LanguageTrainer
 from anneal_trainer.order import AnswerOrder
+from anneal_trainer.plan import Plan
 from anneal_trainer.prepare import Ready
 from anneal_trainer.reporter import Reporter
 from anneal_trainer.result import Result
@@ -104,6 +106,8 @@ def _trainer(setup: loop.Setup, judges: Judges, rollout: where.Rollout | None) -
     spec = _spec(setup.context)
     assert spec.sampling is not None, "resolve() fills sampling"
     assert spec.rollout is not None, "resolve() fills rollout"
+    if model.rank() == 0:
+        _note_few(setup.plan, spec)
     base = setup.base_model(dropout=False)
     return OnlineTrainer(
         objective=Objective(block_of(spec), spec.sampling.max_tokens, spec.rollout.importance_cap),
@@ -121,6 +125,18 @@ def _trainer(setup: loop.Setup, judges: Judges, rollout: where.Rollout | None) -
             ddp_timeout=patience(spec, servers=rollout is not None),
         ),
     )
+
+
+def _note_few(plan: Plan, spec: RLHFSpec) -> None:
+    """That one step asks some prompts more than once."""
+    assert isinstance(plan.order, AnswerOrder), "the plan of an online method has one"
+    asks, there = plan.order.prompts.batch, plan.order.prompts.sequences
+    if there < asks:
+        console.say(
+            f"note: the data has {counted(there, 'prompt')}, and a step draws answers to {asks} "
+            f"(training.globalBatchSize {plan.order.batch} over {spec.method}.numGenerations {plan.order.group}): some "
+            "are asked more than once in a step; add prompts, or lower globalBatchSize"
+        )
 
 
 def patience(spec: RLHFSpec, *, servers: bool) -> int:
@@ -294,7 +310,7 @@ class OnlineTrainer(Measured, LanguageTrainer):
                     "step": done + 1,
                     "version": version,
                     "staleness": done - version,
-                    "prompt": prompt_text(answer.prompt),
+                    "prompt": answer.prompt,
                     "completion": answer.text,
                     "reward": found.rewards[index],
                     "advantage": advantages[index].item(),

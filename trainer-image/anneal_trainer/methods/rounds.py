@@ -13,6 +13,7 @@ import torch
 from torch import distributed
 
 from anneal_trainer.data.pieces import IGNORED
+from anneal_trainer.errors import Interrupted
 from anneal_trainer.methods.asked import Answer, Told
 from anneal_trainer.methods.objectives import Objective
 from anneal_trainer.methods.online_losses import equal_groups
@@ -29,7 +30,7 @@ def on_first(world: int, rank: int, work: Callable[[], Result]) -> Result:
     if rank == 0:
         try:
             box = [(work(), None)]
-        except Exception as error:  # noqa: BLE001 - raised again below, on every rank
+        except (Exception, Interrupted) as error:  # noqa: BLE001 - raised again below, on every rank
             box = [(None, error)]
     distributed.broadcast_object_list(box, src=0)
     found, raised = box[0]

@@ -50,7 +50,7 @@ def _row(row: Shown) -> str:
     if row.problem:
         return f'<h2>{escape(row.place)}</h2><p class="problem">{escape(row.problem)}</p>'
     beyond = f", {row.cut_tokens:,} cut off" if row.cut else ""
-    facts = f"{escape(row.kind)} · {counted(row.tokens, 'token')}, {row.trained:,} trained{beyond}"
+    facts = f"{escape(row.kind)} · {counted(row.tokens, 'token')}{row.trained_words}{beyond}"
     parts = [_segment(segment, "b" if segment.trained else "i") for segment in row.segments]
     drawn = "".join([*parts[: row.gap], row.gap_words, *parts[row.gap :]])
     cut = "".join(_segment(segment, "u") for segment in row.cut)

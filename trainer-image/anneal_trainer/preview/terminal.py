@@ -34,7 +34,7 @@ def _row(row: Shown, length: int, *, colour: bool, ids: bool) -> Iterator[str]:
         yield f"── {row.place}: {row.problem}"
         return
     cut = f", {row.cut_tokens:,} cut at {length}" if row.cut else ""
-    yield f"── {row.place} · {row.kind} · {counted(row.tokens, 'token')}, {row.trained:,} trained{cut}"
+    yield f"── {row.place} · {row.kind} · {counted(row.tokens, 'token')}{row.trained_words}{cut}"
     paint = _coloured if colour else _bracketed
     begin, end = (paint(part, ids=ids) for part in (row.segments[: row.gap], row.segments[row.gap :]))
     yield from "".join([*begin, row.gap_words, *end, *_cut(row, colour=colour)]).splitlines()

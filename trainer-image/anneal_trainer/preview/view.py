@@ -62,6 +62,11 @@ class Shown:
         """Those whose prediction is learnt from."""
         return self.left_out_trained + sum(len(segment.ids) for segment in self.segments if segment.trained)
 
+    @property
+    def trained_words(self) -> str:
+        """How many those are; nothing of a prompt, which alone has none and is used all the same."""
+        return f", {self.trained:,} trained" if self.trained or self.fate else ""
+
     def shortened(self, most: int) -> "Shown":
         """At most `most` segments: two thirds from the beginning, one from the end, where the answer is."""
         if len(self.segments) <= most:
@@ -78,7 +83,8 @@ class Shown:
     @property
     def gap_words(self) -> str:
         """What stands where segments are left out."""
-        return f" ⋯ {self.left_out:,} tokens, {self.left_out_trained:,} trained ⋯ " if self.left_out else ""
+        trained = f", {self.left_out_trained:,} trained" if self.trained_words else ""
+        return f" ⋯ {self.left_out:,} tokens{trained} ⋯ " if self.left_out else ""
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import importlib
 import importlib.util
 import inspect
 import json
+import math
 import os
 import pickle
 import resource
@@ -133,7 +134,9 @@ def _number(value: Any) -> Any:
     try:
         # Numbers of numpy and torch too; a text has no such method.
         return float(value.__float__())
-    except (AttributeError, TypeError, ValueError, OverflowError, RuntimeError):
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
+    except (AttributeError, TypeError, ValueError, RuntimeError):
         return _unfit(value)
 
 

@@ -71,7 +71,7 @@ class Classifier:
             return found
         if not self._tokenizer.chat_template:
             raise ConfigError(
-                f"model.source {self._named.source}: its tokenizer has no chat template, and the prompts are turns: "
+                f"{self._named}: its tokenizer has no chat template, and the prompts are turns: "
                 "write prompts as text, or take a model with a template"
             )
         turns = [*prompt, {"role": "assistant", "content": completion}]

@@ -16,30 +16,30 @@ from anneal_trainer.rewards.scoring import Batch, Score, Scorer, absent, checked
 _OWN = ("prompts", "completions")
 
 
-def check(reward: FunctionReward, name: str, path: Path, columns: Collection[str]) -> None:
+def check(reward: FunctionReward, at: str, path: Path, columns: Collection[str]) -> None:
     """Load it, and see that the data has what it asks for: it is not called, as that may cost or change something."""
-    with closing(_loaded(reward, name, path)) as child:
+    with closing(_loaded(reward, at, path)) as child:
         lacking = [each for each in child.needs if each not in (*_OWN, *columns)]
     if lacking:
         raise ConfigError(
-            f"reward {name}: function {reward.name} asks for {', '.join(lacking)}: {absent(lacking[0], columns)}"
+            f"{at}.function.name {reward.name} asks for {', '.join(lacking)}: {absent(lacking[0], columns)}"
         )
 
 
-def _loaded(reward: FunctionReward, name: str, path: Path) -> Child:
+def _loaded(reward: FunctionReward, at: str, path: Path) -> Child:
     if path.is_file():
-        return Child(str(path), reward.name)
+        return Child(str(path), reward.name, limit=f"{at}.function.timeoutSeconds")
     there = ", ".join(sorted(each.name for each in path.parent.glob("*.py"))) or "none"
     if reward.config_map:
         place = f"ConfigMap {reward.config_map}; its modules are"
     else:
         place = f"{str(path).removesuffix('/' + reward.file)}; the modules in {path.parent} are"
-    raise InputError(f"reward {name}: function.file {reward.file} is not in {place}: {there}")
+    raise InputError(f"{at}.function.file {reward.file} is not in {place}: {there}")
 
 
-def scorer(reward: FunctionReward, name: str, path: Path) -> tuple[Scorer, Child]:
+def scorer(reward: FunctionReward, at: str, path: Path) -> tuple[Scorer, Child]:
     """Of the function in the module at `path`, and its process."""
-    child = _loaded(reward, name, path)
+    child = _loaded(reward, at, path)
 
     def score(batch: Batch) -> list[Score]:
         columns = {key: list(values) for key, values in batch.columns.items() if key not in _OWN}

@@ -24,7 +24,7 @@ _UNFIT = re.compile(r"[^!-~]")
 _MOST_BYTES = 64 * 1024**2
 _CHUNK = 65536
 _LONGEST_PAUSE = 30.0
-_SLOW_DOWN, _SERVER_ERRORS = 429, 500
+_CLIENT_ERRORS, _SLOW_DOWN, _SERVER_ERRORS = 400, 429, 500
 
 
 class _AgainError(Exception):
@@ -44,6 +44,7 @@ class Server:
     """Where to ask, and how. `secrets` are the values that no message may hold, by the names that they go by."""
 
     reward: HttpReward
+    at: str
     url: str
     secrets: Mapping[str, str]
     sleep: Callable[[float], None] = time.sleep
@@ -58,17 +59,60 @@ class Server:
         try:
             return _scores(self._asked(json.dumps(question, default=str).encode()), len(batch), self._hidden)
         except CallError as error:
-            raise CallError(f"{self.reward.url} {self._hidden(error.what)}", temporary=error.temporary) from None
+            words = f"{self.reward.url} {self._hidden(error.what)}"
+            raise CallError(words, temporary=error.temporary, of_answers=error.of_answers) from None
 
     def _asked(self, body: bytes) -> bytes:
         for attempt in range(self.reward.retries + 1):
             try:
-                return _posted(self.url, body, self.reward.timeout_seconds, self._hidden)
+                return self._posted(body)
             except _AgainError as error:
                 if attempt == self.reward.retries:
-                    raise CallError(f"{error}, {attempt + 1} times", temporary=True) from None
+                    raise CallError(f"{error}{self._times(attempt + 1)}", temporary=True, of_answers=False) from None
             self.sleep(_pause(attempt))
         raise AssertionError("the last attempt raises")
+
+    def _posted(self, body: bytes) -> bytes:
+        """The body of the answer, all of it within the time. Words are hidden before they are cut."""
+        headers, seconds = {"Content-Type": "application/json"}, self.reward.timeout_seconds
+        deadline = time.monotonic() + seconds
+        try:
+            request = urllib.request.Request(self.url, data=body, headers=headers, method="POST")  # noqa: S310 - the pattern of the field
+            with urllib.request.build_opener(_StayHere).open(request, timeout=seconds) as response:
+                return _read(response, deadline)
+        except urllib.error.HTTPError as error:
+            raise self._refused(error) from None
+        except http.client.InvalidURL:
+            # It says the address, secrets and all.
+            words = "is not an address: what stands for its port is no number"
+            raise CallError(words, of_answers=False) from None
+        except (OSError, http.client.HTTPException) as error:
+            raise _AgainError(self._unheard(error)) from None
+
+    def _refused(self, error: urllib.error.HTTPError) -> Exception:
+        more = self._elsewhere(error) or shown(self._hidden(_beginning(error)))
+        said = f"answered {error.code} {error.reason}: {more}"
+        if error.code == _SLOW_DOWN or error.code >= _SERVER_ERRORS:
+            return _AgainError(said)
+        return CallError(said, of_answers=False)
+
+    def _elsewhere(self, error: urllib.error.HTTPError) -> str:
+        place = error.headers.get("Location")
+        if place is None or error.code >= _CLIENT_ERRORS:
+            return ""
+        return f"redirects are not followed; write into {self.at}.http.url where it leads: {shown(self._hidden(place))}"
+
+    def _unheard(self, error: Exception) -> str:
+        """Why there is no answer."""
+        # What came before an early end is no reason.
+        early = isinstance(error, http.client.IncompleteRead)
+        reason = "its answer ends early" if early else getattr(error, "reason", error)
+        if isinstance(reason, TimeoutError):
+            return f"gave no answer within {self.at}.http.timeoutSeconds ({self.reward.timeout_seconds})"
+        return f"cannot be reached: {reason or type(error).__name__}"
+
+    def _times(self, tries: int) -> str:
+        return f", {tries} times ({self.at}.http.retries {self.reward.retries})" if tries > 1 else ""
 
     def _hidden(self, text: str) -> str:
         for name, value in self.secrets.items():
@@ -90,49 +134,23 @@ def longest_answer(reward: HttpReward) -> float:
     return reward.timeout_seconds * (reward.retries + 1) + sum(map(_pause, range(reward.retries)))
 
 
-def server(reward: HttpReward, name: str, environment: Mapping[str, str]) -> Server:
+def server(reward: HttpReward, at: str, environment: Mapping[str, str]) -> Server:
     """With the address filled in; ConfigError if the environment has not what it names."""
     names = _NAMED.findall(reward.url)
     missing = [each for each in names if each not in environment]
     if missing:
         raise ConfigError(
-            f"reward {name}: http.url names $({missing[0]}), which is not in the environment: add a Secret that has "
-            "it to secrets"
+            f"{at}.http.url names $({missing[0]}), which is not in the environment: add a Secret that has it to secrets"
         )
     # Files that Secrets are made from often end with a line end.
     secrets = {each: environment[each].strip() for each in names}
     odd = [each for each, value in secrets.items() if _UNFIT.search(value)]
     if odd:
         raise ConfigError(
-            f"reward {name}: http.url: the value of $({odd[0]}) has a character that no address has, as a space or a "
+            f"{at}.http.url: the value of $({odd[0]}) has a character that no address has, as a space or a "
             "line end: write it percent-encoded (%20) into the Secret"
         )
-    return Server(reward, _NAMED.sub(lambda found: secrets[found[1]], reward.url), secrets)
-
-
-def _posted(url: str, body: bytes, seconds: float, hide: Callable[[str], str]) -> bytes:
-    """The body of the answer, all of it within the time. Words are cut after `hide`: half a secret is not found."""
-    deadline = time.monotonic() + seconds
-    try:
-        request = urllib.request.Request(url, data=body, headers={"Content-Type": "application/json"}, method="POST")  # noqa: S310 - the pattern of the field
-        with urllib.request.build_opener(_StayHere).open(request, timeout=seconds) as response:
-            return _read(response, deadline)
-    except urllib.error.HTTPError as error:
-        said = f"answered {error.code} {error.reason}: {shown(hide(_beginning(error)))}"
-        if error.code == _SLOW_DOWN or error.code >= _SERVER_ERRORS:
-            raise _AgainError(said) from None
-        raise CallError(said) from None
-    except http.client.InvalidURL:
-        # It says the address, secrets and all.
-        raise CallError("is not an address: what stands for its port is no number") from None
-    except (OSError, http.client.HTTPException) as error:
-        # What came before an early end is no reason.
-        reason = (
-            "its answer ends early"
-            if isinstance(error, http.client.IncompleteRead)
-            else getattr(error, "reason", error)
-        )
-        raise _AgainError(f"cannot be reached: {reason or type(error).__name__}") from None
+    return Server(reward, at, _NAMED.sub(lambda found: secrets[found[1]], reward.url), secrets)
 
 
 def _read(response: Any, deadline: float) -> bytes:

@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
+from anneal_api.words import counted
 from anneal_trainer.errors import ConfigError, RewardError, TemporaryError
 from anneal_trainer.rewards.scoring import Batch, CallError, Fault, Prompt, Score, Source, shown
 
@@ -42,12 +43,13 @@ class Judged:
 
 @dataclass(frozen=True)
 class _Said:
-    """One source's answer; `trace` and `temporary` are of a call that failed as a whole."""
+    """One source's answer; `trace`, `temporary` and `of_answers` are of a call that failed as a whole."""
 
     scores: list[Score]
     seconds: float
     trace: str = ""
     temporary: bool = False
+    of_answers: bool = True
 
     @property
     def faults(self) -> list[tuple[int, Fault]]:
@@ -89,7 +91,7 @@ def _ask(source: Source, batch: Batch) -> _Said:
         scores = source.score(batch)
     except CallError as error:
         faults: list[Score] = [Fault(error.what)] * len(batch)
-        return _Said(faults, time.monotonic() - begun, error.trace, error.temporary)
+        return _Said(faults, time.monotonic() - begun, error.trace, error.temporary, error.of_answers)
     except ConfigError as error:
         raise ConfigError(f"reward {source.name}: {error}") from error
     return _Said(scores, time.monotonic() - begun)
@@ -99,14 +101,26 @@ def _settled(source: Source, said: _Said, batch: Batch, say: Callable[[str], Non
     """The scores, with what `onError` puts in place of those that failed."""
     told = [(index, fault) for index, fault in said.faults if not _expected(source, fault)]
     if told:
-        words = _report(source, told, batch)
+        words = _report(source, told, batch, of_answers=said.of_answers)
         if source.on_error == "fail":
             remedy = "repair the reward, or write onError: zero or skip to go on without it"
             kind = TemporaryError if said.temporary else RewardError
             raise kind(f"{words}; {remedy}" + (f"\n{said.trace}" if said.trace else ""))
-        say(f"{words}; onError is {source.on_error}" + (f"\n{said.trace}" if said.trace else ""))
+        if due := source.failures.add(len(told)):
+            more, first = due
+            say(_in_whole(source, words, said.trace) if first else _in_short(source, more, told[0][1]))
     instead = 0.0 if source.on_error == "zero" else None
     return [instead if isinstance(score, Fault) else score for score in said.scores]
+
+
+def _in_whole(source: Source, words: str, trace: str) -> str:
+    return f"{words}; onError is {source.on_error}" + (f"\n{trace}" if trace else "")
+
+
+def _in_short(source: Source, more: int, now: Fault) -> str:
+    """One line: the same failure of every step would hide all else."""
+    what = now.what.partition("\n")[0]
+    return f"reward {source.name}: failed for {counted(more, 'more answer')}, now: {what}; onError is {source.on_error}"
 
 
 def _expected(source: Source, fault: Fault) -> bool:
@@ -117,12 +131,13 @@ def _counted(source: Source, said: _Said) -> int:
     return sum(not _expected(source, fault) for _, fault in said.faults)
 
 
-def _report(source: Source, faults: list[tuple[int, Fault]], batch: Batch) -> str:
+def _report(source: Source, faults: list[tuple[int, Fault]], batch: Batch, *, of_answers: bool) -> str:
     index, first = faults[0]
-    return (
-        f"reward {source.name}: {first.what} ({len(faults)} of {len(batch)} answers; the first is "
-        f"{shown(repr(batch.completions[index]))} to the prompt {shown(repr(batch.prompts[index]))})"
-    )
+    concerned = f"reward {source.name}: {first.what} ({len(faults)} of {len(batch)} answers"
+    if not of_answers:
+        return f"{concerned})"
+    answer, prompt = shown(repr(batch.completions[index])), shown(repr(batch.prompts[index]))
+    return f"{concerned}; the first is {answer} to the prompt {prompt})"
 
 
 def _sum(sources: Sequence[Source], scores: dict[str, list[float | None]], index: int) -> float:

@@ -27,9 +27,13 @@ _PROGRAM = Path(__file__).with_name("child.py")
 
 
 class Child:
-    """The function `name` of a file or module, in a process of its own; `memory`: the most bytes that it may map."""
+    """The function `name` of a file or module, in a process of its own.
 
-    def __init__(self, where: str, name: str, *, memory: int = 0) -> None:
+    `memory`: the most bytes that it may map. `limit`: what the seconds of a call are, for people.
+    """
+
+    def __init__(self, where: str, name: str, *, memory: int = 0, limit: str = "") -> None:
+        self._limit = f" ({limit})" if limit else ""
         self._command = (where, name, str(memory))
         # The parameters that the function cannot be called without.
         self.needs: list[str] = []
@@ -44,7 +48,7 @@ class Child:
             connection.send((given, named))
         except OSError as error:
             raise self._died() from error
-        return self._answer(connection, seconds)
+        return self._answer(connection, seconds, self._limit)
 
     def close(self) -> None:
         """End it, with all that it has started."""
@@ -82,11 +86,11 @@ class Child:
             raise
         return ours
 
-    def _answer(self, connection: Connection, seconds: float) -> Any:
+    def _answer(self, connection: Connection, seconds: float, limit: str = "") -> Any:
         try:
             if not connection.poll(seconds):
                 self.close()
-                raise CallError(f"took longer than {seconds:g} s, and was stopped", cut_off=True)
+                raise CallError(f"took longer than {seconds:g} s{limit}, and was stopped", cut_off=True)
             reply = json.loads(connection.recv_bytes(), object_hook=_unfit)
         except (EOFError, OSError) as error:
             raise self._died() from error

@@ -12,29 +12,30 @@ from typing import Any
 from anneal_api.online import LanguageReward
 from anneal_api.rewardtexts import LANGUAGES, unknown_language
 from anneal_trainer.errors import ConfigError
-from anneal_trainer.rewards.scoring import Batch, Fault, Score, Scorer
+from anneal_trainer.rewards.scoring import Batch, Fault, Fit, Score, Scorer
 
 USUAL = (
     "ar", "bg", "bn", "ca", "cs", "da", "de", "el", "en", "es", "et", "fa", "fi", "fr",
     "he", "hi", "hr", "hu", "id", "it", "ja", "ko", "lt", "lv", "nl", "no", "pl", "pt",
     "ro", "ru", "sk", "sl", "sr", "sv", "ta", "te", "th", "tr", "uk", "ur", "vi", "zh",
 )  # fmt: skip
+COLUMN = Fit((str,), "a language's code")
 # How near to what is said of no text at all: nothing in the text is known in any language.
 _NEAR = 1e-6
 
 
-def check(name: str) -> None:
+def check(at: str) -> None:
     """ConfigError if the package is not installed."""
     if find_spec("py3langid") is None:
         raise ConfigError(
-            f"reward {name}: language needs the Python package py3langid, which is not installed: install it, or take "
+            f"{at}.language needs the Python package py3langid, which is not installed: install it, or take "
             "Anneal's trainer image"
         )
 
 
-def scorer(reward: LanguageReward, name: str) -> Scorer:
+def scorer(reward: LanguageReward, at: str) -> Scorer:
     """Of one language, or of each row's."""
-    check(name)
+    check(at)
     among = tuple(reward.among or USUAL)
 
     def score(batch: Batch) -> list[Score]:

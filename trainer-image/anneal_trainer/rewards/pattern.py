@@ -13,20 +13,20 @@ from anneal_trainer.rewards.scoring import Batch, Score, Scorer
 _SECONDS = 5.0
 
 
-def check(reward: PatternReward, name: str) -> None:
+def check(reward: PatternReward, at: str) -> None:
     """ConfigError if it is no regular expression."""
     try:
         re.compile(reward.pattern)
     except re.error as error:
         raise ConfigError(
-            f"reward {name}: pattern.pattern {reward.pattern!r} is not a regular expression of Python: {error}"
+            f"{at}.pattern.pattern {reward.pattern!r} is not a regular expression of Python: {error}"
         ) from error
 
 
-def scorer(reward: PatternReward, name: str, *, seconds: float = _SECONDS) -> tuple[Scorer, Child]:
+def scorer(reward: PatternReward, at: str, *, seconds: float = _SECONDS) -> tuple[Scorer, Child]:
     """Of one pattern, and the process that it is matched in."""
-    check(reward, name)
-    child = Child(__name__, "matches")
+    check(reward, at)
+    child = Child(__name__, "matches", limit=f"the most for one answer: simplify {at}.pattern.pattern")
 
     def score(batch: Batch) -> list[Score]:
         return each(child, [(reward.pattern, reward.whole, text) for text in batch.completions], seconds=seconds)

@@ -11,14 +11,15 @@ from typing import Any
 from anneal_api.online import SchemaReward
 from anneal_trainer.errors import ConfigError
 from anneal_trainer.rewards.keeper import Child, each
-from anneal_trainer.rewards.scoring import Batch, Score, Scorer
+from anneal_trainer.rewards.scoring import Batch, Fit, Score, Scorer
 
 _SECONDS = 5.0
 _OTHER_JSON = 0.5
 _MAY_BE_NULL = ("const", "default")
+COLUMN = Fit((str, dict, bool), "a schema, as JSON or as it stands,")
 
 
-def check(reward: SchemaReward, name: str) -> None:
+def check(reward: SchemaReward, at: str) -> None:
     """ConfigError if what the manifest has is not a schema."""
     if reward.json_schema is None:
         return
@@ -27,15 +28,16 @@ def check(reward: SchemaReward, name: str) -> None:
     try:
         _validator(reward.json_schema)
     except (ValueError, RecursionError) as error:
-        raise ConfigError(f"reward {name}: schema.jsonSchema is not JSON: {error}") from error
+        raise ConfigError(f"{at}.schema.jsonSchema is not JSON: {error}") from error
     except SchemaError as error:
-        raise ConfigError(f"reward {name}: schema.jsonSchema is not a JSON schema: {error.message}") from error
+        raise ConfigError(f"{at}.schema.jsonSchema is not a JSON schema: {error.message}") from error
 
 
-def scorer(reward: SchemaReward, name: str, *, seconds: float = _SECONDS) -> tuple[Scorer, Child]:
+def scorer(reward: SchemaReward, at: str, *, seconds: float = _SECONDS) -> tuple[Scorer, Child]:
     """Of one schema or of each row's, and the process that it is checked in. A row whose column is null has none."""
-    check(reward, name)
-    child = Child(__name__, "accepts")
+    check(reward, at)
+    field = "jsonSchema" if reward.column is None else "column"
+    child = Child(__name__, "accepts", limit=f"the most for one answer: simplify {at}.schema.{field}")
 
     def score(batch: Batch) -> list[Score]:
         schemas = [_text(value) for value in _schemas(reward, batch)]

@@ -5,8 +5,9 @@ Not here: what follows from a failure (`judging`), and any kind of reward.
 
 import json
 import math
+import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from anneal_api.online import OnError
@@ -14,6 +15,8 @@ from anneal_trainer.errors import ConfigError
 
 # Text, or turns of role and content.
 Prompt = str | list[dict[str, Any]]
+# Of each column, how many rows hold a value of each type; null is none.
+Columns = Mapping[str, Mapping[type, int]]
 # A termination message holds 4096 bytes of JSON: what is wrong, an answer, its prompt and the end of a traceback have
 # to fit, whatever they are written in.
 _SHOWN = 300
@@ -21,6 +24,7 @@ _SHOWN_BYTES = 500
 _TRACE_BYTES = 1600
 # With the largest weight, and of the most rewards and answers that there can be, squares still add up in fp32.
 _LARGEST = 1e12
+_BOUNDS = f"write numbers from -{_LARGEST:g} to {_LARGEST:g}"
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,23 @@ def absent(column: str, columns: Collection[str]) -> str:
 
 
 @dataclass(frozen=True)
+class Fit:
+    """The types that a column may hold for a reward to read it, and what people call them together."""
+
+    types: tuple[type, ...]
+    words: str
+
+    def not_(self, kind: type) -> str:
+        """That it is another one."""
+        return f"{_CALLED[kind]}, where {self.words} is expected"
+
+
+_CALLED = {
+    str: "text", int: "a number", float: "a number", bool: "true or false", list: "a list", dict: "an object"
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
 class Fault:
     """Why one answer has no score. `silent`: the reward said nothing of it, which `onError: skip` takes as it is."""
 
@@ -63,15 +84,37 @@ Scorer = Callable[[Batch], list[Score]]
 class CallError(Exception):
     """A call that gave no scores at all.
 
-    `cut_off`: it took too long, or its process died. `temporary`: it may go well at another time.
+    `cut_off`: it took too long, or its process died. `temporary`: it may go well at another time. `of_answers`: they
+    may be why.
     """
 
-    def __init__(self, what: str, *, trace: str = "", cut_off: bool = False, temporary: bool = False) -> None:
+    def __init__(
+        self, what: str, *, trace: str = "", cut_off: bool = False, temporary: bool = False, of_answers: bool = True
+    ) -> None:
         super().__init__(what)
         self.what = shown(what, 2 * _SHOWN)
         self.trace = last_lines(trace)
         self.cut_off = cut_off
         self.temporary = temporary
+        self.of_answers = of_answers
+
+
+@dataclass
+class Failures:
+    """What is told of failures that do not end the job: the first ones whole, later ones in a line now and then."""
+
+    every: float = 60.0
+    _answers: int = 0
+    _told: float | None = None
+
+    def add(self, answers: int) -> tuple[int, bool] | None:
+        """The number of answers to tell of now, and whether they are the first; None where it is too early."""
+        self._answers += answers
+        before, now = self._told, time.monotonic()
+        if before is not None and now - before < self.every:
+            return None
+        number, self._answers, self._told = self._answers, 0, now
+        return number, before is None
 
 
 @dataclass(frozen=True)
@@ -82,6 +125,7 @@ class Source:
     weight: float
     on_error: OnError
     score: Scorer
+    failures: Failures = field(default_factory=Failures)
 
 
 def checked(values: Any, count: int) -> list[Score]:
@@ -103,9 +147,9 @@ def _score(value: Any) -> Score:
     except OverflowError:
         number = math.inf
     if not math.isfinite(number):
-        return Fault(f"returned {number}, which is no reward")
+        return Fault(f"returned {number}, which is no reward" + (f": {_BOUNDS}" if math.isinf(number) else ""))
     if abs(number) > _LARGEST:
-        return Fault(f"returned {number:g}, which is no reward: write numbers from -{_LARGEST:g} to {_LARGEST:g}")
+        return Fault(f"returned {number:g}, which is no reward: {_BOUNDS}")
     return number
 
 
