@@ -18,6 +18,7 @@ from anneal_api.base import DNS_1123_SUBDOMAIN
 from anneal_api.job import Job
 from anneal_api.kinds import KINDS
 from anneal_api.meta import API_VERSION, GROUP, VERSION
+from anneal_api.origin import address
 from anneal_api.partial import broken_rules
 from anneal_api.problems import ManifestError, Problem, problems_of
 
@@ -128,9 +129,18 @@ def parse_job(document: Any) -> Job:
         job = model.model_validate(document)
     except ValidationError as error:
         raise ManifestError(sorted({*problems, *problems_of(error, model), *broken_rules(model, document)})) from error
+    problems += _own_results(job)
     if problems:
         raise ManifestError(problems)
     return job
+
+
+def _own_results(job: Job) -> Iterator[Problem]:
+    """Sources that wait for the job itself."""
+    for named in (*job.spec.models, *job.spec.judges):
+        if named.source == address(job.kind, job.name):
+            words = f"{named.source} is this job's own result: name another job, or give this one another metadata.name"
+            yield Problem(f"spec.{named.field}", words)
 
 
 def _identity_problems(document: dict[str, Any]) -> Iterator[Problem]:

@@ -103,6 +103,15 @@ ONLINE_RULES: Final[tuple[Rule, ...]] = (
         field="rewards",
     ),
     Rule(
+        cel="!has(self.rewards) || (has(self.secrets) && self.secrets.size() > 0) || (has(self.compute.pod) && has(self.compute.pod.env) && self.compute.pod.env.size() > 0) || self.rewards.all(r, !has(r.http) || !r.http.url.contains('$('))",
+        message="the $(NAME) of an http.url is an environment variable of the pods: add the Secret that has it to secrets",
+        holds=lambda s: (
+            bool(s.secrets or (s.compute.pod and s.compute.pod.env))
+            or not any("$(" in reward.http.url for reward in s.rewards if reward.http)
+        ),
+        field="secrets",
+    ),
+    Rule(
         cel=f"{_IS_ONLINE} || !has(self.sampling)",
         message="sampling is for grpo and rloo, which draw answers",
         holds=lambda s: _online(s) or s.sampling is None,

@@ -103,6 +103,10 @@ BAD = [
     ("grpo", {"rewards": [{"name": "a", "language": {"code": "de", "among": ["de"]}}]}, "spec.rewards[0].language.among: nothing is told"),
     ("grpo", {"rewards": [{"name": "a", "http": {"url": "http://me:$(PW)@judge/"}}]}, "spec.rewards[0].http.url: 'http://me:$(PW)@judge/' (str) is not an address"),
     ("grpo", {"rewards": [{"name": "a", "http": {"url": "http://judge/?key=$KEY"}}]}, "spec.rewards[0].http.url"),
+    ("grpo", {"rewards": [{"name": "a", "http": {"url": "http://judge/$(KEY)"}}]}, "spec.secrets: the $(NAME) of an http.url is an"),
+    ("grpo", {"rewards": [{"name": "a", "model": {"source": "job://rlhfjob/aligned"}}]}, "spec.rewards[0].model.source: job://rlhfjob/aligned is this"),
+    ("dpo", {"model": {"source": "job://rlhfjob/aligned"}}, "spec.model.source: job://rlhfjob/aligned is this job's own result: name another"),
+    ("dpo", {"reference": {"source": "job://rlhfjob/aligned"}}, "spec.reference.source: job://rlhfjob/aligned is this job's own"),
     ("grpo", {"rewards": [{"name": "a", "schema": {"jsonSchema": "[1]"}}]}, "spec.rewards[0].schema.jsonSchema: '[1]' is not a JSON"),
     ("grpo", {"rewards": [{"name": "a", "function": {"configMap": "c", "file": "d/r.py"}}]}, "with configMap, file is one of"),
     ("dpo", {"rollout": {}}, "spec.rollout: rollout is for grpo and rloo"),
@@ -155,7 +159,12 @@ GOOD = {
     "lengths that there can be": {"rewards": [{"name": "a", "length": {"least": 32, "most": 900}}], "sampling": {"maxTokens": 32}},
     "arguments in two items": {"rollout": {"extraArgs": ["--dtype", "float16", '--hf-overrides={"a": 1, "b": 2}', "--chat-template", "a b"]}},
     "other arguments": {"rollout": {"extraArgs": ["--enforce-eager", "--dtype=float16", "--max-model-lenient", "--no-enable-chunked-prefill"]}},
+    "an address with what the pods' environment has": {
+        "rewards": [{"name": "a", "http": {"url": "http://$(JUDGE):8000"}}],
+        "compute": {"pod": {"env": [{"name": "JUDGE", "value": "judge"}]}},
+    },
     "rewards by their defaults": {
+        "secrets": [{"name": "judge"}],
         "rewards": [
             {"name": "short", "length": {"most": 4}},
             {"name": "long", "length": {"least": 4}},

@@ -114,11 +114,15 @@ def _provide(named: ModelSource, context: Context, reporter: Reporter, method: s
     model.check_head(path, named, method)
 
 
-def _check_rewards(context: Context, prepared: store.Prepared) -> None:
-    """UserError if a reward cannot judge these rows, as far as that shows without asking it."""
+def _check_rewards(context: Context, prepared: store.Prepared, *, fetched: bool = True) -> None:
+    """UserError if a reward cannot judge these rows, as far as that shows without asking it.
+
+    `fetched`: reward models of the hub are on the storage too; else they are not looked at.
+    """
     spec = context.spec
     if not isinstance(spec, RLHFSpec) or not spec.rewards:
         return
+    asked = [reward for reward in spec.rewards if fetched or not (reward.model and _is_of_hub(reward.model.source))]
     rows = prepared.dataset(store.TRAIN)[store.ROW]
     places = rewards.Places(
         modules=context.reward_modules,
@@ -126,29 +130,39 @@ def _check_rewards(context: Context, prepared: store.Prepared) -> None:
         model=lambda reward: model.directory(ModelSource("", reward.source, reward.revision), context),
         environment=os.environ,
     )
-    rewards.check(spec.rewards, {name for row in rows for name in json.loads(row)["columns"]}, places)
+    rewards.check(asked, {name for row in rows for name in json.loads(row)["columns"]}, places)
+
+
+def _is_of_hub(source: str) -> bool:
+    return parse_source(source).scheme == "hf"
 
 
 def prepare_into(context: Context, out: Path, reporter: Reporter) -> Ready:
     """Prepared data at `out`, of the job's own choosing: train/, eval/ and report.json. Needs a tokenizer, no weights.
 
     Data that is there and is the same is left as it is; other prepared data is replaced; anything else is not touched.
+    Rewards are opened as a pod opens them, once the data is there.
     """
-    out = out.resolve()
     try:
-        path = model.tokenizer_directory(context.spec.models[0], context)
-        fingerprint = _fingerprint(context, sources_identity(context.spec, context.volumes, path), path)
-        _check_ours(out)
-        found = store.load(out)
-        if found is not None and found.report.fingerprint == fingerprint:
-            return Ready(found, context.spec.model, path, reused=True)
-        _check_writable(out)
-        reporter.update(phase="preparing")
-        tokenizer = model.load_tokenizer(context.spec.model, path)
-        with full_disk_told(out.parent), new_directory(out, stays=lambda _: False) as draft:
-            _make(context, tokenizer, path, draft=draft, fingerprint=fingerprint, reporter=reporter)
+        ready = _prepare_into(context, out.resolve(), reporter)
+        _check_rewards(context, ready.prepared, fetched=False)
     except UnmappedVolumeError as error:
         raise InputError(str(error)) from error
+    return ready
+
+
+def _prepare_into(context: Context, out: Path, reporter: Reporter) -> Ready:
+    path = model.tokenizer_directory(context.spec.models[0], context)
+    fingerprint = _fingerprint(context, sources_identity(context.spec, context.volumes, path), path)
+    _check_ours(out)
+    found = store.load(out)
+    if found is not None and found.report.fingerprint == fingerprint:
+        return Ready(found, context.spec.model, path, reused=True)
+    _check_writable(out)
+    reporter.update(phase="preparing")
+    tokenizer = model.load_tokenizer(context.spec.model, path)
+    with full_disk_told(out.parent), new_directory(out, stays=lambda _: False) as draft:
+        _make(context, tokenizer, path, draft=draft, fingerprint=fingerprint, reporter=reporter)
     prepared = store.load(out)
     assert prepared is not None, f"{out} was just written"
     return Ready(prepared, context.spec.model, path, reused=False)
