@@ -192,6 +192,18 @@ ONLINE_RULES: Final[tuple[Rule, ...]] = (
         field="rollout.mode",
     ),
     Rule(
+        cel=f"!({_BY_VLLM}) || {_MODE} != 'server' || !has(self.rollout) || has(self.rollout.gpus) || self.rollout.tensorParallel == 1 || self.compute.gpusPerNode > 0",
+        message="servers are on CPUs where compute.gpusPerNode is 0, and tensorParallel counts GPUs: remove it, or write rollout.gpus too for servers with GPUs",
+        holds=lambda s: (
+            not _draws_by_vllm(s)
+            or _rollout(s).mode != "server"
+            or _rollout(s).gpus is not None
+            or _rollout(s).tensor_parallel == 1
+            or s.compute.gpus_per_node > 0
+        ),
+        field="rollout.tensorParallel",
+    ),
+    Rule(
         cel="!has(self.rollout) || !has(self.rollout.maxModelLen) || self.rollout.maxModelLen >= self.training.sequenceLength",
         message="rollout.maxModelLen is the room for prompt and answer: make it training.sequenceLength or more",
         holds=lambda s: (

@@ -150,6 +150,12 @@ class RolloutSpec(Block):
             field="gpuType",
         ),
         Rule(
+            cel="!has(self.extraArgs) || self.extraArgs.size() == 0 || self.extraArgs[0].startsWith('-')",
+            message="the first item is an argument's name, which begins with --: write --enforce-eager, and not enforce-eager",
+            holds=lambda r: not r.extra_args or r.extra_args[0].startswith("-"),
+            field="extraArgs",
+        ),
+        Rule(
             cel=f"!has(self.extraArgs) || self.extraArgs.all(a, !a.matches('{_OWN}'))",
             message="these arguments follow from the rest of the spec (maxModelLen, tensorParallel, memoryUtilization, adapter): remove "
             + ", ".join(f"--{name}" for name in OWN_ARGUMENTS),

@@ -138,6 +138,8 @@ BAD = [
     ("grpo", {"rollout": {"extraArgs": ["--max-model-len 9"]}}, "spec.rollout.extraArgs: these arguments follow from the rest"),
     ("grpo", {"rollout": {"extraArgs": ["--dtype float16"]}}, "spec.rollout.extraArgs: an item is one word of the command line"),
     ("grpo", {"rollout": {"extraArgs": ["--enforce-eager", "-O 3"]}}, "spec.rollout.extraArgs: an item is one word"),
+    ("grpo", {"rollout": {"extraArgs": ["enforce-eager"]}}, "spec.rollout.extraArgs: the first item is an argument's name, which begins"),
+    ("grpo", {"adapter": {}, "compute": {"gpusPerNode": 0}, "rollout": {"tensorParallel": 3}}, "spec.rollout.tensorParallel: servers are on CPUs"),
     ("grpo", {"rollout": {"mode": "sever"}}, "did you mean server"),
 ]  # fmt: skip
 # What a rule that is too strict would refuse.
@@ -221,18 +223,38 @@ def test_a_type_that_two_families_know_is_read_as_the_methods_own() -> None:
         ("grpo", {"sampling": {"temperature": 2.0}}, "spec.sampling.temperature: 2 is unusual for grpo: 0.6 to 1.2"),
         ("grpo", {"grpo": {"klEstimator": "k1"}}, "spec.grpo.klEstimator: does nothing while beta is 0"),
         ("grpo", {"grpo": {"loss": "cispo"}}, "spec.grpo.epsilonHigh: 0.2 (epsilon) is unusual for loss cispo"),
+        ("grpo", {"grpo": {"iterations": 4}, "training": {"maxSteps": 4}}, "spec.grpo.iterations: 4 is no less than training.maxSteps (4): answers"),
+        ("rloo", {"rollout": {"maxStaleness": 3}, "training": {"maxSteps": 4}}, "spec.rollout.maxStaleness: 3 reaches the last draw (before step 4 of 4)"),
+        ("rloo", {"rollout": {"mode": "generate", "maxModelLen": 4096}}, "spec.rollout.maxModelLen: does nothing with mode: generate"),
+        ("rloo", {"rollout": {"mode": "generate", "extraArgs": ["--enforce-eager"]}}, "spec.rollout.extraArgs: does nothing with mode: generate"),
+        ("rloo", {"rollout": {"mode": "generate", "maxStaleness": 2}}, "spec.rollout.maxStaleness: does nothing with mode: generate"),
         ("grpo", {"rewards": [EXACT, {"name": "a", "length": {"most": 256}}]}, "spec.rewards[1].length.most: every answer is good"),
         ("simpo", {"simpo": {"gamma": 3.0}}, "spec.simpo.gamma: 3 is more than beta"),
         ("dpo", {"preparation": {"similarity": 0.9}}, "spec.preparation.similarity: does nothing without duplicates: dropNear"),
         ("dpo", {"preparation": {"maxBadRows": 9}}, "spec.preparation.maxBadRows: does nothing without onBadRow: drop"),
         ("dpo", {"preparation": {"sampling": "withReplacement"}}, "spec.preparation.sampling: does nothing without"),
     ],
-    ids=["beta", "rate", "epochs", "temperature", "estimator", "cispo", "length", "gamma", "similarity", "maxBadRows", "sampling"],
+    ids=["beta", "rate", "epochs", "temperature", "estimator", "cispo", "iterations", "staleness", "room", "arguments", "generate-staleness", "length", "gamma", "similarity", "maxBadRows", "sampling"],
 )  # fmt: skip
 def test_what_is_unusual_is_noted_and_not_refused(method: str, spec: dict[str, Any], noted: str) -> None:
     """With the range that is common."""
     (problem,) = unusual(job(method, **spec).spec)
     assert noted in str(problem)
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        {"training": {"learningRate": 1.0e-4}, "adapter": {}},
+        {"training": {"learningRate": 1.0e-6}, "adapter": {}},
+        {"training": {"maxSteps": 5}, "grpo": {"iterations": 4}},
+        {"training": {"maxSteps": 4}, "rollout": {"maxStaleness": 2}},
+    ],
+    ids=["highest", "lowest", "two draws", "one hand-over"],
+)
+def test_what_is_just_usual_is_not_noted(spec: dict[str, Any]) -> None:
+    """Bounds are usual themselves, also those that are no round numbers to a computer."""
+    assert unusual(job("grpo", **spec).spec) == []
 
 
 def test_methods_that_read_the_same_rows_share_what_is_made_of_them() -> None:
