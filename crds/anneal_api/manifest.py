@@ -129,18 +129,9 @@ def parse_job(document: Any) -> Job:
         job = model.model_validate(document)
     except ValidationError as error:
         raise ManifestError(sorted({*problems, *problems_of(error, model), *broken_rules(model, document)})) from error
-    problems += _own_results(job)
     if problems:
         raise ManifestError(problems)
     return job
-
-
-def _own_results(job: Job) -> Iterator[Problem]:
-    """Sources that wait for the job itself."""
-    for named in (*job.spec.models, *job.spec.judges):
-        if named.source == address(job.kind, job.name):
-            words = f"{named.source} is this job's own result: name another job, or give this one another metadata.name"
-            yield Problem(f"spec.{named.field}", words)
 
 
 def _identity_problems(document: dict[str, Any]) -> Iterator[Problem]:
@@ -157,6 +148,21 @@ def _identity_problems(document: dict[str, Any]) -> Iterator[Problem]:
             f"{metadata['name']!r} is not a Kubernetes name: lower-case letters, digits, '-' and '.', "
             f"{LONGEST_NAME} characters at most",
         )
+    else:
+        yield from _own_results(document.get("spec"), "spec", address(str(kind), str(metadata.get("name"))))
+
+
+def _own_results(value: Any, path: str, mine: str) -> Iterator[Problem]:
+    """Models, of whatever is right or wrong, that wait for the job itself."""
+    if isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from _own_results(item, f"{path}[{index}]", mine)
+    elif isinstance(value, dict):
+        if value.get("source") == mine:
+            words = f"{mine} is this job's own result: name another job, or give this one another metadata.name"
+            yield Problem(f"{path}.source", words)
+        for key in value.keys() - {"datasets", "evaluation"}:
+            yield from _own_results(value[key], f"{path}.{key}", mine)
 
 
 def _is_name(name: Any) -> bool:
