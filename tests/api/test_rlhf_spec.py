@@ -5,8 +5,11 @@ from typing import Any
 import pytest
 
 from anneal_api import ManifestError, RLHFJob, parse_job, prepare_key, resolve
+from anneal_api.base import PATTERN_WORDS, QUANTITY, Block
+from anneal_api.finetunejob import FineTuneSpec
 from anneal_api.online import ONLINE
-from anneal_api.rlhfjob import BLOCKS, FAMILIES, family_of, types_of
+from anneal_api.rewardtexts import LANGUAGES
+from anneal_api.rlhfjob import BLOCKS, FAMILIES, RLHFSpec, family_of, types_of
 from anneal_api.usual import unusual
 
 DATA = {"source": "volume://runs/pairs.jsonl"}
@@ -104,9 +107,6 @@ BAD = [
     ("grpo", {"rewards": [{"name": "a", "http": {"url": "http://me:$(PW)@judge/"}}]}, "spec.rewards[0].http.url: 'http://me:$(PW)@judge/' (str) is not an address"),
     ("grpo", {"rewards": [{"name": "a", "http": {"url": "http://judge/?key=$KEY"}}]}, "spec.rewards[0].http.url"),
     ("grpo", {"rewards": [{"name": "a", "http": {"url": "http://judge/$(KEY)"}}]}, "spec.secrets: the $(NAME) of an http.url is an"),
-    ("grpo", {"rewards": [{"name": "a", "model": {"source": "job://rlhfjob/aligned"}}]}, "spec.rewards[0].model.source: job://rlhfjob/aligned is this"),
-    ("dpo", {"model": {"source": "job://rlhfjob/aligned"}}, "spec.model.source: job://rlhfjob/aligned is this job's own result: name another"),
-    ("dpo", {"reference": {"source": "job://rlhfjob/aligned"}}, "spec.reference.source: job://rlhfjob/aligned is this job's own"),
     ("grpo", {"rewards": [{"name": "a", "schema": {"jsonSchema": "[1]"}}]}, "spec.rewards[0].schema.jsonSchema: '[1]' is not a JSON"),
     ("grpo", {"rewards": [{"name": "a", "function": {"configMap": "c", "file": "d/r.py"}}]}, "with configMap, file is one of"),
     ("dpo", {"rollout": {}}, "spec.rollout: rollout is for grpo and rloo"),
@@ -189,6 +189,44 @@ GOOD = {
 def test_what_does_not_belong_together_is_refused(method: str, spec: dict[str, Any], expected: str) -> None:
     """With the field and what to write."""
     assert expected in problems(method, **spec)
+
+
+@pytest.mark.parametrize(
+    ("method", "spec", "expected"),
+    [
+        ("grpo", {"rewards": [{"name": "a", "pattern": "x"}]}, "spec.rewards[0].pattern: a mapping belongs here, got 'x' (str): write pattern: {pattern: 'x'}"),
+        ("grpo", {"rewards": [{"name": "a", "length": 20}]}, "spec.rewards[0].length: a mapping belongs here, got 20; its fields: least, most"),
+        ("dpo", {"datasets": ["./a.jsonl"]}, "spec.datasets[0]: a mapping belongs here, got './a.jsonl' (str): write {source: './a.jsonl'}"),
+        ("dpo", {"adapter": "lora"}, "spec.adapter: a mapping belongs here, got 'lora' (str); its fields: alpha, dropout, r, targetModules, type"),
+        ("grpo", {"reward": [EXACT]}, "spec.reward: a mapping belongs here, got a list (did you mean rewards?)"),
+        ("grpo", {"reward": EXACT}, "spec.reward: this block is for method: reward; what judges answers of grpo and rloo is rewards"),
+        ("sft", {}, "spec.method: sft is a method of the other kind: write kind: FineTuneJob"),
+        ("grpo", {"training": {"globalBatchSize": 12}, "grpo": {"numGenerations": 8}}, "(here globalBatchSize 12, numGenerations 8, nodes 1, gpusPerNode 1)"),
+        ("dpo", {"training": {"globalBatchSize": 6, "microBatchSize": 8}}, "microBatchSize must divide globalBatchSize (here microBatchSize 8, globalBatchSize 6)"),
+        ("grpo", {"rollout": {"image": "a b"}}, "spec.rollout.image: 'a b' (str) is not one word, without spaces"),
+    ],
+    ids=["same name", "several fields", "item", "no such field", "list", "other block", "kind", "group", "micro batch", "form"],
+)  # fmt: skip
+def test_messages_say_what_to_write(method: str, spec: dict[str, Any], expected: str) -> None:
+    """In words and with the values of the manifest, not in names of classes or patterns."""
+    assert expected in problems(method, **spec)
+
+
+OWN = {"source": "job://rlhfjob/aligned"}
+
+
+@pytest.mark.parametrize(
+    ("method", "spec", "path"),
+    [
+        ("grpo", {"rewards": [{"name": "a", "model": OWN}]}, "spec.rewards[0].model.source"),
+        ("dpo", {"model": OWN}, "spec.model.source"),
+        ("dpo", {"reference": OWN, "training": {"epochs": "all"}}, "spec.reference.source"),
+    ],
+    ids=["reward", "model", "reference beside another mistake"],
+)
+def test_a_job_does_not_wait_for_itself(method: str, spec: dict[str, Any], path: str) -> None:
+    """The API server lets it through, as rules of a spec know no name: `Accepted` says the same."""
+    assert f"{path}: job://rlhfjob/aligned is this job's own result: name another job" in problems(method, **spec)
 
 
 @pytest.mark.parametrize("spec", GOOD.values(), ids=GOOD)
@@ -282,3 +320,19 @@ def test_a_reward_model_is_read_and_is_not_the_reference() -> None:
     assert [named.field for named in spec.judges] == ["rewards[0].model.source"]
     assert len(spec.models) == 1
     assert prepare_key(resolve(spec), "runs") != prepare_key(resolve(job("grpo").spec), "runs")
+
+
+def patterns_in(node: Any) -> set[str]:
+    """Every pattern of a schema."""
+    if isinstance(node, dict):
+        own = {node["pattern"]} if isinstance(node.get("pattern"), str) else set()
+        return own.union(*map(patterns_in, node.values()))
+    return set().union(*map(patterns_in, node)) if isinstance(node, list) else set()
+
+
+@pytest.mark.parametrize("spec", [FineTuneSpec, RLHFSpec])
+def test_every_form_has_words(spec: type[Block]) -> None:
+    """A pattern tells a person nothing."""
+    # Functions with words of their own read quantities, micro batches and languages.
+    others = {QUANTITY, "^auto$", f"^({'|'.join(LANGUAGES)})$"}
+    assert patterns_in(spec.model_json_schema()) - others <= PATTERN_WORDS.keys()
