@@ -35,7 +35,8 @@ class Rule:
     """One cross-field check of a block.
 
     `cel` and `holds` must say the same; `field` is the path below the block that the error points at.
-    A `transition` rule compares with the stored object: only the API server can check it.
+    A `transition` rule compares with the stored object: only the API server can check it. `defaults` are numbers that the
+    message names and that hold where the manifest has none; they look at nothing that `holds` does not.
     """
 
     cel: str
@@ -43,6 +44,7 @@ class Rule:
     holds: Callable[[Any], bool] = lambda _block: True
     field: str = ""
     transition: bool = False
+    defaults: Callable[[Any], dict[str, float]] = lambda _block: {}
 
     def as_validation(self) -> dict[str, Any]:
         """The entry of `x-kubernetes-validations`."""
@@ -53,7 +55,7 @@ class Rule:
 
     def told_of(self, block: "Block") -> str:
         """The message, with what the numbers are that it and the rule are about. The API server has no place for them."""
-        numbers = _numbers(block)
+        numbers = self.defaults(block) | _numbers(block)
         named = dict.fromkeys(name for name in _NUMBERS_NAMED.findall(self.message) if f".{name}" in self.cel)
         here = ", ".join(f"{name} {numbers[name]:g}" for name in named if name in numbers)
         return f"{self.message} (here {here})" if here else self.message

@@ -56,6 +56,14 @@ def _batch_cel(nodes: str) -> str:
     return f"!({_IS_ONLINE}) || {given} || self.training.globalBatchSize % ({_GROUP} * {nodes} * {_GPUS}) == 0"
 
 
+def _group(spec: Any) -> dict[str, float]:
+    return {"numGenerations": block_of(spec).num_generations}
+
+
+def _longest(spec: Any) -> dict[str, float]:
+    return {"maxTokens": most_tokens(spec)}
+
+
 def _unreferred(spec: Any) -> bool:
     return not (_online(spec) and block_of(spec).beta == 0 and spec.reference.source)
 
@@ -121,18 +129,21 @@ ONLINE_RULES: Final[tuple[Rule, ...]] = (
         cel=_batch_cel("self.compute.nodes"),
         message=_BATCH_MESSAGE,
         holds=lambda s: _groups_fit(s, s.compute.world_size),
+        defaults=_group,
         field="training.globalBatchSize",
     ),
     Rule(
         cel=_batch_cel("self.compute.minNodes"),
         message=_BATCH_MESSAGE,
         holds=lambda s: s.compute.min_nodes is None or _groups_fit(s, s.compute.fewest_processes),
+        defaults=_group,
         field="compute.minNodes",
     ),
     Rule(
         cel=f"!({_IS_ONLINE}) || self.training.sequenceLength > {_MOST_TOKENS}",
         message="sequenceLength bounds prompt and answer together: make it more than sampling.maxTokens",
         holds=lambda s: not _online(s) or s.training.sequence_length > most_tokens(s),
+        defaults=_longest,
         field="training.sequenceLength",
     ),
     Rule(

@@ -202,10 +202,12 @@ def test_what_does_not_belong_together_is_refused(method: str, spec: dict[str, A
         ("grpo", {"reward": EXACT}, "spec.reward: this block is for method: reward; what judges answers of grpo and rloo is rewards"),
         ("sft", {}, "spec.method: sft is a method of the other kind: write kind: FineTuneJob"),
         ("grpo", {"training": {"globalBatchSize": 12}, "grpo": {"numGenerations": 8}}, "(here globalBatchSize 12, numGenerations 8, nodes 1, gpusPerNode 1)"),
+        ("rloo", {"training": {"globalBatchSize": 6}, "sampling": {"topP": 2}}, "(here globalBatchSize 6, numGenerations 4, nodes 1, gpusPerNode 1)"),
+        ("grpo", {"training": {"sequenceLength": 256}}, "(here sequenceLength 256, maxTokens 256)"),
         ("dpo", {"training": {"globalBatchSize": 6, "microBatchSize": 8}}, "microBatchSize must divide globalBatchSize (here microBatchSize 8, globalBatchSize 6)"),
         ("grpo", {"rollout": {"image": "a b"}}, "spec.rollout.image: 'a b' (str) is not one word, without spaces"),
     ],
-    ids=["same name", "several fields", "item", "no such field", "list", "other block", "kind", "group", "micro batch", "form"],
+    ids=["same name", "several fields", "item", "no such field", "list", "other block", "kind", "group", "usual group", "usual length", "micro batch", "form"],
 )  # fmt: skip
 def test_messages_say_what_to_write(method: str, spec: dict[str, Any], expected: str) -> None:
     """In words and with the values of the manifest, not in names of classes or patterns."""
