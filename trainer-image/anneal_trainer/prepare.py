@@ -114,6 +114,10 @@ def _provide(named: ModelSource, context: Context, reporter: Reporter, method: s
     model.check_head(path, named, method)
 
 
+def _is_of_hub(source: str) -> bool:
+    return parse_source(source).scheme == "hf"
+
+
 def _check_rewards(context: Context, prepared: store.Prepared, *, fetched: bool = True) -> None:
     """UserError if a reward cannot judge these rows, as far as that shows without asking it.
 
@@ -122,7 +126,9 @@ def _check_rewards(context: Context, prepared: store.Prepared, *, fetched: bool 
     spec = context.spec
     if not isinstance(spec, RLHFSpec) or not spec.rewards:
         return
-    asked = [reward for reward in spec.rewards if fetched or not (reward.model and _is_of_hub(reward.model.source))]
+    if not fetched:
+        here = [reward for reward in spec.rewards if not (reward.model and _is_of_hub(reward.model.source))]
+        spec = spec.model_copy(update={"rewards": here})
     rows = prepared.dataset(store.TRAIN)[store.ROW]
     places = rewards.Places(
         modules=context.reward_modules,
@@ -130,11 +136,7 @@ def _check_rewards(context: Context, prepared: store.Prepared, *, fetched: bool 
         model=lambda reward: model.directory(ModelSource("", reward.source, reward.revision), context),
         environment=os.environ,
     )
-    rewards.check(asked, {name for row in rows for name in json.loads(row)["columns"]}, places)
-
-
-def _is_of_hub(source: str) -> bool:
-    return parse_source(source).scheme == "hf"
+    rewards.check(spec.rewards, {name for row in rows for name in json.loads(row)["columns"]}, places)
 
 
 def prepare_into(context: Context, out: Path, reporter: Reporter) -> Ready:
