@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from anneal_api.model import ModelSource, ModelSpec
+from anneal_api.online import RewardSource
 from anneal_api.resolve import DATA_FORMAT_VERSION, digest, prepare_inputs
 from anneal_api.rlhfjob import RLHFSpec
 from anneal_api.sources import UnmappedVolumeError, parse_source
@@ -114,8 +115,10 @@ def _provide(named: ModelSource, context: Context, reporter: Reporter, method: s
     model.check_head(path, named, method)
 
 
-def _is_of_hub(source: str) -> bool:
-    return parse_source(source).scheme == "hf"
+def _without_hub(reward: RewardSource) -> RewardSource:
+    """One of no kind, at which nothing is looked, in the place of a model of the hub."""
+    of_hub = reward.model is not None and parse_source(reward.model.source).scheme == "hf"
+    return reward.model_copy(update={"model": None}) if of_hub else reward
 
 
 def _check_rewards(context: Context, prepared: store.Prepared, *, fetched: bool = True) -> None:
@@ -127,8 +130,7 @@ def _check_rewards(context: Context, prepared: store.Prepared, *, fetched: bool 
     if not isinstance(spec, RLHFSpec) or not spec.rewards:
         return
     if not fetched:
-        here = [reward for reward in spec.rewards if not (reward.model and _is_of_hub(reward.model.source))]
-        spec = spec.model_copy(update={"rewards": here})
+        spec = spec.model_copy(update={"rewards": [_without_hub(reward) for reward in spec.rewards]})
     rows = prepared.dataset(store.TRAIN)[store.ROW]
     places = rewards.Places(
         modules=context.reward_modules,
