@@ -16,19 +16,24 @@ def prepare(
     *,
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Gets train/, eval/ and report.json.")],
     volume: here.Volume = None,
+    config_map: here.ConfigMap = None,
     name: here.Name = None,
     no_pack: Annotated[bool, typer.Option("--no-pack", help="One row a sequence, whatever the job says.")] = False,
 ) -> None:
-    """Prepare a job's data into DIR; `datasets.load_from_disk(DIR/train)` opens it. Exits with the trainer's codes."""
+    """Prepare a job's data into DIR, and open its rewards; `datasets.load_from_disk(DIR/train)` opens the data.
+
+    Exits with the trainer's codes.
+    """
     from anneal_cli.data_view import data_lines, length_lines
     from anneal_cli.output import note
 
     job = here.chosen(file, name)
     volumes = here.mapped(job, file, volume or [], storage=False)
+    modules = here.mapped_config_maps(job, file, config_map or [])
     here.need_trainer(("transformers", "datasets"))
     from anneal_trainer import local_prepare
 
-    code, report, reused = local_prepare.prepare(job, volumes, out, pack=not no_pack)
+    code, report, reused = local_prepare.prepare(job, volumes, out, reward_modules=modules, pack=not no_pack)
     if report is None:
         raise typer.Exit(code)
     for line in [*data_lines(report), "", "Lengths", *length_lines(report.lengths)]:

@@ -3,7 +3,7 @@
 Checks everything that can be checked before the slow imports, then hands over to the trainer's local runner.
 """
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -20,9 +20,17 @@ _OF_COMPUTE = ("pool", "gpuType", "nodes", "minNodes")
 
 
 def run(
-    file: here.File, *, volume: here.Volume = None, config_map: here.ConfigMap = None, name: here.Name = None
+    file: here.File,
+    *,
+    volume: here.Volume = None,
+    config_map: here.ConfigMap = None,
+    name: here.Name = None,
+    again: Annotated[bool, typer.Option("--again", help="Train anew a job that has been run to its end.")] = False,
 ) -> None:
-    """Run a job on this machine; a second run of the same job resumes it. Exits with the trainer's own codes."""
+    """Run a job on this machine; run again, it goes on where it was stopped. Exits with the trainer's own codes.
+
+    A job that has been run to its end is left as it is, until its manifest changes or --again is given.
+    """
     from anneal_cli.output import note
 
     job = here.chosen(file, name)
@@ -35,7 +43,7 @@ def run(
     here.need_trainer()
     from anneal_trainer import local
 
-    raise typer.Exit(local.run(job, volumes, reward_modules=modules))
+    raise typer.Exit(local.run(job, volumes, reward_modules=modules, again=again))
 
 
 def _unread(job: "Job") -> "Iterator[str]":

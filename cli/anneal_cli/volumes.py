@@ -48,7 +48,7 @@ class Option(NamedTuple):
     example: str
 
 
-VOLUME = Option("--volume", "claim", "CLAIM=DIR", "runs=./runs")
+VOLUME = Option("--volume", "claim", "CLAIM=DIR", "runs=./storage")
 CONFIG_MAP = Option("--config-map", "ConfigMap", "NAME=DIR", "my-rewards=./rewards")
 
 

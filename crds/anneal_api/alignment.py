@@ -8,7 +8,7 @@ from typing import ClassVar, Final, Literal
 
 from pydantic import Field
 
-from anneal_api.base import Block, Rule, ShortText
+from anneal_api.base import PATTERN_WORDS, Block, Rule, ShortText
 from anneal_api.columns import Column, Slots
 
 Family = Literal["preference", "unpaired", "reward", "stepwise", "prompt"]
@@ -121,6 +121,10 @@ _LONGEST = 16384
 
 def _template(names: str, default: str, description: str) -> str:
     pattern = rf"^([^{{}}]|\{{\{{|\}}\}}|\{{({names})\}})*$"
+    filled = " and ".join(f"{{{name}}}" for name in names.split("|"))
+    PATTERN_WORDS[pattern] = (
+        f"a text in which only {filled} {'are' if '|' in names else 'is'} filled in; write {{{{ and }}}} for braces"
+    )
     made: str = Field(default=default, min_length=1, max_length=_LONGEST, pattern=pattern, description=description)
     return made
 

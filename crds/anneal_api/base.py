@@ -26,6 +26,8 @@ from pydantic.json_schema import JsonSchemaValue, WithJsonSchema
 from pydantic_core import CoreSchema, PydanticCustomError
 
 RULES_BROKEN = "anneal_rules"
+# Of the fields that a rule's message names, those that are numbers.
+_NUMBERS_NAMED = re.compile(r"\b(?:nodes|gpus|[a-z]+[A-Z][A-Za-z]*)\b")
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,8 @@ class Rule:
     """One cross-field check of a block.
 
     `cel` and `holds` must say the same; `field` is the path below the block that the error points at.
-    A `transition` rule compares with the stored object: only the API server can check it.
+    A `transition` rule compares with the stored object: only the API server can check it. `defaults` are numbers that the
+    message names and that hold where the manifest has none; they look at nothing that `holds` does not.
     """
 
     cel: str
@@ -41,6 +44,7 @@ class Rule:
     holds: Callable[[Any], bool] = lambda _block: True
     field: str = ""
     transition: bool = False
+    defaults: Callable[[Any], dict[str, float]] = lambda _block: {}
 
     def as_validation(self) -> dict[str, Any]:
         """The entry of `x-kubernetes-validations`."""
@@ -48,6 +52,13 @@ class Rule:
         if self.field:
             entry["fieldPath"] = self.field if self.field.startswith(".") else f".{self.field}"
         return entry
+
+    def told_of(self, block: "Block") -> str:
+        """The message, with what the numbers are that it and the rule are about. The API server has no place for them."""
+        numbers = self.defaults(block) | _numbers(block)
+        named = dict.fromkeys(name for name in _NUMBERS_NAMED.findall(self.message) if f".{name}" in self.cel)
+        here = ", ".join(f"{name} {numbers[name]:g}" for name in named if name in numbers)
+        return f"{self.message} (here {here})" if here else self.message
 
 
 class Block(BaseModel):
@@ -77,7 +88,7 @@ class Block(BaseModel):
 
     @model_validator(mode="after")
     def _check_rules(self) -> Self:
-        broken = [(rule.field.lstrip("."), rule.message) for rule in self.rules if not rule.holds(self)]
+        broken = [(rule.field.lstrip("."), rule.told_of(self)) for rule in self.rules if not rule.holds(self)]
         if broken:
             raise PydanticCustomError(RULES_BROKEN, "broken rules", {"broken": broken})
         return self
@@ -96,6 +107,19 @@ class Block(BaseModel):
     def dump(self) -> dict[str, Any]:
         """The block as a manifest holds it: camelCase, absent fields left out."""
         return self.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+
+def _numbers(block: Block) -> dict[str, float]:
+    """The fields of a block, and of those in it, that are numbers."""
+    found: dict[str, float] = {}
+    for name, info in type(block).model_fields.items():
+        # One that is wrong is not there while mistakes are looked for.
+        value = getattr(block, name, None)
+        if isinstance(value, Block):
+            found = _numbers(value) | found
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            found[str(info.alias)] = value
+    return found
 
 
 class Record(BaseModel):
@@ -133,6 +157,13 @@ DNS_1123_LABEL = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
 QUANTITY = r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|P|Ki|Mi|Gi|Ti|Pi)?$"
 # A path below a volume: no leading slash and no `..`, so that a manifest cannot leave its claim.
 RELATIVE_PATH = r"^[A-Za-z0-9_][A-Za-z0-9._=+@-]*(/[A-Za-z0-9_][A-Za-z0-9._=+@-]*)*$"
+LABEL_KEY = r"^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$"
+LABEL_VALUE = r"^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$"
+IDENTIFIER = r"^[A-Za-z_][A-Za-z0-9_]*$"
+MODULE_FILE = r"^[A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*)*\.py$"
+ABSOLUTE_PATH = r"^/[A-Za-z0-9._/-]+$"
+ONE_WORD = r"^[^\s]+$"
+FILE_PATTERN = r"^[A-Za-z0-9_*?][A-Za-z0-9._=+@*?-]*(/[A-Za-z0-9_*?][A-Za-z0-9._=+@*?-]*)*$"
 # What `str.format` fills in, with those names and no others; a brace of the text itself is doubled, as there.
 TURN_TEMPLATE = r"^([^{}]|\{\{|\}\}|\{instruction\}|\{input\})*$"
 INSTRUCTION_TEMPLATE = r"^([^{}]|\{\{|\}\}|\{instruction\})*$"
@@ -150,6 +181,13 @@ PATTERN_WORDS = {
     SYSTEM_TEMPLATE: "a text in which only {system} is filled in; write {{ and }} for braces",
     HTTP_ADDRESS: "an address like http://judge:8000/v1?key=$(KEY): no user before the host, $ as in $(NAME) only, and what is not ASCII percent-encoded",
     RELATIVE_PATH: "a path below the storage, like adapters/first: no leading '/' and no '..'",
+    LABEL_KEY: "the key of a label, like example.com/team: letters, digits, '-', '_' and '.', a prefix in lower case before '/'",
+    LABEL_VALUE: "the value of a label: letters, digits, '-', '_' and '.', a letter or digit first and last",
+    IDENTIFIER: "a name of letters, digits and '_', no digit first",
+    MODULE_FILE: "the path of a Python file, like rewards.py or mine/rewards.py: it ends in .py, with no leading '/' and no '..'",
+    ABSOLUTE_PATH: "a path from the root, like /data: letters, digits, '.', '_', '-' and '/'",
+    ONE_WORD: "one word, without spaces",
+    FILE_PATTERN: "a path or pattern of files, like train/*.jsonl: no leading '/' and no '..'",
 }
 
 ObjectName = Annotated[str, StringConstraints(pattern=DNS_1123_SUBDOMAIN, min_length=1, max_length=253)]

@@ -9,6 +9,10 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field, StringConstraints
 
 from anneal_api.base import (
+    ABSOLUTE_PATH,
+    IDENTIFIER,
+    LABEL_KEY,
+    LABEL_VALUE,
     Block,
     LabelName,
     ObjectName,
@@ -20,14 +24,12 @@ from anneal_api.base import (
     exactly_one,
 )
 
-LABEL_KEY = r"^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$"
-LABEL_VALUE = r"^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$"
 LabelKey = Annotated[str, StringConstraints(pattern=LABEL_KEY, max_length=317)]
 LabelValue = Annotated[str, StringConstraints(pattern=LABEL_VALUE, max_length=63)]
 AnnotationValue = Annotated[str, StringConstraints(max_length=4096)]
-EnvName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=128)]
+EnvName = Annotated[str, StringConstraints(pattern=IDENTIFIER, max_length=128)]
 GpuType = Annotated[str, StringConstraints(pattern=LABEL_VALUE, min_length=1, max_length=63)]
-MountPath = Annotated[str, StringConstraints(pattern=r"^/[A-Za-z0-9._/-]+$", max_length=512)]
+MountPath = Annotated[str, StringConstraints(pattern=ABSOLUTE_PATH, max_length=512)]
 
 # Set by the operator; a pod that overrides them would not train as the status says.
 RESERVED_ENV_PREFIXES = ("ANNEAL_", "PET_")

@@ -9,7 +9,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, StringConstraints
 
-from anneal_api.base import Block, Rule, ShortText
+from anneal_api.base import FILE_PATTERN, Block, Rule, ShortText
 from anneal_api.sources import (
     CLUSTER_DATA_SOURCE,
     CLUSTER_DATA_SOURCE_MESSAGE,
@@ -23,8 +23,7 @@ from anneal_api.sources import (
 
 # As Axolotl names them, and those that it lacks.
 DsType = Literal["jsonl", "json", "csv", "tsv", "text", "parquet", "arrow", "webdataset"]
-_DATA_FILE = r"^[A-Za-z0-9_*?][A-Za-z0-9._=+@*?-]*(/[A-Za-z0-9_*?][A-Za-z0-9._=+@*?-]*)*$"
-DataFileText = Annotated[str, StringConstraints(pattern=_DATA_FILE, min_length=1, max_length=256)]
+DataFileText = Annotated[str, StringConstraints(pattern=FILE_PATTERN, min_length=1, max_length=256)]
 _DATABASE = f"(self.source.matches('^({SQL}|{SQL_URL})$') || self.source.matches('{DATABASE_FILE}'))"
 _WHOLE_HUB = "self.source.matches('^hf://[^/]+(/[^/]+)?$')"
 

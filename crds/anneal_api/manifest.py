@@ -18,6 +18,7 @@ from anneal_api.base import DNS_1123_SUBDOMAIN
 from anneal_api.job import Job
 from anneal_api.kinds import KINDS
 from anneal_api.meta import API_VERSION, GROUP, VERSION
+from anneal_api.origin import address
 from anneal_api.partial import broken_rules
 from anneal_api.problems import ManifestError, Problem, problems_of
 
@@ -147,6 +148,21 @@ def _identity_problems(document: dict[str, Any]) -> Iterator[Problem]:
             f"{metadata['name']!r} is not a Kubernetes name: lower-case letters, digits, '-' and '.', "
             f"{LONGEST_NAME} characters at most",
         )
+    else:
+        yield from _own_results(document.get("spec"), "spec", address(str(kind), str(metadata.get("name"))))
+
+
+def _own_results(value: Any, path: str, mine: str) -> Iterator[Problem]:
+    """Models, of whatever is right or wrong, that wait for the job itself."""
+    if isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from _own_results(item, f"{path}[{index}]", mine)
+    elif isinstance(value, dict):
+        if value.get("source") == mine:
+            words = f"{mine} is this job's own result: name another job, or give this one another metadata.name"
+            yield Problem(f"{path}.source", words)
+        for key in value.keys() - {"datasets", "evaluation"}:
+            yield from _own_results(value[key], f"{path}.{key}", mine)
 
 
 def _is_name(name: Any) -> bool:

@@ -9,7 +9,17 @@ from typing import Annotated, ClassVar, Final, Literal
 
 from pydantic import Field, StringConstraints
 
-from anneal_api.base import HTTP_ADDRESS, Block, LabelName, ObjectName, Rule, ShortText, bounded
+from anneal_api.base import (
+    HTTP_ADDRESS,
+    IDENTIFIER,
+    MODULE_FILE,
+    Block,
+    LabelName,
+    ObjectName,
+    Rule,
+    ShortText,
+    bounded,
+)
 from anneal_api.model import CLUSTER_SOURCE_RULE
 from anneal_api.rewardtexts import LanguageCode, PatternText, SchemaText
 from anneal_api.sources import SourceText
@@ -236,13 +246,11 @@ class FunctionReward(Block):
     config_map: ObjectName | None = Field(default=None, description="A ConfigMap of the namespace with the module.")
     file: str = Field(
         default="rewards.py",
-        pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*)*\.py$",
+        pattern=MODULE_FILE,
         max_length=256,
         description="The module: the ConfigMap's key; without one volume://-like PATH below the job's storage, or for `anneal run` a local file.",
     )
-    name: str = Field(
-        default="reward", pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=128, description="The function's name in it."
-    )
+    name: str = Field(default="reward", pattern=IDENTIFIER, max_length=128, description="The function's name in it.")
     timeout_seconds: int = Field(default=60, ge=1, le=3600, description="The longest that a call may take.")
 
     rules: ClassVar[tuple[Rule, ...]] = (

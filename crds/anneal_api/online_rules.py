@@ -56,6 +56,14 @@ def _batch_cel(nodes: str) -> str:
     return f"!({_IS_ONLINE}) || {given} || self.training.globalBatchSize % ({_GROUP} * {nodes} * {_GPUS}) == 0"
 
 
+def _group(spec: Any) -> dict[str, float]:
+    return {"numGenerations": block_of(spec).num_generations}
+
+
+def _longest(spec: Any) -> dict[str, float]:
+    return {"maxTokens": most_tokens(spec)}
+
+
 def _unreferred(spec: Any) -> bool:
     return not (_online(spec) and block_of(spec).beta == 0 and spec.reference.source)
 
@@ -103,6 +111,15 @@ ONLINE_RULES: Final[tuple[Rule, ...]] = (
         field="rewards",
     ),
     Rule(
+        cel="!has(self.rewards) || (has(self.secrets) && self.secrets.size() > 0) || (has(self.compute.pod) && has(self.compute.pod.env) && self.compute.pod.env.size() > 0) || self.rewards.all(r, !has(r.http) || !r.http.url.contains('$('))",
+        message="the $(NAME) of an http.url is an environment variable of the pods: add the Secret that has it to secrets",
+        holds=lambda s: (
+            bool(s.secrets or (s.compute.pod and s.compute.pod.env))
+            or not any("$(" in reward.http.url for reward in s.rewards if reward.http)
+        ),
+        field="secrets",
+    ),
+    Rule(
         cel=f"{_IS_ONLINE} || !has(self.sampling)",
         message="sampling is for grpo and rloo, which draw answers",
         holds=lambda s: _online(s) or s.sampling is None,
@@ -112,18 +129,21 @@ ONLINE_RULES: Final[tuple[Rule, ...]] = (
         cel=_batch_cel("self.compute.nodes"),
         message=_BATCH_MESSAGE,
         holds=lambda s: _groups_fit(s, s.compute.world_size),
+        defaults=_group,
         field="training.globalBatchSize",
     ),
     Rule(
         cel=_batch_cel("self.compute.minNodes"),
         message=_BATCH_MESSAGE,
         holds=lambda s: s.compute.min_nodes is None or _groups_fit(s, s.compute.fewest_processes),
+        defaults=_group,
         field="compute.minNodes",
     ),
     Rule(
         cel=f"!({_IS_ONLINE}) || self.training.sequenceLength > {_MOST_TOKENS}",
         message="sequenceLength bounds prompt and answer together: make it more than sampling.maxTokens",
         holds=lambda s: not _online(s) or s.training.sequence_length > most_tokens(s),
+        defaults=_longest,
         field="training.sequenceLength",
     ),
     Rule(
@@ -181,6 +201,18 @@ ONLINE_RULES: Final[tuple[Rule, ...]] = (
         message="rollout.mode: colocate is for jobs of one node: set compute.nodes to 1, or take mode: server",
         holds=lambda s: not _draws_by_vllm(s) or _rollout(s).mode != "colocate" or s.compute.nodes == 1,
         field="rollout.mode",
+    ),
+    Rule(
+        cel=f"!({_BY_VLLM}) || {_MODE} != 'server' || !has(self.rollout) || has(self.rollout.gpus) || self.rollout.tensorParallel == 1 || self.compute.gpusPerNode > 0",
+        message="servers are on CPUs where compute.gpusPerNode is 0, and tensorParallel counts GPUs: remove it, or write rollout.gpus too for servers with GPUs",
+        holds=lambda s: (
+            not _draws_by_vllm(s)
+            or _rollout(s).mode != "server"
+            or _rollout(s).gpus is not None
+            or _rollout(s).tensor_parallel == 1
+            or s.compute.gpus_per_node > 0
+        ),
+        field="rollout.tensorParallel",
     ),
     Rule(
         cel="!has(self.rollout) || !has(self.rollout.maxModelLen) || self.rollout.maxModelLen >= self.training.sequenceLength",

@@ -23,7 +23,7 @@ def broken_rules(model: type[Block], document: Any) -> Iterator[Problem]:
     # Those below come first: what breaks a rule of theirs is wrong to those above.
     for path, block in reversed(list(walk_blocks(_right_part(model, document)))):
         for rule in [rule for rule in block.rules if _is_broken(rule, block)]:
-            yield Problem(".".join(filter(None, (path, rule.field.lstrip(".")))), rule.message)
+            yield Problem(".".join(filter(None, (path, rule.field.lstrip(".")))), rule.told_of(block))
             _forget(block, rule.field)
 
 

@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from anneal_api.base import PATTERN_WORDS, RULES_BROKEN
+from anneal_api.kinds import KINDS
 
 _SHOWN = 60
 
@@ -69,7 +71,14 @@ def _message(detail: ErrorDetails, model: type[BaseModel]) -> str:
     if kind == "extra_forbidden":
         return _unknown_key(detail["loc"], model)
     if kind == "literal_error":
-        return _not_one_of(value, ctx["expected"])
+        return _of_other_kind(value, detail["loc"]) or _not_one_of(value, ctx["expected"])
+    if kind == "model_type":
+        return _no_block(value, detail["loc"], model)
+    return _of_value(detail)
+
+
+def _of_value(detail: ErrorDetails) -> str:
+    kind, value, ctx = detail["type"], detail.get("input"), detail.get("ctx", {})
     if kind == "value_error":
         return str(ctx["error"])
     if kind == "string_pattern_mismatch":
@@ -80,9 +89,12 @@ def _message(detail: ErrorDetails, model: type[BaseModel]) -> str:
 
 
 def _shown(value: Any) -> str:
-    text = repr(value)
     kind = f" ({type(value).__name__})" if isinstance(value, str | bool) else ""
-    return (text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…") + kind
+    return _cut(repr(value)) + kind
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
 
 
 def _not_one_of(value: Any, expected: str) -> str:
@@ -90,6 +102,34 @@ def _not_one_of(value: Any, expected: str) -> str:
         return "a mapping is not accepted; write user_defined, its texts in format and its columns in fields"
     accepted = expected.replace("'", "").replace(" or ", ", ").split(", ")
     return f"{value!r} is not accepted; write one of: {', '.join(accepted)}{_did_you_mean(value, accepted)}"
+
+
+def _of_other_kind(value: Any, loc: tuple[str | int, ...]) -> str:
+    """That a method is one of another kind of job; empty if it is of none."""
+    kinds = (kind for kind, job in KINDS.items() if loc == ("spec", "method") and value in _methods(job))
+    return next((f"{value} is a method of the other kind: write kind: {kind}" for kind in kinds), "")
+
+
+def _methods(job: type[BaseModel]) -> tuple[Any, ...]:
+    spec = model_in(job.model_fields["spec"].annotation)
+    assert spec is not None, "every kind has one"
+    return get_args(spec.model_fields["method"].annotation)
+
+
+def _no_block(value: Any, loc: tuple[str | int, ...], model: type[BaseModel]) -> str:
+    """What to write where a mapping belongs."""
+    name = next(str(part) for part in reversed(loc) if isinstance(part, str))
+    block, among = _model_at(loc, model), _model_at(loc[:-1], model)
+    if isinstance(value, list):
+        lists = [str(info.alias) for info in _fields(among) if get_origin(info.annotation) is list]
+        return f"a mapping belongs here, got a list{_did_you_mean(name, lists)}"
+    needed = [str(info.alias) for info in _fields(block) if info.is_required()]
+    field = name if name in _keys(block) else needed[0] if len(needed) == 1 else ""
+    got = f"a mapping belongs here, got {_shown(value)}"
+    if not field:
+        return f"{got}; its fields: {', '.join(_keys(block))}"
+    key = "" if isinstance(loc[-1], int) else f"{name}: "
+    return f"{got}: write {key}{{{field}: {_cut(repr(value))}}}"
 
 
 def _unknown_key(loc: tuple[str | int, ...], model: type[BaseModel]) -> str:
@@ -146,6 +186,18 @@ def _did_you_mean(word: Any, known: list[str]) -> str:
 
 def _keys_at(loc: Iterable[str | int], model: type[BaseModel]) -> list[str]:
     """The keys that the model at `loc` accepts."""
+    return _keys(_model_at(loc, model))
+
+
+def _keys(model: type[BaseModel] | None) -> list[str]:
+    return sorted(str(info.alias) for info in _fields(model))
+
+
+def _fields(model: type[BaseModel] | None) -> Iterable[FieldInfo]:
+    return () if model is None else model.model_fields.values()
+
+
+def _model_at(loc: Iterable[str | int], model: type[BaseModel]) -> type[BaseModel] | None:
     current: type[BaseModel] | None = model
     in_mapping = False
     for part in loc:
@@ -156,7 +208,7 @@ def _keys_at(loc: Iterable[str | int], model: type[BaseModel]) -> list[str]:
         fields = {info.alias: info.annotation for info in current.model_fields.values()}
         in_mapping = get_origin(fields.get(part)) is dict
         current = model_in(fields.get(part))
-    return [] if current is None else sorted(str(info.alias) for info in current.model_fields.values())
+    return current
 
 
 def model_in(annotation: Any) -> type[BaseModel] | None:

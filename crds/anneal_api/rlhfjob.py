@@ -102,7 +102,8 @@ def _known(methods: list[str], types: tuple[str, ...]) -> Rule:
 def _own_block(name: str) -> Rule:
     return Rule(
         cel=f"!has(self.{name}) || self.method == '{name}'",
-        message=f"this block is for method: {name}",
+        message=f"this block is for method: {name}"
+        + ("; what judges answers of grpo and rloo is rewards" if name == "reward" else ""),
         holds=lambda spec: getattr(spec, name) is None or spec.method == name,
         field=name,
     )

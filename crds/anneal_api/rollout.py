@@ -9,7 +9,7 @@ from typing import Annotated, ClassVar, Final, Literal
 
 from pydantic import Field, StringConstraints
 
-from anneal_api.base import Block, LabelName, Quantity, Rule, at_most_one, bounded
+from anneal_api.base import ONE_WORD, Block, LabelName, Quantity, Rule, at_most_one, bounded
 from anneal_api.compute import GpuType
 
 Mode = Literal["server", "colocate", "generate"]
@@ -50,7 +50,7 @@ _KNOWN_TAG = f"^.*:v?0[.]({_MINORS})([.+-].*)?$"
 # The fields that say what a server is like, which there is none of in the other modes.
 OF_SERVERS: Final = ("image", "replicas", "gpus", "pool", "gpuType", "cpu", "memory")
 
-ImageText = Annotated[str, StringConstraints(min_length=1, max_length=512, pattern=r"^[^\s]+$")]
+ImageText = Annotated[str, StringConstraints(min_length=1, max_length=512, pattern=ONE_WORD)]
 Argument = Annotated[str, StringConstraints(min_length=1, max_length=1024)]
 
 
@@ -148,6 +148,12 @@ class RolloutSpec(Block):
             message="pool and gpuType both say where the servers run: write one of them",
             holds=lambda r: at_most_one(r.pool, r.gpu_type),
             field="gpuType",
+        ),
+        Rule(
+            cel="!has(self.extraArgs) || self.extraArgs.size() == 0 || self.extraArgs[0].startsWith('-')",
+            message="the first item is an argument's name, which begins with --: write --enforce-eager, and not enforce-eager",
+            holds=lambda r: not r.extra_args or r.extra_args[0].startswith("-"),
+            field="extraArgs",
         ),
         Rule(
             cel=f"!has(self.extraArgs) || self.extraArgs.all(a, !a.matches('{_OWN}'))",

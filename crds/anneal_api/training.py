@@ -68,7 +68,7 @@ class TrainingSpec(Block):
         default=None,
         gt=0,
         le=1,
-        description="Peak learning rate. Default with an adapter: 2e-4 for sft and pretrain (QLoRA, table 9), 5e-6 for dpo, ipo and kto, 8e-5 for orpo, 1e-5 for simpo and cpo, 1e-4 for reward and prm; a tenth of that for full fine-tuning (Zephyr: 5e-7 for dpo).",
+        description="Peak learning rate. Default with an adapter: 2e-4 for sft and pretrain (QLoRA, table 9), 5e-6 for dpo, ipo and kto, 8e-5 for orpo, 1e-5 for simpo, cpo, grpo and rloo, 1e-4 for reward and prm; a tenth of that for full fine-tuning (Zephyr: 5e-7 for dpo).",
     )
     optimizer: Literal["adamw", "adamw_8bit", "paged_adamw_8bit", "adafactor"] = Field(
         default="adamw",
@@ -81,7 +81,7 @@ class TrainingSpec(Block):
         default=None,
         ge=0,
         lt=1,
-        description="The share of steps with a rising learning rate. Default, if warmupSteps is absent: 0.03; for methods that learn from preferences 0.1.",
+        description="The share of steps with a rising learning rate. Default, if warmupSteps is absent: 0.1 for dpo, ipo, kto, orpo, simpo and cpo, 0.03 for the others.",
     )
     warmup_steps: int | None = Field(
         default=None, ge=0, le=1_000_000, description="Steps with a rising learning rate, instead of warmupRatio."

@@ -9,11 +9,12 @@ from typing import Any, Final
 
 from anneal_api.job import JobSpec
 from anneal_api.online import ONLINE, GrpoSpec
-from anneal_api.online_rules import most_tokens
+from anneal_api.online_rules import block_of, most_tokens
 from anneal_api.practice import ADAPTER_FACTOR, PRACTICE
 from anneal_api.preparation import PreparationSpec
 from anneal_api.problems import Problem
 from anneal_api.resolve import resolve
+from anneal_api.rollout import RolloutSpec
 
 # Path in the resolved spec -> lowest and highest usual value, for each method.
 _RANGES: Final[dict[str, dict[str, tuple[float, float]]]] = {
@@ -29,6 +30,8 @@ _RANGES: Final[dict[str, dict[str, tuple[float, float]]]] = {
 }
 # Of the default learning rate: a tenth to ten times is what people use.
 _RATE_FACTOR: Final = 10.0
+# Of bounds that are computed.
+_ROUNDING: Final = 1e-9
 _EPOCHS: Final = 3.0
 _LARGEST_GAMMA_SHARE: Final = 1.0
 
@@ -38,6 +41,8 @@ def unusual(spec: JobSpec) -> list[Problem]:
     return [
         *_idle(spec),
         *_idle_online(spec),
+        *_idle_rollout(spec),
+        *_drawn_once(spec),
         *_idle_rewards(spec),
         *_unusual(resolve(spec).dump(), spec.method, adapter=spec.adapter is not None),
     ]
@@ -78,6 +83,35 @@ def _idle_online(spec: JobSpec) -> Iterator[Problem]:
         yield Problem("spec.grpo.epsilonHigh", "0.2 (epsilon) is unusual for loss cispo: 4 is common")
 
 
+def _idle_rollout(spec: JobSpec) -> Iterator[Problem]:
+    """What is told of servers where the trainer draws by itself."""
+    rollout = getattr(spec, "rollout", None)
+    if rollout is None or rollout.mode != "generate":
+        return
+    default = RolloutSpec(mode="generate")
+    for name, info in RolloutSpec.model_fields.items():
+        if getattr(rollout, name) != getattr(default, name):
+            yield Problem(f"spec.rollout.{info.alias}", "does nothing with mode: generate, which has no servers")
+
+
+def _drawn_once(spec: JobSpec) -> Iterator[Problem]:
+    """Runs that end before the answers, or the weights that draw them, are made anew."""
+    steps, rollout = spec.training.max_steps, getattr(spec, "rollout", None)
+    if steps is None or not spec.is_online:
+        return
+    iterations = block_of(spec).iterations
+    last_draw = (steps - 1) // iterations * iterations
+    if iterations > 1 and last_draw == 0:
+        words = f"{iterations} is no less than training.maxSteps ({steps}): answers are drawn once, and all steps are over them"
+        yield Problem(f"spec.{spec.method}.iterations", words)
+    if rollout and rollout.mode != "generate" and rollout.max_staleness >= last_draw > 0:
+        words = (
+            f"{rollout.max_staleness} reaches the last draw (before step {last_draw + 1} of {steps}): all answers but those "
+            "of evaluations are drawn from the model as it was, and what is learnt is never handed over"
+        )
+        yield Problem("spec.rollout.maxStaleness", words)
+
+
 def _unusual(spec: dict[str, Any], method: str, *, adapter: bool) -> Iterator[Problem]:
     usual = PRACTICE[method].learning_rate * (ADAPTER_FACTOR if adapter else 1)
     rate = usual / _RATE_FACTOR, usual * _RATE_FACTOR
@@ -85,7 +119,7 @@ def _unusual(spec: dict[str, Any], method: str, *, adapter: bool) -> Iterator[Pr
     for path, (low, high) in ranges.items():
         block, _, field = path.partition(".")
         value = spec[block][field]
-        if not low <= value <= high:
+        if not low * (1 - _ROUNDING) <= value <= high * (1 + _ROUNDING):
             yield Problem(f"spec.{path}", f"{value:g} is unusual for {method}: {low:g} to {high:g} is common")
     epochs = spec["training"].get("epochs")
     if epochs and epochs > _EPOCHS and method not in ("sft", "pretrain", *ONLINE):

@@ -5,8 +5,11 @@ from typing import Any
 import pytest
 
 from anneal_api import ManifestError, RLHFJob, parse_job, prepare_key, resolve
+from anneal_api.base import PATTERN_WORDS, QUANTITY, Block
+from anneal_api.finetunejob import FineTuneSpec
 from anneal_api.online import ONLINE
-from anneal_api.rlhfjob import BLOCKS, FAMILIES, family_of, types_of
+from anneal_api.rewardtexts import LANGUAGES
+from anneal_api.rlhfjob import BLOCKS, FAMILIES, RLHFSpec, family_of, types_of
 from anneal_api.usual import unusual
 
 DATA = {"source": "volume://runs/pairs.jsonl"}
@@ -103,6 +106,7 @@ BAD = [
     ("grpo", {"rewards": [{"name": "a", "language": {"code": "de", "among": ["de"]}}]}, "spec.rewards[0].language.among: nothing is told"),
     ("grpo", {"rewards": [{"name": "a", "http": {"url": "http://me:$(PW)@judge/"}}]}, "spec.rewards[0].http.url: 'http://me:$(PW)@judge/' (str) is not an address"),
     ("grpo", {"rewards": [{"name": "a", "http": {"url": "http://judge/?key=$KEY"}}]}, "spec.rewards[0].http.url"),
+    ("grpo", {"rewards": [{"name": "a", "http": {"url": "http://judge/$(KEY)"}}]}, "spec.secrets: the $(NAME) of an http.url is an"),
     ("grpo", {"rewards": [{"name": "a", "schema": {"jsonSchema": "[1]"}}]}, "spec.rewards[0].schema.jsonSchema: '[1]' is not a JSON"),
     ("grpo", {"rewards": [{"name": "a", "function": {"configMap": "c", "file": "d/r.py"}}]}, "with configMap, file is one of"),
     ("dpo", {"rollout": {}}, "spec.rollout: rollout is for grpo and rloo"),
@@ -134,6 +138,8 @@ BAD = [
     ("grpo", {"rollout": {"extraArgs": ["--max-model-len 9"]}}, "spec.rollout.extraArgs: these arguments follow from the rest"),
     ("grpo", {"rollout": {"extraArgs": ["--dtype float16"]}}, "spec.rollout.extraArgs: an item is one word of the command line"),
     ("grpo", {"rollout": {"extraArgs": ["--enforce-eager", "-O 3"]}}, "spec.rollout.extraArgs: an item is one word"),
+    ("grpo", {"rollout": {"extraArgs": ["enforce-eager"]}}, "spec.rollout.extraArgs: the first item is an argument's name, which begins"),
+    ("grpo", {"adapter": {}, "compute": {"gpusPerNode": 0}, "rollout": {"tensorParallel": 3}}, "spec.rollout.tensorParallel: servers are on CPUs"),
     ("grpo", {"rollout": {"mode": "sever"}}, "did you mean server"),
 ]  # fmt: skip
 # What a rule that is too strict would refuse.
@@ -155,7 +161,12 @@ GOOD = {
     "lengths that there can be": {"rewards": [{"name": "a", "length": {"least": 32, "most": 900}}], "sampling": {"maxTokens": 32}},
     "arguments in two items": {"rollout": {"extraArgs": ["--dtype", "float16", '--hf-overrides={"a": 1, "b": 2}', "--chat-template", "a b"]}},
     "other arguments": {"rollout": {"extraArgs": ["--enforce-eager", "--dtype=float16", "--max-model-lenient", "--no-enable-chunked-prefill"]}},
+    "an address with what the pods' environment has": {
+        "rewards": [{"name": "a", "http": {"url": "http://$(JUDGE):8000"}}],
+        "compute": {"pod": {"env": [{"name": "JUDGE", "value": "judge"}]}},
+    },
     "rewards by their defaults": {
+        "secrets": [{"name": "judge"}],
         "rewards": [
             {"name": "short", "length": {"most": 4}},
             {"name": "long", "length": {"least": 4}},
@@ -178,6 +189,46 @@ GOOD = {
 def test_what_does_not_belong_together_is_refused(method: str, spec: dict[str, Any], expected: str) -> None:
     """With the field and what to write."""
     assert expected in problems(method, **spec)
+
+
+@pytest.mark.parametrize(
+    ("method", "spec", "expected"),
+    [
+        ("grpo", {"rewards": [{"name": "a", "pattern": "x"}]}, "spec.rewards[0].pattern: a mapping belongs here, got 'x' (str): write pattern: {pattern: 'x'}"),
+        ("grpo", {"rewards": [{"name": "a", "length": 20}]}, "spec.rewards[0].length: a mapping belongs here, got 20; its fields: least, most"),
+        ("dpo", {"datasets": ["./a.jsonl"]}, "spec.datasets[0]: a mapping belongs here, got './a.jsonl' (str): write {source: './a.jsonl'}"),
+        ("dpo", {"adapter": "lora"}, "spec.adapter: a mapping belongs here, got 'lora' (str); its fields: alpha, dropout, r, targetModules, type"),
+        ("grpo", {"reward": [EXACT]}, "spec.reward: a mapping belongs here, got a list (did you mean rewards?)"),
+        ("grpo", {"reward": EXACT}, "spec.reward: this block is for method: reward; what judges answers of grpo and rloo is rewards"),
+        ("sft", {}, "spec.method: sft is a method of the other kind: write kind: FineTuneJob"),
+        ("grpo", {"training": {"globalBatchSize": 12}, "grpo": {"numGenerations": 8}}, "(here globalBatchSize 12, numGenerations 8, nodes 1, gpusPerNode 1)"),
+        ("rloo", {"training": {"globalBatchSize": 6}, "sampling": {"topP": 2}}, "(here globalBatchSize 6, numGenerations 4, nodes 1, gpusPerNode 1)"),
+        ("grpo", {"training": {"sequenceLength": 256}}, "(here sequenceLength 256, maxTokens 256)"),
+        ("dpo", {"training": {"globalBatchSize": 6, "microBatchSize": 8}}, "microBatchSize must divide globalBatchSize (here microBatchSize 8, globalBatchSize 6)"),
+        ("grpo", {"rollout": {"image": "a b"}}, "spec.rollout.image: 'a b' (str) is not one word, without spaces"),
+    ],
+    ids=["same name", "several fields", "item", "no such field", "list", "other block", "kind", "group", "usual group", "usual length", "micro batch", "form"],
+)  # fmt: skip
+def test_messages_say_what_to_write(method: str, spec: dict[str, Any], expected: str) -> None:
+    """In words and with the values of the manifest, not in names of classes or patterns."""
+    assert expected in problems(method, **spec)
+
+
+OWN = {"source": "job://rlhfjob/aligned"}
+
+
+@pytest.mark.parametrize(
+    ("method", "spec", "path"),
+    [
+        ("grpo", {"rewards": [{"name": "a", "model": OWN}]}, "spec.rewards[0].model.source"),
+        ("dpo", {"model": OWN}, "spec.model.source"),
+        ("dpo", {"reference": OWN, "training": {"epochs": "all"}}, "spec.reference.source"),
+    ],
+    ids=["reward", "model", "reference beside another mistake"],
+)
+def test_a_job_does_not_wait_for_itself(method: str, spec: dict[str, Any], path: str) -> None:
+    """The API server lets it through, as rules of a spec know no name: `Accepted` says the same."""
+    assert f"{path}: job://rlhfjob/aligned is this job's own result: name another job" in problems(method, **spec)
 
 
 @pytest.mark.parametrize("spec", GOOD.values(), ids=GOOD)
@@ -212,18 +263,38 @@ def test_a_type_that_two_families_know_is_read_as_the_methods_own() -> None:
         ("grpo", {"sampling": {"temperature": 2.0}}, "spec.sampling.temperature: 2 is unusual for grpo: 0.6 to 1.2"),
         ("grpo", {"grpo": {"klEstimator": "k1"}}, "spec.grpo.klEstimator: does nothing while beta is 0"),
         ("grpo", {"grpo": {"loss": "cispo"}}, "spec.grpo.epsilonHigh: 0.2 (epsilon) is unusual for loss cispo"),
+        ("grpo", {"grpo": {"iterations": 4}, "training": {"maxSteps": 4}}, "spec.grpo.iterations: 4 is no less than training.maxSteps (4): answers"),
+        ("rloo", {"rollout": {"maxStaleness": 3}, "training": {"maxSteps": 4}}, "spec.rollout.maxStaleness: 3 reaches the last draw (before step 4 of 4)"),
+        ("rloo", {"rollout": {"mode": "generate", "maxModelLen": 4096}}, "spec.rollout.maxModelLen: does nothing with mode: generate"),
+        ("rloo", {"rollout": {"mode": "generate", "extraArgs": ["--enforce-eager"]}}, "spec.rollout.extraArgs: does nothing with mode: generate"),
+        ("rloo", {"rollout": {"mode": "generate", "maxStaleness": 2}}, "spec.rollout.maxStaleness: does nothing with mode: generate"),
         ("grpo", {"rewards": [EXACT, {"name": "a", "length": {"most": 256}}]}, "spec.rewards[1].length.most: every answer is good"),
         ("simpo", {"simpo": {"gamma": 3.0}}, "spec.simpo.gamma: 3 is more than beta"),
         ("dpo", {"preparation": {"similarity": 0.9}}, "spec.preparation.similarity: does nothing without duplicates: dropNear"),
         ("dpo", {"preparation": {"maxBadRows": 9}}, "spec.preparation.maxBadRows: does nothing without onBadRow: drop"),
         ("dpo", {"preparation": {"sampling": "withReplacement"}}, "spec.preparation.sampling: does nothing without"),
     ],
-    ids=["beta", "rate", "epochs", "temperature", "estimator", "cispo", "length", "gamma", "similarity", "maxBadRows", "sampling"],
+    ids=["beta", "rate", "epochs", "temperature", "estimator", "cispo", "iterations", "staleness", "room", "arguments", "generate-staleness", "length", "gamma", "similarity", "maxBadRows", "sampling"],
 )  # fmt: skip
 def test_what_is_unusual_is_noted_and_not_refused(method: str, spec: dict[str, Any], noted: str) -> None:
     """With the range that is common."""
     (problem,) = unusual(job(method, **spec).spec)
     assert noted in str(problem)
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        {"training": {"learningRate": 1.0e-4}, "adapter": {}},
+        {"training": {"learningRate": 1.0e-6}, "adapter": {}},
+        {"training": {"maxSteps": 5}, "grpo": {"iterations": 4}},
+        {"training": {"maxSteps": 4}, "rollout": {"maxStaleness": 2}},
+    ],
+    ids=["highest", "lowest", "two draws", "one hand-over"],
+)
+def test_what_is_just_usual_is_not_noted(spec: dict[str, Any]) -> None:
+    """Bounds are usual themselves, also those that are no round numbers to a computer."""
+    assert unusual(job("grpo", **spec).spec) == []
 
 
 def test_methods_that_read_the_same_rows_share_what_is_made_of_them() -> None:
@@ -251,3 +322,19 @@ def test_a_reward_model_is_read_and_is_not_the_reference() -> None:
     assert [named.field for named in spec.judges] == ["rewards[0].model.source"]
     assert len(spec.models) == 1
     assert prepare_key(resolve(spec), "runs") != prepare_key(resolve(job("grpo").spec), "runs")
+
+
+def patterns_in(node: Any) -> set[str]:
+    """Every pattern of a schema."""
+    if isinstance(node, dict):
+        own = {node["pattern"]} if isinstance(node.get("pattern"), str) else set()
+        return own.union(*map(patterns_in, node.values()))
+    return set().union(*map(patterns_in, node)) if isinstance(node, list) else set()
+
+
+@pytest.mark.parametrize("spec", [FineTuneSpec, RLHFSpec])
+def test_every_form_has_words(spec: type[Block]) -> None:
+    """A pattern tells a person nothing."""
+    # Functions with words of their own read quantities, micro batches and languages.
+    others = {QUANTITY, "^auto$", f"^({'|'.join(LANGUAGES)})$"}
+    assert patterns_in(spec.model_json_schema()) - others <= PATTERN_WORDS.keys()

@@ -98,7 +98,7 @@ REFUSED: dict[str, tuple[dict[str, Any], list[Obj], str, str]] = {
     ),
     "itself": (
         {"source": "job://rlhfjob/dpo"}, [], "InvalidSpec",
-        "model.source job://rlhfjob/dpo: jobs that start from one another never begin: rlhfjob/dpo -> rlhfjob/dpo",
+        "spec.model.source: job://rlhfjob/dpo is this job's own result: name another job, or give this one another metadata.name",
     ),
     "loop": (
         {"source": "job://rlhfjob/a"}, loop("abc"), "InvalidSpec",

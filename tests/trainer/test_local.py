@@ -1,6 +1,7 @@
 """`anneal run` without its command line: what it prints, and the exit codes that it ends with."""
 
 import math
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -58,7 +59,7 @@ def test_rewards_of_a_config_map_come_from_a_directory(storage: Path, capsys: py
     assert "\nReward   " in said
     assert "\nLoss" not in said
     source.write_text("def reward(completions, answer): return [answer[99]]")
-    assert local.run(made, {CLAIM: storage}, reward_modules=modules) == DATA
+    assert local.run(made, {CLAIM: storage}, reward_modules=modules, again=True) == DATA
     assert f'File "{source}", line 1, in reward' in capsys.readouterr().err
     assert local.run(made, {CLAIM: storage}) == NO_INPUT
     assert (
@@ -83,10 +84,27 @@ def test_two_at_once_do_not_share_a_run(storage: Path, capsys: pytest.CaptureFix
 
 
 def test_a_finished_job_that_is_run_again_says_so(storage: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """It starts anew, and the earlier checkpoints are kept."""
-    for _ in range(2):
-        assert local.run(job(training={"maxSteps": 1}), {CLAIM: storage}) == 0
-    assert "note: the earlier run here has ended: this one starts anew" in capsys.readouterr().err
+    """It is trained again where that is asked for, or its result is gone; what each run left is kept."""
+    made, output = job(training={"maxSteps": 1}), storage / "runs/job/output"
+    assert local.run(made, {CLAIM: storage}) == 0
+    before = (output / "adapter_model.safetensors").stat().st_mtime_ns
+    capsys.readouterr()
+    assert local.run(made, {CLAIM: storage}) == 0
+    assert capsys.readouterr().err.splitlines() == [
+        f"job has been run to its end already; its result: {output}",
+        "to train it again, as with other data under the same names: anneal run --again",
+    ]
+    assert (output / "adapter_model.safetensors").stat().st_mtime_ns == before
+    assert local.run(made, {CLAIM: storage}, again=True) == 0
+    said = capsys.readouterr().err
+    assert "note: the earlier run here had the same manifest: this one starts anew; what it left is kept in " in said
+    assert "runs/job/previous (checkpoints, logs, samples: remove it when it is not needed); its result stays" in said
+    assert (output / "adapter_model.safetensors").stat().st_mtime_ns > before
+    shutil.rmtree(output)
+    assert local.run(made, {CLAIM: storage}, quiet=True) == 0
+    assert output.exists()
+    kept = [storage / "runs/job" / name / "checkpoints/checkpoint-1" for name in ("previous", "previous-2")]
+    assert all(path.is_dir() for path in kept)
 
 
 def test_an_answer_cannot_act_on_the_terminal() -> None:

@@ -5,6 +5,7 @@ What stands in for vLLM here answers /health alone, so that starting and dying t
 """
 
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -77,6 +78,19 @@ def server_of(tmp_path: Path, program: Path) -> LocalServer:
     """A server by that program."""
     spec = spec_of(online_job(rollout={"mode": "server"}), tmp_path)
     return LocalServer(spec, Place(str(program), tmp_path / "model", tmp_path / "logs/vllm-0.log", tmp_path / "ports"))
+
+
+def test_the_log_begins_with_what_starts_the_same_by_hand(tmp_path: Path, program: Path) -> None:
+    """A command for a shell, with what the server needs in its environment."""
+    with server_of(tmp_path, program) as server:
+        server.wait(say=print)
+        (port,) = ports(tmp_path / "ports")
+        begin = (tmp_path / "logs/vllm-0.log").read_text().splitlines()[0].removeprefix("$ ")
+    words = shlex.split(begin)
+    assert words[0] == "env"
+    assert "VLLM_ALLOW_RUNTIME_LORA_UPDATING=1" in words
+    assert words[words.index(str(program)) :][1:3] == ["-m", "vllm.entrypoints.openai.api_server"]
+    assert {f"--port={port}", f"--model={tmp_path / 'model'}", "--enable-lora"} <= set(words)
 
 
 def test_a_server_that_ends_is_started_again(tmp_path: Path, program: Path) -> None:

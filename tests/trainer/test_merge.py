@@ -221,7 +221,6 @@ REFUSED: dict[str, tuple[dict[str, Any], dict[str, Any] | None, str]] = {
         {"done": True, "kind": "FineTuneJob", "name": "first", "made": {"method": "reward", "source": "hf://a/b"}},
         "makes a model that judges answers",
     ),
-    "itself": ({"name": "first"}, None, "cannot start from its own result: name another job"),
 }
 
 

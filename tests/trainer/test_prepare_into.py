@@ -10,13 +10,19 @@ import pytest
 from datasets import load_from_disk
 from typer.testing import CliRunner
 
+from anneal_api import Job
 from anneal_cli.__main__ import app
+from trainer.prompting import asking_rows, online_job
 from trainer.training import alpaca_rows, job, write_jsonl
 
 
 def invoke(directory: Path, out: Path, *options: str, **changes: Any) -> Any:
     """`anneal prepare` of a job whose claim `runs` is `directory`."""
-    made = job(**{"training": {"sequenceLength": 256}, **changes})
+    return invoke_of(job(**{"training": {"sequenceLength": 256}, **changes}), directory, out, *options)
+
+
+def invoke_of(made: Job, directory: Path, out: Path, *options: str) -> Any:
+    """The same of any job."""
     manifest = directory / "job.json"
     head = {"apiVersion": made.api_version, "kind": made.kind, "metadata": made.metadata}
     manifest.write_text(json.dumps(head | {"spec": made.spec.dump()}))
@@ -130,3 +136,36 @@ def test_neither_weights_nor_storage_are_needed(storage: Path, tmp_path: Path) -
     """Tokens need a tokenizer and a config."""
     (storage / "model/model.safetensors").unlink()
     assert invoke(storage, tmp_path / "made", storage={"volume": {"claimName": "elsewhere"}}).exit_code == 0
+
+
+def test_rewards_are_opened_as_the_prepare_pod_opens_them(storage: Path, tmp_path: Path) -> None:
+    """All that is wrong with them at once, also where the data is there already; a model of the hub is not fetched."""
+    write_jsonl(storage / "prompts.jsonl", asking_rows())
+    (storage / "mine").mkdir()
+    (storage / "mine/rewards.py").write_text("def reward(completions, answer): return [1.0] * len(completions)")
+    rewards = [
+        {"name": "hub", "model": {"source": "hf://org/judge"}},
+        {"name": "right", "match": {"column": "gold"}},
+        {"name": "asked", "http": {"url": "http://judge/$(NO_SUCH_KEY)"}},
+        {"name": "mine", "function": {"configMap": "my-rewards", "name": "other"}},
+        {"name": "judge", "model": {"source": "volume://runs/model"}},
+    ]
+    options = "--config-map", f"my-rewards={storage / 'mine'}"
+    out = tmp_path / "made"
+    made = online_job(rewards=rewards, secrets=[{"name": "judge"}])
+    for _ in range(2):
+        result = invoke_of(made, storage, out, *options)
+        assert result.exit_code == 78, result.output
+        for words in (
+            "reward right: ",
+            "the data has no column gold",
+            "$(NO_SUCH_KEY), which is not in the environment",
+            "reward mine: ",
+            "volume://runs/model: it is a ",
+        ):
+            assert words in result.stderr
+        assert "hub" not in result.stderr
+    assert "no directory is given for the ConfigMap 'my-rewards'" in invoke_of(made, storage, out).stderr
+    right = online_job(rewards=[{"name": "mine", "function": {"configMap": "my-rewards"}}])
+    result = invoke_of(right, storage, out, *options)
+    assert (result.exit_code, "is up to date" in result.stderr) == (0, True), result.output

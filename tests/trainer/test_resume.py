@@ -168,7 +168,7 @@ def test_a_signal_while_a_library_is_imported_is_a_stop(storage: Path) -> None:
 def test_run_again_goes_on_or_starts_anew(
     storage: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """`anneal run`: an interrupted run goes on, a finished or changed one starts anew and keeps the earlier files."""
+    """`anneal run`: an interrupted run goes on, a changed one starts anew and keeps the earlier files."""
     monkeypatch.setattr(local, "Reporter", lambda _report, _listen: StopAt(6))
     assert local.run(made(), {CLAIM: storage}, quiet=True) == 75
     said = "stopped at step 7 of 14: its checkpoint is saved; the same command goes on"

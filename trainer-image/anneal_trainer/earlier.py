@@ -77,10 +77,6 @@ def _wanted(job: Job) -> dict[str, ModelSource]:
 
 
 def _pinned(named: ModelSource, job: Job, storage: Path) -> SourceReport:
-    if named.source == origin.address(job.kind, job.name):
-        raise InputError(
-            f"{named}: a job cannot start from its own result: name another job, or give this one another metadata.name"
-        )
     record = _record(named.source, storage)
     if not record.get(RESULT):
         raise InputError(f"{named}: {_absence(named.source, record, storage)}")

@@ -6,11 +6,11 @@ several GPUs goes through the launcher, as in a pod. Not here: reading manifests
 
 import fcntl
 import os
-import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ def run(
     volumes: dict[str, Path],
     *,
     reward_modules: dict[str, Path] | None = None,
+    again: bool = False,
     default_storage: Path = earlier.DEFAULT_STORAGE,
     quiet: bool = False,
 ) -> int:
@@ -42,9 +43,10 @@ def run(
     `reward_modules` maps ConfigMaps with reward functions likewise (`--config-map NAME=DIR`). The job's
     storage is its `spec.storage` claim, which must be mapped; without one, `default_storage` (made if absent).
     The run directory is `runs/NAME` on the storage, of an RLHFJob `runs/NAME-rlhf`. The same manifest run again resumes
-    at its last checkpoint if it was interrupted, and starts anew if it had ended or has changed. `quiet` leaves out
-    progress bar and summary, not errors. Never raises for what a user can mend: every such problem is printed, one
-    line each, and has its own exit code. SIGINT and SIGTERM save a checkpoint and return 75.
+    at its last checkpoint if it was interrupted; if it had ended, it is trained anew only with `again`. One that has
+    changed starts anew. `quiet` leaves out progress bar, summary and notes, not errors. Never raises for what a user
+    can mend: every such problem is printed, one line each, and has its own exit code. SIGINT and SIGTERM save a
+    checkpoint and return 75.
     """
     begun = time.monotonic()
     try:
@@ -55,7 +57,8 @@ def run(
     quiet_libraries.apply()
     try:
         with _alone(context):
-            _begin(context, quiet=quiet)
+            if not _begin(context, again=again, quiet=quiet):
+                return OK
             return _reported(context, auto=local_fit.asks_for_auto(job), quiet=quiet, begun=begun)
     except ConfigError as error:
         console.say(f"error: {error}")
@@ -94,23 +97,47 @@ def _alone(context: Context) -> Iterator[None]:
         yield
 
 
-def _begin(context: Context, *, quiet: bool) -> None:
-    """Start anew unless the same manifest was interrupted here; an earlier run's files are kept beside, once."""
+def _begin(context: Context, *, again: bool, quiet: bool) -> bool:
+    """Start anew unless the same manifest was interrupted here; False if it has ended, and nothing is to be done."""
     mark = _mark(context)
     before = read_json(context.layout.run_dir / earlier.RECORD) or {}
     _check_owner(context, before)
-    unfinished = before.get("manifest") == mark and not before["done"]
-    if not unfinished and context.layout.checkpoints.exists():
-        if not quiet:
-            why = "has ended" if before.get("manifest") == mark else "was another manifest"
-            console.say(f"note: the earlier run here {why}: this one starts anew (its checkpoints: previous/)")
-        previous = context.layout.run_dir / "previous"
-        shutil.rmtree(previous, ignore_errors=True)
-        previous.mkdir()
-        for path in (context.layout.checkpoints, context.layout.logs, context.layout.samples):
-            if path.exists():
-                path.rename(previous / path.name)
+    same, ended = before.get("manifest") == mark, bool(before.get("done"))
+    say = _silent if quiet else console.say
+    if same and ended and not again and _has_output(context):
+        say(
+            f"{context.job.name} has been run to its end already; its result: {context.layout.output}\n"
+            "to train it again, as with other data under the same names: anneal run --again"
+        )
+        return False
+    if not (same and not ended) and context.layout.checkpoints.exists():
+        kept = _set_aside(context)
+        say(f"note: the earlier run here had {'the same' if same else 'another'} manifest: {kept}")
     _note(context, done=False, made=before.get(earlier.RESULT))
+    return True
+
+
+def _silent(_: str) -> None:
+    """For `quiet`."""
+
+
+def _has_output(context: Context) -> bool:
+    return context.layout.output.is_dir() and any(context.layout.output.iterdir())
+
+
+def _set_aside(context: Context) -> str:
+    """Move what an earlier run has left to a directory of its own, as nothing of any run is removed; say so."""
+    names = (f"previous-{number}" if number > 1 else "previous" for number in count(1))
+    aside = next(place for name in names if not (place := context.layout.run_dir / name).exists())
+    aside.mkdir()
+    for path in (context.layout.checkpoints, context.layout.logs, context.layout.samples):
+        if path.exists():
+            path.rename(aside / path.name)
+    stays = "; its result stays until this run has one" if _has_output(context) else ""
+    return (
+        f"this one starts anew; what it left is kept in {aside} (checkpoints, logs, samples: remove it when it is not "
+        f"needed){stays}"
+    )
 
 
 def _check_owner(context: Context, before: dict[str, Any]) -> None:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from anneal_api.model import ModelSource, ModelSpec
+from anneal_api.online import RewardSource
 from anneal_api.resolve import DATA_FORMAT_VERSION, digest, prepare_inputs
 from anneal_api.rlhfjob import RLHFSpec
 from anneal_api.sources import UnmappedVolumeError, parse_source
@@ -115,11 +116,22 @@ def _provide(named: ModelSource, context: Context, reporter: Reporter, method: s
     model.check_head(path, named, method)
 
 
-def _check_rewards(context: Context, prepared: store.Prepared) -> None:
-    """UserError if a reward cannot judge these rows, as far as that shows without asking it."""
+def _without_hub(reward: RewardSource) -> RewardSource:
+    """One of no kind, at which nothing is looked, in the place of a model of the hub."""
+    of_hub = reward.model is not None and parse_source(reward.model.source).scheme == "hf"
+    return reward.model_copy(update={"model": None}) if of_hub else reward
+
+
+def _check_rewards(context: Context, prepared: store.Prepared, *, fetched: bool = True) -> None:
+    """UserError if a reward cannot judge these rows, as far as that shows without asking it.
+
+    `fetched`: reward models of the hub are on the storage too; else they are not looked at.
+    """
     spec = context.spec
     if not isinstance(spec, RLHFSpec) or not spec.rewards:
         return
+    if not fetched:
+        spec = spec.model_copy(update={"rewards": [_without_hub(reward) for reward in spec.rewards]})
     rows = prepared.dataset(store.TRAIN)[store.ROW]
     places = rewards.Places(
         modules=context.reward_modules,
@@ -143,22 +155,28 @@ def prepare_into(context: Context, out: Path, reporter: Reporter) -> Ready:
     """Prepared data at `out`, of the job's own choosing: train/, eval/ and report.json. Needs a tokenizer, no weights.
 
     Data that is there and is the same is left as it is; other prepared data is replaced; anything else is not touched.
+    Rewards are opened as a pod opens them, once the data is there.
     """
-    out = out.resolve()
     try:
-        path = model.tokenizer_directory(context.spec.models[0], context)
-        fingerprint = _fingerprint(context, sources_identity(context.spec, context.volumes, path), path)
-        _check_ours(out)
-        found = store.load(out)
-        if found is not None and found.report.fingerprint == fingerprint:
-            return Ready(found, context.spec.model, path, reused=True)
-        _check_writable(out)
-        reporter.update(phase="preparing")
-        tokenizer = model.load_tokenizer(context.spec.model, path)
-        with full_disk_told(out.parent), new_directory(out, stays=lambda _: False) as draft:
-            _make(context, tokenizer, path, draft=draft, fingerprint=fingerprint, reporter=reporter)
+        ready = _prepare_into(context, out.resolve(), reporter)
+        _check_rewards(context, ready.prepared, fetched=False)
     except UnmappedVolumeError as error:
         raise InputError(str(error)) from error
+    return ready
+
+
+def _prepare_into(context: Context, out: Path, reporter: Reporter) -> Ready:
+    path = model.tokenizer_directory(context.spec.models[0], context)
+    fingerprint = _fingerprint(context, sources_identity(context.spec, context.volumes, path), path)
+    _check_ours(out)
+    found = store.load(out)
+    if found is not None and found.report.fingerprint == fingerprint:
+        return Ready(found, context.spec.model, path, reused=True)
+    _check_writable(out)
+    reporter.update(phase="preparing")
+    tokenizer = model.load_tokenizer(context.spec.model, path)
+    with full_disk_told(out.parent), new_directory(out, stays=lambda _: False) as draft:
+        _make(context, tokenizer, path, draft=draft, fingerprint=fingerprint, reporter=reporter)
     prepared = store.load(out)
     assert prepared is not None, f"{out} was just written"
     return Ready(prepared, context.spec.model, path, reused=False)

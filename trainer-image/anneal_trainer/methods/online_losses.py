@@ -18,7 +18,7 @@ step has, on all ranks:
 An answer without trained tokens adds nothing. Whether it still counts among the answers is the caller's to say.
 
 TRL's bnpo divides by the tokens of a pass. A step is one pass here: the micro batch is whatever fits into memory, and
-must not change what is learnt. So it would be dapo, and has no name of its own.
+must not change what is learnt. So it is another name of dapo.
 
 Not here: generation, rewards, which answers are trained on, and PPO's value function.
 """

@@ -8,6 +8,7 @@ Not here: what is asked of it (`pool`), its command line (`anneal_api.vllm`), an
 
 import http.client
 import os
+import shlex
 import signal
 import socket
 import subprocess
@@ -37,6 +38,8 @@ _LOOK_SECONDS = 0.5
 _ENDING_SECONDS = 20.0
 _SAY_SECONDS = 60.0
 _LAST_LINES = 8
+# Before the command in the log, as in a shell.
+_PROMPT = "$ "
 _PORTS = "vllm-*.port"
 # Of a directory for sockets: their paths have at most 107 bytes, and vLLM's names 36 of them.
 _LONGEST_PATH = 70
@@ -143,6 +146,8 @@ class LocalServer:
         """One life of it: its exit code."""
         port = _free_port()
         with self._place.log.open("ab") as log:
+            log.write(f"{_PROMPT}{self._command_line(port)}\n".encode())
+            log.flush()
             self._process = subprocess.Popen(  # noqa: S603 - a program of this machine or image
                 [sys.executable, str(_TIED), str(os.getpid()), *self._command(port)],
                 stdin=subprocess.DEVNULL,
@@ -180,6 +185,11 @@ class LocalServer:
         given = vllm.arguments(self._spec, model=str(self._place.model), port=port, host=LOOPBACK)
         return [self._place.python, "-m", vllm.MODULE, *given]
 
+    def _command_line(self, port: int) -> str:
+        """How a person starts the same."""
+        given = (f"{name}={value}" for name, value in self._of_vllm().items())
+        return shlex.join(["env", *given, *self._command(port)])
+
     def _environment(self) -> dict[str, str]:
         kept = {name: value for name, value in os.environ.items() if not name.startswith(_OF_TRAINING)}
         if self._place.python != sys.executable:
@@ -188,8 +198,11 @@ class LocalServer:
         assert self._sockets is not None, "made before its thread"
         # One that is killed leaves its sockets.
         sockets = {"VLLM_RPC_BASE_PATH": self._sockets.name}
+        return {**kept, **self._of_vllm(), **sockets}
+
+    def _of_vllm(self) -> dict[str, str]:
         gpu = {} if vllm.on_cpu(self._spec) else {"CUDA_VISIBLE_DEVICES": gpu_of(self._place.number, os.environ)}
-        return {**kept, **vllm.environment(self._spec), **sockets, **gpu}
+        return {**vllm.environment(self._spec), **gpu}
 
     def _cannot_start(self, code: int, *, again: bool) -> Exception:
         kind = RolloutError if again else ConfigError
@@ -202,7 +215,8 @@ class LocalServer:
 
     def _last_lines(self) -> str:
         with self._place.log.open(encoding="utf-8", errors="replace") as log:
-            return "".join(deque((line for line in log if line.strip()), _LAST_LINES)).rstrip()
+            said = (line for line in log if line.strip() and not line.startswith(_PROMPT))
+            return "".join(deque(said, _LAST_LINES)).rstrip()
 
 
 def ports(directory: Path) -> list[int]:
