@@ -1,6 +1,6 @@
 """What was made of the data, for a person: used by `anneal status` and `anneal prepare`. Pure; imports no trainer."""
 
-from anneal_api.status import DatasetReport, LengthBin
+from anneal_api.datasetreport import DatasetReport, LengthBin
 from anneal_api.words import counted
 from anneal_cli.columns import pairs
 

@@ -13,9 +13,10 @@ from pydantic import Field
 
 from anneal_api.base import Record
 from anneal_api.conditions import Outcome
+from anneal_api.datasetreport import DatasetReport
 from anneal_api.meta import TERMINATION_MESSAGE_LIMIT
 from anneal_api.modelrecord import ModelRecord
-from anneal_api.status import DatasetReport, JudgedAnswer, Output, SampleAnswer
+from anneal_api.status import JudgedAnswer, Output, SampleAnswer
 
 TrainerPhase = Literal[
     "starting", "fetching", "merging", "preparing", "loading", "training", "evaluating", "saving", "done"

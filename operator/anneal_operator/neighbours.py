@@ -6,10 +6,11 @@ Not here: what follows from them (`steps.accept`, `steps.origin`, `steps.prepare
 from dataclasses import dataclass
 
 from anneal_api.conditions import ConditionType, Reason
+from anneal_api.datasetreport import DatasetReport
 from anneal_api.modelrecord import ModelRecord
 from anneal_api.names import base_name
 from anneal_api.origin import Made, address
-from anneal_api.status import DatasetReport, JobStatus
+from anneal_api.status import JobStatus
 from anneal_operator.kinds import Obj, meta, name_of, uid_of
 from anneal_operator.plan import claim_and_output
 

@@ -6,11 +6,11 @@ import pytest
 
 from anneal_api import Outcome, TerminationMessage
 from anneal_api.base import quantity_value
+from anneal_api.datasetreport import DatasetReport, DataWarning, LengthBin
 from anneal_api.model import ModelSpec
 from anneal_api.modelrecord import record_of
 from anneal_api.names import attempt_name, base_name, owner_label, prepare_name, run_directory, sanitized
 from anneal_api.sources import CLUSTER_DATA_SOURCE, local_path, parse_source
-from anneal_api.status import DatasetReport, DataWarning, LengthBin
 from api.llama import shape
 
 DNS_1035 = re.compile(r"^[a-z]([-a-z0-9]*[a-z0-9])?$")

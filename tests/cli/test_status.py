@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from anneal_api import exitcodes
-from anneal_api.status import DatasetReport
+from anneal_api.datasetreport import DatasetReport
 from anneal_cli.__main__ import app
 from anneal_cli.data_view import data_lines
 

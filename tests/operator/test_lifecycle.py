@@ -1,8 +1,8 @@
 """A job's whole way through the operator, on a simulated cluster: what people see, and what is made."""
 
 from anneal_api import Outcome
+from anneal_api.datasetreport import DataWarning
 from anneal_api.progress import TerminationMessage
-from anneal_api.status import DataWarning
 from anneal_operator.kinds import JOB, PYTORCH_JOB
 from simulated.builders import make_job
 from simulated.machinery import DATASET, Run

@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from anneal_api.conditions import Outcome
+from anneal_api.datasetreport import DatasetReport
 from anneal_api.meta import ATTEMPT_LABEL, ENV_ROLLOUT_HOST, ROLE_LABEL, ROLE_ROLLOUT
 from anneal_api.progress import TerminationMessage
-from anneal_api.status import DatasetReport, Output
+from anneal_api.status import Output
 from anneal_operator.kinds import (
     JOB,
     POD,

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from anneal_api import ProgressReport, resolve
+from anneal_api.datasetreport import DatasetReport
 from anneal_api.jobfile import JobFile
 from anneal_api.manifest import parse_job
 from anneal_api.rlhfjob import RLHFJob, RLHFSpec
-from anneal_api.status import DatasetReport
 from anneal_trainer import model
 from anneal_trainer.context import Context
 from anneal_trainer.data import store

@@ -7,9 +7,9 @@ import traceback
 from pathlib import Path
 
 from anneal_api import Outcome, TerminationMessage
+from anneal_api.datasetreport import DatasetReport
 from anneal_api.exitcodes import OK
 from anneal_api.modelrecord import ModelRecord
-from anneal_api.status import DatasetReport
 from anneal_api.words import counted
 from anneal_trainer.errors import Interrupted, MemoryShortError, StoppedError, TrainerError
 from anneal_trainer.reporter import Reporter

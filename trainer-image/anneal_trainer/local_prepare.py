@@ -8,8 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from anneal_api import Job, ProgressReport, resolve
+from anneal_api.datasetreport import DatasetReport
 from anneal_api.exitcodes import OK
-from anneal_api.status import DatasetReport
 from anneal_trainer import console, earlier, lastwords, quiet_libraries
 from anneal_trainer.prepare import prepare_into
 from anneal_trainer.reporter import Reporter

@@ -18,12 +18,12 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from anneal_api.datasetreport import DatasetReport
 from anneal_api.model import ModelSource, ModelSpec
 from anneal_api.online import RewardSource
 from anneal_api.resolve import DATA_FORMAT_VERSION, digest, prepare_inputs
 from anneal_api.rlhfjob import RLHFSpec
 from anneal_api.sources import UnmappedVolumeError, parse_source
-from anneal_api.status import DatasetReport
 from anneal_trainer import hub, merge, model, reference, rewards, served
 from anneal_trainer.context import Context
 from anneal_trainer.data import store

@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 
-from anneal_api.status import DatasetReport, Output
+from anneal_api.datasetreport import DatasetReport
+from anneal_api.status import Output
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ another job, makes no pod of its own.
 
 from anneal_api import exitcodes
 from anneal_api.conditions import ConditionType, Outcome, Reason
+from anneal_api.datasetreport import DatasetReport
 from anneal_api.rlhfjob import RLHFSpec
-from anneal_api.status import DatasetReport
 from anneal_api.words import counted
 from anneal_operator import waiting
 from anneal_operator.draft import Draft

@@ -13,9 +13,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from anneal_api.datasetreport import DatasetReport
 from anneal_api.job import JobSpec
 from anneal_api.rlhfjob import RLHFSpec
-from anneal_api.status import DatasetReport
 from anneal_api.words import counted
 from anneal_trainer import apart, model
 from anneal_trainer.context import Context

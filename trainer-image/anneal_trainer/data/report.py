@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from anneal_api.conditions import DataReason
-from anneal_api.status import DatasetReport, DataWarning, Dropped, LengthBin, TokenCount
+from anneal_api.datasetreport import DatasetReport, DataWarning, Dropped, LengthBin, TokenCount
 from anneal_trainer.data import decide, shape
 from anneal_trainer.data.pieces import Note
 from anneal_trainer.data.problems import Lost

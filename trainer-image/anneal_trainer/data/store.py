@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from anneal_api import Layout
-from anneal_api.status import DatasetReport
+from anneal_api.datasetreport import DatasetReport
 from anneal_trainer.data.identity import Identity
 from anneal_trainer.data.partners import spliced
 from anneal_trainer.data.pieces import IGNORED
