@@ -5,6 +5,7 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import urllib.request
@@ -37,24 +38,29 @@ def vllm_server(python: Path, spec: RLHFSpec, model: Path, log: Path, *more: str
     port = free_port()
     arguments = vllm.arguments(spec, model=str(model), port=port, host="127.0.0.1")
     inherited = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    with log.open("wb") as output:
+    # One that is ended in a hurry leaves its sockets.
+    with log.open("wb") as output, tempfile.TemporaryDirectory(prefix="vllm-", ignore_cleanup_errors=True) as scratch:
         process = subprocess.Popen(
             [python, "-m", vllm.MODULE, *arguments, *more],
-            env={**inherited, **vllm.environment(spec)},
+            env={**inherited, **vllm.environment(spec), "TMPDIR": scratch},
             stdout=output,
             stderr=output,
             start_new_session=True,
         )
-    try:
-        _until_ready(process, port, log)
-        yield port
-    finally:
-        process.terminate()
         try:
-            process.wait(30)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, 9)
-            process.wait()
+            _until_ready(process, port, log)
+            yield port
+        finally:
+            _end(process)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(30)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, 9)
+        process.wait()
 
 
 def _until_ready(process: subprocess.Popen[bytes], port: int, log: Path) -> None:

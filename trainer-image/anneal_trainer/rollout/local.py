@@ -196,8 +196,8 @@ class LocalServer:
             # The trainer's packages are not those of another Python.
             kept.pop("PYTHONPATH", None)
         assert self._sockets is not None, "made before its thread"
-        # One that is killed leaves its sockets.
-        sockets = {"VLLM_RPC_BASE_PATH": self._sockets.name}
+        # One that is killed leaves its sockets, and a file by which its processes met.
+        sockets = {"VLLM_RPC_BASE_PATH": self._sockets.name, "TMPDIR": self._sockets.name}
         return {**kept, **self._of_vllm(), **sockets}
 
     def _of_vllm(self) -> dict[str, str]:
